@@ -1,0 +1,79 @@
+"""Amounts as people write them and as we keep them.
+
+Kept: memory and storage in bytes, CPU in milli-cores (1000 = one hardware thread, what the operating
+system counts, CG-47). 1 GB is 2**30 bytes everywhere in the product (design §7), as it is for the hub's
+own ``mem_limit`` strings.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+KIB, MIB, GIB, TIB = 2**10, 2**20, 2**30, 2**40
+_UNITS = {"": 1, "B": 1, "K": KIB, "M": MIB, "G": GIB, "T": TIB}
+_BYTES = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([BKMGT]?)(?:I?B)?\s*", re.IGNORECASE | re.ASCII)
+
+
+def parse_bytes(value: Any) -> int:
+    """Bytes from ``"8G"``, ``"512 MiB"``, or a whole number of bytes.
+
+    Raises
+    ------
+    ValueError
+        For anything else: booleans, negative numbers, NaN, other units.
+    """
+    if isinstance(value, bool):
+        raise ValueError("not an amount of bytes")
+    if isinstance(value, int):
+        if value < 0:
+            raise ValueError("negative")
+        return value
+    if isinstance(value, float):
+        if not math.isfinite(value) or value < 0 or value != int(value):
+            raise ValueError("not a whole number of bytes")
+        return int(value)
+    if isinstance(value, str):
+        found = _BYTES.fullmatch(value)
+        if found:
+            return int(float(found[1]) * _UNITS[found[2].upper()])
+    raise ValueError("not an amount of bytes")
+
+
+def parse_millicores(value: Any) -> int:
+    """Milli-cores from a number of CPUs (``2``, ``0.5``).
+
+    Raises
+    ------
+    ValueError
+        For text, booleans, negative, not finite, or finer than a thousandth.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError("not a number of CPUs")
+    if not math.isfinite(value) or value < 0:
+        raise ValueError("not a number of CPUs")
+    millicores = round(value * 1000)
+    if abs(millicores - value * 1000) > 1e-6:
+        raise ValueError("finer than a thousandth of a CPU")
+    return millicores
+
+
+def gigabytes(size_bytes: int) -> float:
+    """Bytes as GB (2**30)."""
+    return size_bytes / GIB
+
+
+def plain_number(value: float) -> str:
+    """``2`` for 2.0, ``0.5`` for 0.5: no decimals that say nothing."""
+    return f"{value:.3f}".rstrip("0").rstrip(".")
+
+
+def format_bytes(size_bytes: int) -> str:
+    """``41.3 GB``, ``84.0 KB``: one decimal, a no-break space before the unit."""
+    size = float(size_bytes)
+    for unit in ("B", "KB", "MB", "GB"):
+        if size < 1024:
+            return f"{int(size)}\u00a0B" if unit == "B" else f"{size:.1f}\u00a0{unit}"
+        size /= 1024
+    return f"{size:.1f}\u00a0TB"

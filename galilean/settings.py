@@ -1,0 +1,417 @@
+"""``galilean.yaml``: one file, one schema, the same in the chart's values (SC-22, design §9).
+
+Everything has a good default: an empty file is a working product on one machine. Unknown keys are errors,
+so that a typing mistake is told at the start and not found months later. Messages name the line.
+Secrets never stand here: they are files under ``<state>/secrets`` or environment variables named here.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, available_timezones
+
+import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from galilean.amounts import parse_bytes, parse_millicores
+
+RELEASE_POLICIES = ("auto", "manual", "2h", "4h", "8h", "16h", "24h", "2d", "3d", "4d", "5d", "6d", "7d")
+
+Bytes = Annotated[int, BeforeValidator(parse_bytes)]
+Millicores = Annotated[int, BeforeValidator(parse_millicores)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class Site(Section):
+    """What the centre is called, and where its days begin."""
+
+    name: str = "Galilean"
+    timezone: str = Field(
+        "UTC", description="Zone of the site's days in reports. Fix it before there is data."
+    )
+    language: Literal["en", "zh_CN"] = Field(
+        default="en", description="Used where the browser asks for neither."
+    )
+    help_url: str = Field(default="", description="Address of the centre's own help; empty hides the link.")
+
+    @field_validator("timezone")
+    @classmethod
+    def _zone(cls, value: str) -> str:
+        if value not in available_timezones():
+            raise ValueError(f"no such time zone: {value!r} (write it like Asia/Shanghai)")
+        return value
+
+    @property
+    def zone(self) -> ZoneInfo:
+        return ZoneInfo(self.timezone)
+
+
+class Web(Section):
+    """Where browsers reach the product."""
+
+    host: str = Field(default="127.0.0.1", description="Address the proxy listens on.")
+    port: int = Field(default=8000, ge=0, le=65535)
+    base_url: str = "/"
+    subdomain_host: str = Field(
+        default="",
+        description="https://hub.example.edu: each person's nodes get an origin of their own. Needs a wildcard "
+        "name and certificate. Recommended wherever more than one person works.",
+    )
+
+    @field_validator("base_url")
+    @classmethod
+    def _slashes(cls, value: str) -> str:
+        return "/" + value.strip("/") + "/" if value.strip("/") else "/"
+
+
+class DatabaseSettings(Section):
+    """Two databases, always two: ours and the hub's. Empty = SQLite files in the state directory."""
+
+    url: str = ""
+    hub_url: str = ""
+
+
+class Limits(Section):
+    """What one person of a role may hold (TI-45: small and safe until an administrator says more)."""
+
+    clusters: int = Field(default=1, ge=0, description="Clusters held at once.")
+    nodes: int = Field(default=2, ge=0, description="Nodes per cluster.")
+    cpu: Millicores = Field(default=parse_millicores(2), description="CPUs (hardware threads) per node.")
+    memory: Bytes = Field(default=parse_bytes("4G"), description="Memory per node.")
+    gpu: int = Field(default=0, ge=0, description="GPU cards per node.")
+    storage: Bytes = Field(default=parse_bytes("20G"), description="Storage per node.")
+    total_cpu: Millicores = Field(
+        default=parse_millicores(4), description="CPUs held at once over all clusters."
+    )
+    total_memory: Bytes = Field(
+        default=parse_bytes("8G"), description="Memory held at once over all clusters."
+    )
+    total_gpu: int = Field(default=0, ge=0, description="GPU cards held at once over all clusters.")
+    upload: Bytes = Field(default=parse_bytes("1G"), description="Largest file of one upload.")
+    manual_release: bool = Field(default=False, description="May keep a cluster until pressing Release.")
+
+
+class Role(Section):
+    """A role: its name in pages, and its limits."""
+
+    title: str = ""
+    limits: Limits = Limits()
+
+
+def _roles() -> dict[str, Role]:
+    wide = {"clusters": 4, "nodes": 4, "cpu": 8, "memory": "32G", "total_cpu": 24, "total_memory": "96G"}
+    return {
+        "student": Role(title="Student"),
+        "researcher": Role(
+            title="Researcher", limits=Limits.model_validate({**wide, "manual_release": True})
+        ),
+        "teacher": Role(title="Teacher", limits=Limits.model_validate({**wide, "manual_release": True})),
+        "admin": Role(
+            title="Administrator",
+            limits=Limits.model_validate(
+                {
+                    **wide,
+                    "clusters": 16,
+                    "nodes": 16,
+                    "total_cpu": 256,
+                    "total_memory": "1T",
+                    "manual_release": True,
+                }
+            ),
+        ),
+    }
+
+
+class Size(Section):
+    """A size of node that the Run panel offers."""
+
+    title: str
+    cpu: Millicores
+    memory: Bytes
+
+
+class EnvironmentSettings(Section):
+    """An environment that projects can choose (CG-8: tag and description are shown in the picker)."""
+
+    title: str
+    description: str = ""
+    gpu: bool = False
+    python: str = Field(
+        default="", description="Process backend: an interpreter with JupyterLab; empty = our own."
+    )
+    image: str = Field(default="", description="Container backends: the image.")
+    variables: dict[str, str] = {}
+
+
+class Defaults(Section):
+    """What the Run panel starts with (CG-4)."""
+
+    nodes: int = Field(default=1, ge=1)
+    cpu: Millicores = Field(default=parse_millicores(1))
+    memory: Bytes = Field(default=parse_bytes("2G"))
+    gpu: int = Field(default=0, ge=0)
+    release: str = "auto"
+    environment: str = "jupyter"
+
+
+class Release(Section):
+    """When a cluster goes back by itself (CG-30, CG-31)."""
+
+    offered: tuple[str, ...] = RELEASE_POLICIES
+    grace_seconds: int = Field(default=300, ge=30, description="Automatic: how long after the page was left.")
+
+    @field_validator("offered")
+    @classmethod
+    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if name not in RELEASE_POLICIES:
+                raise ValueError(f"no such release policy: {name!r} (known: {', '.join(RELEASE_POLICIES)})")
+        if not value:
+            raise ValueError("at least one release policy must be offered")
+        return value
+
+
+class Volume(Section):
+    """A place where projects live."""
+
+    kind: Literal["directory"] = "directory"
+    path: str = Field(default="", description="Empty = volumes/<id> in the state directory.")
+
+
+class Process(Section):
+    """The embedded backend: nodes are processes of this machine, without isolation between people."""
+
+    cpu_overcommit: float = Field(
+        4.0, gt=0, description="CPUs that may be held, as a multiple of the machine's."
+    )
+    memory_overcommit: float = Field(default=1.0, gt=0, description="The same for memory.")
+    zygote: bool = Field(
+        True, description="Fork nodes from a preloaded process: half a second instead of eight."
+    )
+
+
+class Signup(Section):
+    """Who may make an account (AP-1). A new account can do nothing until it has a role (AP-2)."""
+
+    open: bool = True
+    admins: tuple[str, ...] = Field(
+        default=("admin",), description="Accounts with the admin role from the start."
+    )
+
+
+class Mail(Section):
+    """The server through which the product sends mail. Empty host = no mail."""
+
+    host: str = ""
+    port: int = 25
+    sender: str = "galilean@localhost"
+    starttls: bool = False
+    username: str = ""
+    password_file: str = ""
+    admins: tuple[str, ...] = Field(default=(), description="Who is told that an account waits for a role.")
+
+
+class Settings(Section):
+    """The whole of ``galilean.yaml``."""
+
+    site: Site = Site()
+    web: Web = Web()
+    database: DatabaseSettings = DatabaseSettings()
+    backend: Literal["process"] = "process"
+    roles: dict[str, Role] = Field(default_factory=_roles)
+    sizes: dict[str, Size] = Field(
+        default_factory=lambda: {
+            "small": Size.model_validate({"title": "Small", "cpu": 1, "memory": "2G"}),
+            "medium": Size.model_validate({"title": "Medium", "cpu": 2, "memory": "4G"}),
+            "large": Size.model_validate({"title": "Large", "cpu": 4, "memory": "16G"}),
+        }
+    )
+    environments: dict[str, EnvironmentSettings] = Field(
+        default_factory=lambda: {
+            "jupyter": EnvironmentSettings(
+                title="JupyterLab 4.6",
+                description="Python 3 with JupyterLab, a terminal and the parts that tie nodes together.",
+            )
+        },
+        min_length=1,
+    )
+    defaults: Defaults = Defaults()
+    release: Release = Release()
+    volumes: dict[str, Volume] = Field(default_factory=lambda: {"default": Volume()}, min_length=1)
+    process: Process = Process()
+    signup: Signup = Signup()
+    mail: Mail = Mail()
+    gang_timeout_seconds: int = Field(
+        120, ge=5, description="All nodes are placed within this, or none stays."
+    )
+    start_timeout_seconds: int = Field(default=120, ge=10)
+    sweep_seconds: int = Field(default=300, ge=10, description="How often orphans are looked for.")
+    jupyterhub: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="Any traitlet of the hub: {Class: {trait: value}}."
+    )
+    state: Path = Field(
+        default=Path("state"), description="Everything that must be kept. GALILEAN_STATE wins."
+    )
+
+    @model_validator(mode="after")
+    def _agree(self) -> Settings:
+        if self.defaults.environment not in self.environments:
+            raise ValueError(
+                f"defaults.environment is {self.defaults.environment!r}, which is not one of the environments: "
+                + ", ".join(self.environments)
+            )
+        if self.defaults.release not in self.release.offered:
+            raise ValueError(f"defaults.release is {self.defaults.release!r}, which is not offered")
+        if "admin" not in self.roles:
+            raise ValueError("roles must contain admin")
+        return self
+
+    @property
+    def database_url(self) -> str:
+        """URL of our own database."""
+        return self.database.url or f"sqlite:///{self.state / 'galilean.sqlite'}"
+
+    @property
+    def hub_database_url(self) -> str:
+        """URL of the hub's database, never the same as ours."""
+        return self.database.hub_url or f"sqlite:///{self.state / 'hub.sqlite'}"
+
+    def volume_path(self, volume_id: str) -> Path:
+        """The directory of a volume of kind ``directory``."""
+        path = self.volumes[volume_id].path
+        return Path(path) if path else self.state / "volumes" / volume_id
+
+
+class SettingsError(Exception):
+    """What is wrong in the file: one line for each thing, each with its place."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+def load_settings(path: Path | None = None, *, environ: dict[str, str] | None = None) -> Settings:
+    """Settings from a file, with what the environment says on top.
+
+    Parameters
+    ----------
+    path
+        ``galilean.yaml``; ``None`` = the one named by ``GALILEAN_CONFIG``, else ``./galilean.yaml`` when
+        there is one, else defaults.
+    environ
+        ``GALILEAN_CONFIG``, ``GALILEAN_STATE``, ``PORT``, ``BACKEND`` are read from here.
+
+    Raises
+    ------
+    SettingsError
+        With one message for each problem, each naming file and line.
+    """
+    env = dict(os.environ) if environ is None else environ
+    if path is None:
+        named = env.get("GALILEAN_CONFIG", "")
+        path = Path(named) if named else Path("galilean.yaml")
+        if not named and not path.exists():
+            return _from(None, {}, env, "")
+    try:
+        source = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise SettingsError([f"{path}: cannot be read: {error.strerror}"]) from error
+    except UnicodeDecodeError as error:
+        raise SettingsError([f"{path}: is not UTF-8 text: {error}"]) from error
+    return parse_settings(source, name=str(path), environ=env)
+
+
+def parse_settings(
+    source: str, *, name: str = "galilean.yaml", environ: dict[str, str] | None = None
+) -> Settings:
+    """Settings from the text of a file; see :func:`load_settings`."""
+    try:
+        node = yaml.compose(source, Loader=yaml.SafeLoader)
+        data = yaml.safe_load(source)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{name}:{mark.line + 1}" if mark else name
+        raise SettingsError([f"{where}: not YAML: {getattr(error, 'problem', None) or error}"]) from error
+    problems = list(_repeated(node, name))
+    if problems:
+        raise SettingsError(problems)
+    if data is None:
+        data = {}
+    if not isinstance(data, dict):
+        raise SettingsError([f"{name}:1: the file must be a set of sections, such as “site:” and “roles:”"])
+    return _from(node, data, environ or {}, name)
+
+
+def _from(node: Any, data: dict[str, Any], env: dict[str, str], name: str) -> Settings:
+    data = dict(data)
+    if env.get("GALILEAN_STATE"):
+        data["state"] = env["GALILEAN_STATE"]
+    if env.get("BACKEND"):
+        data["backend"] = env["BACKEND"]
+    if env.get("PORT"):
+        data["web"] = {**(data.get("web") or {}), "port": env["PORT"]}
+    try:
+        settings = Settings.model_validate(data)
+    except ValidationError as error:
+        raise SettingsError([_problem(node, name, item) for item in error.errors()]) from error
+    return settings.model_copy(update={"state": settings.state.expanduser().absolute()})
+
+
+def _problem(node: Any, name: str, item: Any) -> str:
+    path = [str(part) for part in item["loc"]]
+    line = _line(node, path)
+    where = f"{name}:{line}" if line else (name or "environment")
+    message = item["msg"].removeprefix("Value error, ")
+    if item["type"] == "extra_forbidden":
+        message = "no such setting"
+    return f"{where}: {'.'.join(path) or 'settings'}: {message}"
+
+
+def _line(node: Any, path: list[str]) -> int | None:
+    """The line of the value at ``path``, or of the nearest thing above it that the file says."""
+    line = None
+    for part in path:
+        if isinstance(node, yaml.MappingNode):
+            found = next(((k, v) for k, v in node.value if k.value == part), None)
+            if found is None:
+                break
+            line, node = found[0].start_mark.line + 1, found[1]
+        elif isinstance(node, yaml.SequenceNode) and part.isdigit() and int(part) < len(node.value):
+            node = node.value[int(part)]
+            line = node.start_mark.line + 1
+        else:
+            break
+    return line
+
+
+def _repeated(node: Any, name: str) -> Any:
+    """Keys that stand twice: YAML would silently take the last."""
+    if isinstance(node, yaml.MappingNode):
+        seen: dict[str, int] = {}
+        for key, value in node.value:
+            line = key.start_mark.line + 1
+            if key.value in seen:
+                yield f"{name}:{line}: {key.value}: stands already on line {seen[key.value]}"
+            seen[key.value] = line
+            yield from _repeated(value, name)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            yield from _repeated(value, name)
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema of the file, for editors and for the chart's ``values.schema.json``."""
+    return Settings.model_json_schema(mode="validation")

@@ -1,0 +1,71 @@
+"""What the spawner is handed at the top floor: who resolves a request, and who admits a plan.
+
+Both run inside the hub process, before anything is started, and may take a hop to the database's thread
+but never block the loop. Both refuse with :class:`galilean.errors.UserError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from spawner.plan import ClusterPlan
+from spawner.request import ClusterRequest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Person:
+    """Who a cluster is for and who asked for it, as the hub knows them at this moment.
+
+    Attributes
+    ----------
+    name
+        The owner of the server.
+    groups
+        The hub groups of the owner, ``galilean:<role>`` among them.
+    asked_by
+        Who sent the request: the owner, an admin on behalf, or a service (``service:queue``).
+    """
+
+    name: str
+    groups: Sequence[str] = ()
+    asked_by: str = ""
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """Roles of the person, in the order of the groups."""
+        prefix = "galilean:"
+        return tuple(group.removeprefix(prefix) for group in self.groups if group.startswith(prefix))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Admitted:
+    """The row that admission reserved (or took up, when the run was waiting)."""
+
+    run_id: str
+
+
+class Resolver(Protocol):
+    async def resolve(self, person: Person, server: str, request: ClusterRequest) -> ClusterPlan:
+        """Fill a request from the project and the environment, checking that the person may.
+
+        Raises
+        ------
+        UserError
+            400 for values that cannot be, 403 for not allowed, 404 for no such project.
+        """
+        ...
+
+
+class Admission(Protocol):
+    async def admit(self, person: Person, plan: ClusterPlan, request: ClusterRequest) -> Admitted:
+        """Reserve a row for the plan in one serialised transaction, or take up the waiting one.
+
+        Raises
+        ------
+        UserError
+            429 with reason ``quota``; 409 when a run of this (user, server) is open already; 503 with
+            reason ``queued`` when there is no room now and the row waits in line.
+        """
+        ...

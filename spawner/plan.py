@@ -1,0 +1,90 @@
+"""What a request was resolved to: everything a backend needs to make the nodes, nothing it must look up.
+
+A plan is made by the resolver (the catalogue, handed in at the top floor) from a request and what the
+person may see. It is plain data: a backend turns it into processes, containers or pods, admission sums its
+amounts, the row of the run keeps what must stay readable later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mount:
+    """A directory that every node of the cluster sees at the same place.
+
+    Attributes
+    ----------
+    source
+        Path on the machine (process, docker) or within the volume's claim (kubernetes).
+    target
+        Path below the person's home, such as ``work``.
+    read_only
+        Whether nodes may only read it. Not enforced by the process backend.
+    """
+
+    source: str
+    target: str
+    read_only: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnvironmentChoice:
+    """The environment of a run.
+
+    Attributes
+    ----------
+    name
+        The entry's name, as people choose it.
+    digest
+        What exactly was started: an image digest, or a hash of the Python environment's lock.
+    python
+        Process backend: the interpreter that runs the node's Jupyter server; empty = the product's own.
+    image
+        Container backends: the image.
+    variables
+        Variables set in every node.
+    """
+
+    name: str
+    digest: str = ""
+    python: str = ""
+    image: str = ""
+    variables: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterPlan:
+    """A virtual cluster to be made; amounts are per node.
+
+    ``user`` and ``server`` are the hub's; ``project_*`` are kept in the row as they were.
+    """
+
+    user: str
+    server: str
+    project_id: str
+    project_owner: str
+    project_slug: str
+    project_name: str
+    environment: EnvironmentChoice
+    mounts: tuple[Mount, ...]
+    nodes: int
+    cpu_millicores: int
+    memory_bytes: int
+    gpu: int = 0
+    gpu_model: str = ""
+    storage_bytes: int = 0
+    pool: str = "default"
+    account: str | None = None
+    release_policy: str = "auto"
+    on_node_loss: str = "release"
+    ports: tuple[int, ...] = ()
+    language: str = ""
+
+    @property
+    def work(self) -> Mount:
+        """The project's own directory, ``~/work`` on every node (CG-7)."""
+        return next(mount for mount in self.mounts if mount.target == "work")

@@ -1,0 +1,180 @@
+"""What a person may ask for: the keys of ``user_options``, checked before anything else happens.
+
+``user_options`` reach the hub from pages, scripts and strangers. Only the keys of the contract (design
+§10) are taken; image, mounts, variables and everything else that a *plan* resolves are refused when
+somebody smuggles them in. A request is complete by itself: what it leaves out is ``None`` and is filled
+from the project's defaults by the resolver.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, cast
+
+from galilean.amounts import parse_bytes, parse_millicores
+from galilean.errors import UserError, mark
+
+NODES_MOST = 1024
+NODE_LOSS = ("release", "keep")
+PORTS_MOST = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterRequest:
+    """A request for a virtual cluster; all amounts are per node, ``None`` means "as the project says".
+
+    Attributes
+    ----------
+    project
+        ``slug`` of one's own project or ``owner/slug``; ``None`` = the one whose alias the server is.
+    nodes
+        Number of nodes, at least 1.
+    cpu_millicores, memory_bytes, gpu, storage_bytes
+        Amounts per node.
+    environment, pool, gpu_model
+        Names of the catalogue's entries.
+    ports
+        Ports to expose on each node.
+    release
+        Name of the release policy.
+    on_node_loss
+        ``release`` the whole or ``keep`` the rest (BX-20).
+    """
+
+    project: str | None = None
+    nodes: int | None = None
+    cpu_millicores: int | None = None
+    memory_bytes: int | None = None
+    gpu: int | None = None
+    gpu_model: str | None = None
+    storage_bytes: int | None = None
+    environment: str | None = None
+    pool: str | None = None
+    ports: tuple[int, ...] = ()
+    release: str | None = None
+    on_node_loss: str | None = None
+
+    @classmethod
+    def parse(cls, user_options: object) -> ClusterRequest:
+        """A request from ``user_options`` as the hub hands them over.
+
+        Raises
+        ------
+        UserError
+            400, in words, naming the key and what it takes.
+        """
+        if user_options is None:
+            return cls()
+        if not isinstance(user_options, Mapping):
+            raise UserError(400, mark("A request is a set of named values, such as nodes, cpu and memory."))
+        options = cast(Mapping[Any, object], user_options)
+        values: dict[str, Any] = {}
+        for key, value in options.items():
+            if key == "profile":  # a label for the hub's admin panel, of no consequence
+                continue
+            if not isinstance(key, str) or key not in _KEYS:
+                raise UserError(
+                    400,
+                    mark("“{key}” is not something a request can say. It takes: {known}."),
+                    key=str(key)[:60],
+                    known=", ".join(_KEYS),
+                )
+            if value is None:
+                continue
+            field, reader = _KEYS[key]
+            values[field] = reader(key, value)
+        return cls(**values)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The request as plain JSON values without what was left out, for the row of the run."""
+        return {
+            key: list(v) if isinstance(v, tuple) else v
+            for key, v in asdict(self).items()
+            if v not in (None, ())
+        }
+
+
+def _refuse(key: str, takes: str) -> UserError:
+    return UserError(400, mark("“{key}” takes {takes}."), key=key, takes=takes)
+
+
+def _count(least: int, most: int, takes: str) -> Callable[[str, object], int]:
+    def read(key: str, value: object) -> int:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise _refuse(key, takes)
+        if value != int(value) or not least <= value <= most:
+            raise _refuse(key, takes)
+        return int(value)
+
+    return read
+
+
+def _cpu(key: str, value: object) -> int:
+    takes = "a number of CPUs, more than 0"
+    try:
+        millicores = parse_millicores(value)
+    except ValueError:
+        raise _refuse(key, takes) from None
+    if not 0 < millicores <= 10**7:
+        raise _refuse(key, takes)
+    return millicores
+
+
+def _bytes(least: int) -> Callable[[str, object], int]:
+    def read(key: str, value: object) -> int:
+        takes = (
+            "an amount such as “8G” or a number of bytes, more than 0" if least else "an amount such as “20G”"
+        )
+        try:
+            amount = parse_bytes(value)
+        except ValueError:
+            raise _refuse(key, takes) from None
+        if not least <= amount <= 2**55:
+            raise _refuse(key, takes)
+        return amount
+
+    return read
+
+
+def _word(key: str, value: object) -> str:
+    if not isinstance(value, str) or not 0 < len(value) <= 255 or not value.isprintable():
+        raise _refuse(key, "a name")
+    return value
+
+
+def _one_of(*choices: str) -> Callable[[str, object], str]:
+    def read(key: str, value: object) -> str:
+        if not isinstance(value, str) or value not in choices:
+            raise _refuse(key, "one of: " + ", ".join(choices))
+        return value
+
+    return read
+
+
+def _ports(key: str, value: object) -> tuple[int, ...]:
+    takes = f"a list of at most {PORTS_MOST} port numbers from 1024 to 65535"
+    if not isinstance(value, list | tuple):
+        raise _refuse(key, takes)
+    items = cast(list[object], list(cast(Any, value)))
+    if len(items) > PORTS_MOST:
+        raise _refuse(key, takes)
+    read = _count(1024, 65535, takes)
+    return tuple(dict.fromkeys(read(key, item) for item in items))
+
+
+_KEYS: dict[str, tuple[str, Callable[[str, object], object]]] = {
+    "project": ("project", _word),
+    "nodes": ("nodes", _count(1, NODES_MOST, f"a whole number from 1 to {NODES_MOST}")),
+    "cpu": ("cpu_millicores", _cpu),
+    "memory": ("memory_bytes", _bytes(1)),
+    "gpu": ("gpu", _count(0, 1024, "a whole number, 0 or more")),
+    "gpu_model": ("gpu_model", _word),
+    "storage": ("storage_bytes", _bytes(0)),
+    "environment": ("environment", _word),
+    "pool": ("pool", _word),
+    "ports": ("ports", _ports),
+    "release": ("release", _word),
+    "on_node_loss": ("on_node_loss", _one_of(*NODE_LOSS)),
+}

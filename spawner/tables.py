@@ -1,0 +1,107 @@
+"""Tables of virtual clusters (design §4). Times are UTC, amounts are per node.
+
+``cluster_nodes`` are the usage intervals: never deleted, never rewritten once ``gone_at`` is set. A node
+that comes back is a new attempt. Names are kept *as they were*, so that machine time stays readable after
+a project is deleted (CG-24). ``account`` and ``pool`` are here from the first migration on.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    String,
+    Table,
+    Text,
+    text,
+)
+
+from galilean.db import UTCDateTime, metadata
+
+clusters = Table(
+    "clusters",
+    metadata,
+    Column("id", String(26), primary_key=True),
+    Column("user", String(255), nullable=False),
+    Column("server", String(64), nullable=False),
+    Column("project_id", String(26), nullable=False),
+    Column("project_owner", String(255), nullable=False),
+    Column("project_slug", String(64), nullable=False),
+    Column("project_name", String(255), nullable=False),
+    Column("environment", String(128), nullable=False),
+    Column("environment_digest", String(128), nullable=False, server_default=""),
+    Column("account", String(128)),
+    Column("pool", String(64), nullable=False, server_default="default"),
+    Column("backend", String(32), nullable=False),
+    Column("nodes", Integer, nullable=False),
+    Column("cpu_millicores", BigInteger, nullable=False),
+    Column("memory_bytes", BigInteger, nullable=False),
+    Column("gpu", Integer, nullable=False, server_default="0"),
+    Column("gpu_model", String(64), nullable=False, server_default=""),
+    Column("storage_bytes", BigInteger, nullable=False, server_default="0"),
+    Column("on_node_loss", String(16), nullable=False, server_default="release"),
+    Column("release_policy", String(32), nullable=False),
+    Column("request", JSON, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("target", String(16), nullable=False, server_default="running"),
+    Column("reason", String(64), nullable=False, server_default=""),
+    Column("explanation", JSON),
+    Column("asked_by", String(255), nullable=False),
+    Column("queued_at", UTCDateTime(), nullable=False),
+    Column("reserved_at", UTCDateTime()),
+    Column("placed_at", UTCDateTime()),
+    Column("ready_at", UTCDateTime()),
+    Column("proxy_seen_at", UTCDateTime()),
+    Column("node_seen_at", UTCDateTime()),
+    Column("stop_asked_at", UTCDateTime()),
+    Column("stop_asked_by", String(255), nullable=False, server_default=""),
+    Column("released_at", UTCDateTime()),
+    Column("warned_at", UTCDateTime()),
+    Column("extended_until", UTCDateTime()),
+    Column("state", JSON),
+    Column("note", Text, nullable=False, server_default=""),
+    Index(
+        "uq_clusters_open",
+        "user",
+        "server",
+        unique=True,
+        sqlite_where=text("released_at IS NULL"),
+        postgresql_where=text("released_at IS NULL"),
+    ),
+    Index(
+        "ix_clusters_open_status",
+        "status",
+        sqlite_where=text("released_at IS NULL"),
+        postgresql_where=text("released_at IS NULL"),
+    ),
+    Index(None, "user", "queued_at"),
+    Index(None, "project_id", "queued_at"),
+    Index(None, "queued_at"),
+)
+
+cluster_nodes = Table(
+    "cluster_nodes",
+    metadata,
+    Column("cluster_id", String(26), ForeignKey(clusters.c.id), primary_key=True),
+    Column("rank", Integer, primary_key=True),
+    Column("attempt", Integer, primary_key=True, server_default="1"),
+    Column("name", String(128), nullable=False),
+    Column("host", String(255), nullable=False, server_default=""),
+    Column("url", String(512), nullable=False, server_default=""),
+    Column("placed_at", UTCDateTime()),
+    Column("ready_at", UTCDateTime()),
+    Column("gone_at", UTCDateTime()),
+    Column("sighted_at", UTCDateTime()),
+    Column("exit_reason", String(128), nullable=False, server_default=""),
+    Index(None, "ready_at"),
+    Index(
+        "ix_cluster_nodes_open",
+        "cluster_id",
+        sqlite_where=text("gone_at IS NULL"),
+        postgresql_where=text("gone_at IS NULL"),
+    ),
+)

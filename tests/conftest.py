@@ -1,0 +1,50 @@
+"""What all tests share: our database on SQLite and on a real PostgreSQL, started once for the whole run."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import spawner.tables  # noqa: F401 - registers the tables
+from galilean.db import Database, metadata
+from tests.postgres import PostgresServer
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    """A PostgreSQL server of this test run's own; missing software is a failure, not a skip."""
+    server = PostgresServer(tmp_path_factory.mktemp("postgres"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """URL of an empty database, once of each kind."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'galilean.sqlite'}"
+    else:
+        server: PostgresServer = request.getfixturevalue("postgres_server")
+        yield server.create_database(f"t{uuid.uuid4().hex[:12]}")
+
+
+@pytest.fixture
+def db(database_url: str) -> Iterator[Database]:
+    """Our database with all tables, once of each kind."""
+    database = Database(database_url, threads=4)
+    metadata.create_all(database.engine)
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def sqlite_db(tmp_path: Path) -> Iterator[Database]:
+    """Our database on SQLite only, where the kind does not matter."""
+    database = Database(f"sqlite:///{tmp_path / 'galilean.sqlite'}", threads=4)
+    metadata.create_all(database.engine)
+    yield database
+    database.close()
