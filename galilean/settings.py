@@ -40,7 +40,7 @@ class Site(Section):
 
     name: str = "Galilean"
     timezone: str = Field(
-        "UTC", description="Zone of the site's days in reports. Fix it before there is data."
+        default="UTC", description="Zone of the site's days in reports. Fix it before there is data."
     )
     language: Literal["en", "zh_CN"] = Field(
         default="en", description="Used where the browser asks for neither."
@@ -195,7 +195,7 @@ class Process(Section):
     """The embedded backend: nodes are processes of this machine, without isolation between people."""
 
     cpu_overcommit: float = Field(
-        4.0, gt=0, description="CPUs that may be held, as a multiple of the machine's."
+        default=4.0, gt=0, description="CPUs that may be held, as a multiple of the machine's."
     )
     memory_overcommit: float = Field(default=1.0, gt=0, description="The same for memory.")
     zygote: bool = Field(
@@ -255,7 +255,7 @@ class Settings(Section):
     signup: Signup = Signup()
     mail: Mail = Mail()
     gang_timeout_seconds: int = Field(
-        120, ge=5, description="All nodes are placed within this, or none stays."
+        default=120, ge=5, description="All nodes are placed within this, or none stays."
     )
     start_timeout_seconds: int = Field(default=120, ge=10)
     sweep_seconds: int = Field(default=300, ge=10, description="How often orphans are looked for.")

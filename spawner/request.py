@@ -89,11 +89,11 @@ class ClusterRequest:
 
     def as_dict(self) -> dict[str, Any]:
         """The request as plain JSON values without what was left out, for the row of the run."""
-        return {
-            key: list(v) if isinstance(v, tuple) else v
-            for key, v in asdict(self).items()
-            if v not in (None, ())
-        }
+        values: dict[str, Any] = {key: value for key, value in asdict(self).items() if value is not None}
+        values["ports"] = list(self.ports)
+        if not self.ports:
+            del values["ports"]
+        return values
 
 
 def _refuse(key: str, takes: str) -> UserError:
