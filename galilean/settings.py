@@ -199,7 +199,7 @@ class Process(Section):
     )
     memory_overcommit: float = Field(default=1.0, gt=0, description="The same for memory.")
     zygote: bool = Field(
-        True, description="Fork nodes from a preloaded process: half a second instead of eight."
+        default=True, description="Fork nodes from a preloaded process: half a second instead of eight."
     )
 
 
