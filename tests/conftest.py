@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,23 @@ import pytest
 import spawner.tables  # noqa: F401 - registers the tables
 from galilean.db import Database, metadata
 from tests.postgres import PostgresServer
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that start a hub in their own process are a stage of their own (``make test-hub``)."""
+    for item in items:
+        if {"hub_app", "app"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.hub)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
+    """In CI nothing is skipped: a real component that is missing is a failure."""
+    report = yield
+    if report.skipped and not hasattr(report, "wasxfail") and os.environ.get("CI"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped in CI: {report.longrepr}"
+    return report
 
 
 @pytest.fixture(scope="session")

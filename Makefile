@@ -1,0 +1,109 @@
+# Galilean: `make up` runs the product from this clone, `make test` checks all of it.
+# PORT, GALILEAN_STATE, GALILEAN_CONFIG and BACKEND are taken from the environment or from `make up PORT=9000`.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+# uv takes the machine's own certificate authorities, as pip does.
+export UV_SYSTEM_CERTS ?= 1
+
+STAGE := scripts/stage
+PYTEST := pytest -q --color=no
+
+.PHONY: help
+help: ## What can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: up
+up: install ## Run the product in the foreground (Ctrl-C releases all clusters and stops)
+	@exec .venv/bin/galilean up
+
+.PHONY: install
+install: ## Make .venv, the proxy and the browser's assets as the lock files say
+	@scripts/environment run
+	@scripts/assets
+
+.PHONY: dev
+dev: ## The same with everything for tests and docs
+	@scripts/environment dev
+	@scripts/assets
+
+.PHONY: test-deps
+test-deps: ## Debian packages that tests drive: Chromium, PostgreSQL, sshd, a Chinese font
+	@scripts/test-deps
+
+# ---- checks, cheap ones first; the first stage that fails ends it
+
+.PHONY: test
+test: ## Everything that must pass, from a fresh clone
+	@rm -f build/stages.txt
+	@$(STAGE) setup scripts/test-deps "scripts/environment dev" scripts/assets
+	@$(MAKE) --no-print-directory lint docs test-unit test-hub test-process test-browser test-product
+	@printf '\n'; cat build/stages.txt
+	@awk '{ s += $$2 } END { printf "%-10s %8.1f s\n", "total", s }' build/stages.txt
+
+.PHONY: lint
+lint: ## Style, types, floors, translations, requirements
+	@$(STAGE) lint "ruff check ." "ruff format --check ." pyright lint-imports \
+		"python scripts/check_translations.py" "python scripts/requirements.py --check"
+
+.PHONY: docs
+docs: ## The documentation, into docs/_build/html
+	@$(STAGE) docs "sphinx-build -q -W --keep-going -b html docs docs/_build/html"
+
+.PHONY: test-unit
+test-unit: ## Rules and rooms, databases included
+	@$(STAGE) unit '$(PYTEST) -m "not hub and not process and not browser and not product"'
+
+.PHONY: test-hub
+test-hub: ## With a hub in the test's own process
+	@$(STAGE) hub '$(PYTEST) -m "hub and not process and not browser and not product"'
+
+.PHONY: test-process
+test-process: ## With real nodes
+	@$(STAGE) process '$(PYTEST) -m "process and not browser and not product"'
+
+.PHONY: test-browser
+test-browser: ## With Chromium
+	@$(STAGE) browser '$(PYTEST) -m "browser and not product"'
+
+.PHONY: test-product
+test-product: ## The whole product by `galilean up`, its faults included
+	@$(STAGE) product '$(PYTEST) -m product'
+
+.PHONY: bench
+bench: ## Measure; prints the tables of docs/benchmarks.md
+	@scripts/test-deps
+	@$(MAKE) --no-print-directory dev
+	@PATH="$$PWD/.venv/bin:$$PATH" .venv/bin/python -m benchmarks $(BENCH)
+
+# ---- upkeep
+
+.PHONY: format
+format: ## Put the code in order
+	@.venv/bin/ruff check --fix . ; .venv/bin/ruff format .
+
+.PHONY: requirements
+requirements: ## Write docs/requirements.md from docs/requirements.yaml
+	@.venv/bin/python scripts/requirements.py
+
+.PHONY: screenshots
+screenshots: dev ## Take the pictures of the documentation from the running product
+	@.venv/bin/python scripts/screenshots.py
+
+UV_COMPILE = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --generate-hashes
+export UV_CUSTOM_COMPILE_COMMAND = make lock
+
+.PHONY: lock
+lock: ## Write the lock files anew from pyproject.toml and package.json
+	@[ -x .venv/bin/uv ] || scripts/environment run
+	$(UV_COMPILE) --extra hub --extra node pyproject.toml -o requirements/run.txt
+	$(UV_COMPILE) --all-extras -c requirements/run.txt pyproject.toml -o requirements/dev.txt
+	$(UV_COMPILE) -c requirements/dev.txt requirements/bootstrap.in -o requirements/bootstrap.txt
+	npm install --package-lock-only --no-fund --no-audit
+
+.PHONY: clean
+clean: ## Take away what was made here (the state directory stays)
+	rm -rf .venv node_modules build docs/_build galilean/web/static/vendor
+	find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +
+	rm -rf .pytest_cache .ruff_cache .import_linter_cache .hypothesis
