@@ -1,4 +1,8 @@
-"""Tables of the catalogue: volumes, and the projects whose directories lie on them (CG-8, CG-36)."""
+"""Tables of the catalogue: volumes, and the projects whose directories lie on them (CG-8, CG-36).
+
+``search_text`` and ``sort_name`` are made from name, slug and description by the store, because the
+databases fold letters each in its own way (SQLite knows ASCII only).
+"""
 
 from __future__ import annotations
 
@@ -23,6 +27,8 @@ projects = Table(
     Column("slug", String(64), nullable=False),
     Column("name", String(255), nullable=False),
     Column("description", Text, nullable=False, server_default=""),
+    Column("search_text", Text, nullable=False),
+    Column("sort_name", String(255), nullable=False),
     Column("environment", String(128), nullable=False, server_default=""),
     Column("default_request", JSON),
     Column("visibility", String(16), nullable=False, server_default="private"),
@@ -41,4 +47,5 @@ projects = Table(
         postgresql_where=text("deleted_at IS NULL"),
     ),
     Index(None, "owner", "changed_at"),
+    Index(None, "owner", "sort_name"),
 )

@@ -1,0 +1,95 @@
+"""Environments that a project can choose, from the settings (CG-8, CG-9).
+
+A picker shows title, description and a GPU badge; a run keeps the name *and* a digest of what was really
+started, so that a report of last year can say what the numbers were computed with.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from galilean.errors import UserError, mark
+from galilean.settings import EnvironmentSettings, Settings
+from spawner.plan import EnvironmentChoice
+
+
+@dataclass(frozen=True, kw_only=True)
+class Environment:
+    """One line of a picker."""
+
+    name: str
+    title: str
+    description: str
+    gpu: bool
+    default: bool
+
+
+def environments(settings: Settings) -> list[Environment]:
+    """Everything that can be chosen, the site's default first, then in the order of the settings."""
+    items = [
+        Environment(
+            name=name,
+            title=entry.title,
+            description=entry.description,
+            gpu=entry.gpu,
+            default=name == settings.defaults.environment,
+        )
+        for name, entry in settings.environments.items()
+    ]
+    return sorted(items, key=lambda item: not item.default)
+
+
+def check_environment(settings: Settings, name: str) -> str:
+    """``name`` when there is such an environment; empty stays empty (= the site's default).
+
+    Raises
+    ------
+    UserError
+        400, naming those there are.
+    """
+    if name and name not in settings.environments:
+        raise UserError(
+            400,
+            mark("There is no environment “{name}”. Choose one of: {known}."),
+            name=name[:60],
+            known=", ".join(settings.environments),
+        )
+    return name
+
+
+def choose(settings: Settings, name: str) -> EnvironmentChoice:
+    """What a run in this environment is started from, with its digest. Touches the disk.
+
+    Raises
+    ------
+    UserError
+        400 when there is no such environment.
+    """
+    choice = unlooked(settings, name)
+    return replace(choice, digest=digest_of(settings.environments[choice.name]))
+
+
+def unlooked(settings: Settings, name: str) -> EnvironmentChoice:
+    """The same without its digest, and without touching the disk."""
+    name = check_environment(settings, name) or settings.defaults.environment
+    entry = settings.environments[name]
+    return EnvironmentChoice(
+        name=name, python=entry.python, image=entry.image, variables=dict(entry.variables)
+    )
+
+
+def digest_of(entry: EnvironmentSettings) -> str:
+    """``image@…`` as written for a container; a hash of the installed packages for a Python environment.
+
+    Empty when the interpreter's packages cannot be found.
+    """
+    if entry.image:
+        return entry.image[:128]
+    prefix = Path(entry.python).parent.parent if entry.python else Path(sys.prefix)
+    names = sorted(path.name for path in prefix.glob("lib/python3*/site-packages/*.dist-info"))
+    if not names:
+        return ""
+    return "py:" + hashlib.blake2s("\n".join(names).encode(), digest_size=16).hexdigest()

@@ -1,0 +1,248 @@
+"""From a request to a plan: what a run is made of, or why it cannot be (design §4, *resolve*).
+
+The hub calls this before anything is started, on every path that leads to a run. The project is looked up
+and the person's right to it checked in one read; what the request leaves out comes from the project's own
+defaults, then from the site's. Another person's project answers exactly as one that does not exist.
+Files are touched in a thread with a time limit, so that a network disk that hangs delays one start and
+never the hub.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+from sqlalchemy import Connection
+
+from galilean.amounts import MIB, format_bytes
+from galilean.clock import Clock, utcnow
+from galilean.db import Database
+from galilean.errors import UserError, mark
+from galilean.names import check_slug
+from galilean.settings import RELEASE_POLICIES, Settings
+from services.catalog import environments, store, volumes
+from services.catalog.store import Project
+from spawner.collaborators import Person
+from spawner.plan import ClusterPlan, Mount
+from spawner.request import ClusterRequest
+
+MEMORY_LEAST_BYTES = 64 * MIB
+CPU_LEAST_MILLICORES = 10
+DISK_SECONDS = 10.0
+
+T = TypeVar("T")
+
+
+class CatalogResolver:
+    """Resolves requests from the catalogue; implements :class:`spawner.collaborators.Resolver`.
+
+    Parameters
+    ----------
+    db
+        Our database.
+    settings
+        The site's settings.
+    clock
+        The time; kept for what is recorded with a plan.
+    disk_seconds
+        How long a volume may take to answer.
+    """
+
+    def __init__(
+        self, db: Database, settings: Settings, clock: Clock = utcnow, *, disk_seconds: float = DISK_SECONDS
+    ) -> None:
+        self._db = db
+        self._settings = settings
+        self._clock = clock
+        self._disk_seconds = disk_seconds
+        self._threads = ThreadPoolExecutor(4, thread_name_prefix="galilean-catalog")
+
+    async def resolve(self, person: Person, server: str, request: ClusterRequest) -> ClusterPlan:
+        """Fill a request from the project and the environment, checking that the person may.
+
+        Raises
+        ------
+        UserError
+            400 for values that cannot be, 403 for not allowed, 404 for no such project (or somebody
+            else's), 503 when the project's volume is not there.
+        """
+        check_server(server)
+        project = await self._db.run_read(find, person, server, request.project)
+        plan = fill(self._settings, person, server, project, request)
+        environment = await self._on_disk(lambda: environments.choose(self._settings, plan.environment.name))
+        await self._on_disk(lambda: prepare_directory(self._settings, project))
+        return replace(plan, environment=environment)
+
+    async def _on_disk(self, function: Callable[[], T]) -> T:
+        work = asyncio.get_running_loop().run_in_executor(self._threads, function)
+        try:
+            return await asyncio.wait_for(asyncio.shield(work), self._disk_seconds)
+        except TimeoutError:
+            raise UserError(
+                503, mark("The disk with the project's files does not answer. Try again in a few minutes.")
+            ) from None
+
+    def close(self) -> None:
+        """Let go of the threads."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def check_server(server: str) -> None:
+    """Refuse a server name that no project's alias can be.
+
+    Raises
+    ------
+    UserError
+        400 for the hub's default server, a reserved word, or what is no slug.
+    """
+    if not server:
+        raise UserError(
+            400, mark("Say which project to run: the server's name is the project's, and it has none.")
+        )
+    check_slug(server)
+
+
+def find(conn: Connection, person: Person, server: str, named: str | None) -> Project:
+    """The project to run: the one that the request names, else the one whose alias the server's name is.
+
+    Raises
+    ------
+    UserError
+        404 when there is none or the person may not run it; 400 when server and project do not agree.
+    """
+    if named is None:
+        project = store.by_alias(conn, person.name, server)
+    else:
+        owner, slash, slug = named.rpartition("/")
+        project = store.get(conn, owner if slash else person.name, slug)
+    if project is None or not may_run(person, project):
+        raise store.no_such_project()
+    alias = project.server(person.name)
+    if alias != server:
+        raise UserError(
+            400,
+            mark("“{project}” runs on your server “{alias}”, not on “{server}”."),
+            project=f"{project.owner}/{project.slug}",
+            alias=alias,
+            server=server,
+        )
+    return project
+
+
+def may_run(person: Person, project: Project) -> bool:
+    """Whether a person may run a project: its owner and administrators."""
+    return project.owner == person.name or "admin" in person.roles
+
+
+def fill(
+    settings: Settings, person: Person, server: str, project: Project, request: ClusterRequest
+) -> ClusterPlan:
+    """The plan of a request, without touching database or disk.
+
+    Raises
+    ------
+    UserError
+        400 for values that cannot be, 403 for a release policy the person's role may not use.
+    """
+    own = store.request_of(project.default_request or {})
+    site = settings.defaults
+    cpu = _first(request.cpu_millicores, own.cpu_millicores, site.cpu)
+    memory = _first(request.memory_bytes, own.memory_bytes, site.memory)
+    if cpu < CPU_LEAST_MILLICORES:
+        raise UserError(
+            400, mark("A node needs at least {least} CPU."), least=f"{CPU_LEAST_MILLICORES / 1000:g}"
+        )
+    if memory < MEMORY_LEAST_BYTES:
+        raise UserError(
+            400,
+            mark("A node needs at least {least} of memory; {asked} were asked for."),
+            least=format_bytes(MEMORY_LEAST_BYTES),
+            asked=format_bytes(memory),
+        )
+    pool = _first(request.pool, own.pool, "default")
+    if pool != "default":
+        raise UserError(400, mark("There is no pool “{pool}”."), pool=pool[:60])
+    gpu_model = _first(request.gpu_model, own.gpu_model, "")
+    if gpu_model:
+        raise UserError(400, mark("There is no GPU model “{model}” here."), model=gpu_model[:60])
+    environment = _first(request.environment, own.environment, project.environment or site.environment)
+    environments.check_environment(settings, environment)
+    return ClusterPlan(
+        user=person.name,
+        server=server,
+        project_id=project.id,
+        project_owner=project.owner,
+        project_slug=project.slug,
+        project_name=project.name,
+        environment=environments.unlooked(settings, environment),
+        mounts=(Mount(source=str(project.path(settings)), target="work"),),
+        nodes=_first(request.nodes, own.nodes, site.nodes),
+        cpu_millicores=cpu,
+        memory_bytes=memory,
+        gpu=_first(request.gpu, own.gpu, site.gpu),
+        storage_bytes=_first(request.storage_bytes, own.storage_bytes, 0),
+        release_policy=release_policy(settings, person.roles, request.release, own.release),
+        on_node_loss=_first(request.on_node_loss, own.on_node_loss, "release"),
+        ports=request.ports or own.ports,
+    )
+
+
+def _first(asked: T | None, own: T | None, site: T) -> T:
+    if asked is not None:
+        return asked
+    return own if own is not None else site
+
+
+def release_policies(settings: Settings, roles: Iterable[str]) -> tuple[str, ...]:
+    """The release policies that somebody of these roles may choose, in the order they are offered."""
+    manual = any(settings.roles[role].limits.manual_release for role in roles if role in settings.roles)
+    return tuple(policy for policy in settings.release.offered if policy != "manual" or manual)
+
+
+def release_policy(settings: Settings, roles: Iterable[str], asked: str | None, own: str | None) -> str:
+    """The release policy of a run: what was asked for, else the project's, else the site's.
+
+    A default that the person may not use (a project of a teacher's, run by a student) gives way to the
+    first that they may; a wish is refused instead.
+
+    Raises
+    ------
+    UserError
+        400 for a policy that does not exist or is not offered; 403 for one that the role may not use.
+    """
+    allowed = release_policies(settings, roles)
+    if asked is None:
+        candidates = [own, settings.defaults.release, *allowed]
+        return next((policy for policy in candidates if policy in allowed), settings.defaults.release)
+    if asked not in RELEASE_POLICIES or asked not in settings.release.offered:
+        raise UserError(
+            400,
+            mark("There is no release policy “{policy}”. Choose one of: {known}."),
+            policy=asked[:60],
+            known=", ".join(allowed),
+        )
+    if asked not in allowed:
+        raise UserError(
+            403,
+            mark("Your role may not keep a cluster until you press Release. Choose one of: {known}."),
+            known=", ".join(allowed),
+        )
+    return asked
+
+
+def prepare_directory(settings: Settings, project: Project) -> Path:
+    """The project's directory, made when it is missing. Touches the disk.
+
+    Raises
+    ------
+    UserError
+        503 when the volume is not there; 507 when it is full.
+    """
+    volumes.check_mounted(settings.volume_path(project.volume_id), project.volume_id)
+    path = project.path(settings)
+    volumes.make_directory(path, project.volume_id)
+    return path

@@ -1,0 +1,143 @@
+"""Volumes: where the directories of projects lie, and which one a new project gets (CG-36).
+
+A volume is named in the settings and registered in the database when it is first used. It is marked with
+a small file at its top: a network disk that is not mounted leaves an empty directory behind, and without
+the mark new work would be written below the mount point and vanish when the disk comes back.
+
+Layout of a volume: ``projects/<project id>`` for what lives, ``bin/<project id>`` for what was deleted.
+The id is never used twice, so neither a project nor a person of the same name meets old files.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+
+from sqlalchemy import Connection, insert, select, update
+
+from galilean.errors import UserError, mark
+from galilean.settings import Settings
+from services.catalog.tables import volumes
+
+MARK = ".galilean-volume"
+PROJECTS = "projects"
+BIN = "bin"
+
+
+def ensure_volumes(conn: Connection, settings: Settings, now: datetime) -> None:
+    """Register the volumes of the settings and make sure that each is there and marked.
+
+    A volume that was registered before at the same place is not marked again: there, a missing mark
+    means a disk that is not mounted.
+
+    Raises
+    ------
+    UserError
+        503 when a directory cannot be made or written.
+    """
+    known = {row.id: row for row in conn.execute(select(volumes))}
+    for volume_id, volume in settings.volumes.items():
+        path = settings.volume_path(volume_id)
+        row = known.get(volume_id)
+        if row is not None and row.path == str(path):
+            continue
+        prepare_volume(path, volume_id)
+        if row is None:
+            conn.execute(
+                insert(volumes).values(id=volume_id, kind=volume.kind, path=str(path), created_at=now)
+            )
+        else:
+            conn.execute(
+                update(volumes).where(volumes.c.id == volume_id).values(kind=volume.kind, path=str(path))
+            )
+
+
+def prepare_volume(path: Path, volume_id: str) -> None:
+    """Make a volume's directory, its two folders and its mark; there already is success."""
+    try:
+        for folder in (path, path / PROJECTS, path / BIN):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not (path / MARK).exists():
+            (path / MARK).write_text(f"{volume_id}\n", encoding="utf-8")
+    except OSError as error:
+        raise UserError(
+            503,
+            mark("The volume “{volume}” cannot be used: {problem}. An administrator must look at it."),
+            volume=volume_id,
+            problem=error.strerror or "error",
+        ) from error
+
+
+def check_mounted(path: Path, volume_id: str) -> None:
+    """Refuse to work on a volume whose mark is not there.
+
+    Raises
+    ------
+    UserError
+        503: most likely a network disk that is not mounted.
+    """
+    if not (path / MARK).is_file():
+        raise UserError(
+            503,
+            mark(
+                "The volume “{volume}” is not there just now. Your files are not lost; an administrator must "
+                "mount it."
+            ),
+            volume=volume_id,
+        )
+
+
+def make_directory(path: Path, volume_id: str) -> None:
+    """Make a project's directory; there already is success.
+
+    Raises
+    ------
+    UserError
+        507 when the volume is full, 503 when it cannot be written.
+    """
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(
+                507,
+                mark("The volume “{volume}” is full. Delete files, or ask an administrator for space."),
+                volume=volume_id,
+            ) from error
+        raise UserError(
+            503,
+            mark("The volume “{volume}” cannot be used: {problem}. An administrator must look at it."),
+            volume=volume_id,
+            problem=error.strerror or "error",
+        ) from error
+
+
+def free_bytes(settings: Settings) -> dict[str, int]:
+    """Bytes free for new projects on each configured volume that can be looked at. Touches the disks."""
+    free: dict[str, int] = {}
+    for volume_id in settings.volumes:
+        path = settings.volume_path(volume_id)
+        if not settings.volumes[volume_id].path:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            status = os.statvfs(path)
+        except OSError:
+            continue
+        free[volume_id] = status.f_bavail * status.f_frsize
+    return free
+
+
+def choose_volume(free: Mapping[str, int]) -> str:
+    """The volume for a new project: the one with most free space, the first of equals (CG-36).
+
+    Raises
+    ------
+    UserError
+        503 when there is none to choose from.
+    """
+    if not free:
+        raise UserError(503, mark("No volume can be reached just now. An administrator must look at it."))
+    return max(free, key=lambda volume_id: free[volume_id])
