@@ -89,13 +89,11 @@ class Limits(Section):
 
     clusters: int = Field(default=1, ge=0, description="Clusters held at once.")
     nodes: int = Field(default=2, ge=0, description="Nodes per cluster.")
-    cpu: Millicores = Field(default=parse_millicores(2), description="CPUs (hardware threads) per node.")
+    cpu: Millicores = Field(default=2, description="CPUs (hardware threads) per node.")
     memory: Bytes = Field(default=parse_bytes("4G"), description="Memory per node.")
     gpu: int = Field(default=0, ge=0, description="GPU cards per node.")
     storage: Bytes = Field(default=parse_bytes("20G"), description="Storage per node.")
-    total_cpu: Millicores = Field(
-        default=parse_millicores(4), description="CPUs held at once over all clusters."
-    )
+    total_cpu: Millicores = Field(default=4, description="CPUs held at once over all clusters.")
     total_memory: Bytes = Field(
         default=parse_bytes("8G"), description="Memory held at once over all clusters."
     )
@@ -160,7 +158,7 @@ class Defaults(Section):
     """What the Run panel starts with (CG-4)."""
 
     nodes: int = Field(default=1, ge=1)
-    cpu: Millicores = Field(default=parse_millicores(1))
+    cpu: Millicores = Field(default=1)
     memory: Bytes = Field(default=parse_bytes("2G"))
     gpu: int = Field(default=0, ge=0)
     release: str = "auto"
