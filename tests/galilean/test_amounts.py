@@ -1,0 +1,72 @@
+"""Amounts as people write them."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from galilean.amounts import format_bytes, gigabytes, parse_bytes, parse_millicores, plain_number
+
+
+@pytest.mark.parametrize(
+    ("written", "size_bytes"),
+    [
+        ("8G", 8 * 2**30),
+        ("8GB", 8 * 2**30),
+        ("8 GiB", 8 * 2**30),
+        ("512m", 512 * 2**20),
+        ("1.5G", 3 * 2**29),
+        ("1T", 2**40),
+        ("100", 100),
+        (100, 100),
+        (100.0, 100),
+        (0, 0),
+    ],
+)
+def test_bytes_are_read(written: object, size_bytes: int):
+    assert parse_bytes(written) == size_bytes
+
+
+@pytest.mark.parametrize(
+    "written", ["", "G", "-1G", "1e3", "8X", "٣G", True, -1, 1.5, math.nan, math.inf, None, [8], {}]
+)
+def test_what_is_no_amount_of_bytes_is_refused(written: object):
+    with pytest.raises(ValueError):
+        parse_bytes(written)
+
+
+@pytest.mark.parametrize(("written", "millicores"), [(2, 2000), (0.5, 500), (0.001, 1), (0, 0), (1.1, 1100)])
+def test_cpus_are_read(written: object, millicores: int):
+    assert parse_millicores(written) == millicores
+
+
+@pytest.mark.parametrize("written", ["2", True, -1, 0.0005, math.nan, math.inf, None, [2]])
+def test_what_is_no_number_of_cpus_is_refused(written: object):
+    with pytest.raises(ValueError):
+        parse_millicores(written)
+
+
+@given(st.integers(0, 10**7))
+def test_millicores_come_back_from_the_number_of_cpus(millicores: int):
+    assert parse_millicores(millicores / 1000) == millicores
+
+
+@given(st.integers(0, 2**55))
+def test_a_number_of_bytes_is_itself(size_bytes: int):
+    assert parse_bytes(size_bytes) == parse_bytes(str(size_bytes)) == size_bytes
+
+
+def test_sizes_are_written_with_one_decimal_and_a_space_that_does_not_break():
+    assert format_bytes(0) == "0\u00a0B"
+    assert format_bytes(1023) == "1023\u00a0B"
+    assert format_bytes(84 * 1024) == "84.0\u00a0KB"
+    assert format_bytes(int(41.25 * 2**30)) == "41.2\u00a0GB"
+    assert format_bytes(5000 * 2**40) == "5000.0\u00a0TB"
+
+
+def test_numbers_carry_no_decimals_that_say_nothing():
+    assert [plain_number(value) for value in (2.0, 0.5, 0.125, 10.0, 0.0)] == ["2", "0.5", "0.125", "10", "0"]
+    assert gigabytes(2**31) == 2
