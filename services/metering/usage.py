@@ -1,0 +1,455 @@
+"""Usage: what node intervals add up to (CG-23, CG-25, CG-26; design §7).
+
+The resources of a run are summed over its nodes, its wall time is not: two nodes side by side for an hour
+are one hour of wall time and twice the core minutes. A node counts from ``ready_at`` to ``gone_at``, or to
+now while it lives; a node that never was ready costs nothing.
+
+Everything here is exact: time is added up in whole microseconds, amounts in the units they are kept in,
+and rounded once at the end. The database does the adding (grouped by what a node has, so that no sum leaves
+64 bits); the pure functions above it say the same in few lines, and the tests hold the two together.
+
+Days are the site's (one time zone); a run over midnight is split, and a day of 23 or 25 hours is one.
+Projects keep their rows after they are deleted, marked so, under the name they last ran by (CG-24).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from fractions import Fraction
+from typing import Any, Literal, Protocol
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Integer,
+    String,
+    case,
+    cast,
+    column,
+    func,
+    literal,
+    or_,
+    select,
+    table,
+    values,
+)
+
+from galilean.amounts import GIB
+from galilean.db import UTCDateTime
+from spawner.tables import cluster_nodes, clusters
+
+MICROSECOND = timedelta(microseconds=1)
+MINUTE = 60_000_000  # microseconds
+DAYS_MOST = 3660
+
+By = Literal["project", "user", "day"]
+
+
+class Interval(Protocol):
+    """A node's life, such as :class:`spawner.records.NodeInterval`."""
+
+    @property
+    def ready_at(self) -> datetime | None: ...
+    @property
+    def gone_at(self) -> datetime | None: ...
+
+
+class Amounts(Protocol):
+    """What each node of a run has, such as :class:`spawner.records.Run`."""
+
+    @property
+    def cpu_millicores(self) -> int: ...
+    @property
+    def memory_bytes(self) -> int: ...
+    @property
+    def gpu(self) -> int: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Usage:
+    """Machine time.
+
+    Attributes
+    ----------
+    seconds
+        Wall time: moments in which at least one node was there, once; of several runs, their sum.
+    cpu_core_minutes, memory_gb_minutes, gpu_card_minutes
+        Resources of all nodes times their minutes; 1 GB = 2**30 bytes.
+    """
+
+    seconds: int = 0
+    cpu_core_minutes: float = 0.0
+    memory_gb_minutes: float = 0.0
+    gpu_card_minutes: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class UsageRow(Usage):
+    """Usage of one project, person or day.
+
+    Attributes
+    ----------
+    key
+        Project id, user name, or ISO date.
+    label
+        What people read: the project's name as it last ran, the user name, the date.
+    owner, slug
+        Of a project, as it last ran; empty otherwise.
+    deleted
+        Whether the project is no more.
+    first_start
+        When the first node of these was ready, UTC.
+    """
+
+    key: str
+    label: str
+    owner: str = ""
+    slug: str = ""
+    deleted: bool = False
+    first_start: datetime
+
+
+# ------------------------------------------------------------------------------------------ pure arithmetic
+
+
+def microseconds(length: timedelta) -> int:
+    """A length of time as a whole number of microseconds."""
+    return length // MICROSECOND
+
+
+def union_microseconds(spans: Iterable[tuple[datetime, datetime]]) -> int:
+    """Length of the union of spans; spans that end before they begin count nothing."""
+    total, covered_to = timedelta(), None
+    for start, end in sorted(spans):
+        if covered_to is not None and start < covered_to:
+            start = covered_to
+        if end > start:
+            total += end - start
+            covered_to = end
+    return microseconds(total)
+
+
+def spans_of(
+    intervals: Iterable[Interval],
+    now: datetime,
+    *,
+    start: datetime | None = None,
+    end: datetime | None = None,
+) -> list[tuple[datetime, datetime]]:
+    """What of the intervals lies before ``now`` and within ``start`` … ``end``."""
+    until = now if end is None else min(now, end)
+    spans: list[tuple[datetime, datetime]] = []
+    for interval in intervals:
+        if interval.ready_at is None:
+            continue
+        begin = interval.ready_at if start is None else max(interval.ready_at, start)
+        finish = until if interval.gone_at is None else min(interval.gone_at, until)
+        if finish > begin:
+            spans.append((begin, finish))
+    return spans
+
+
+def usage_of(
+    intervals: Iterable[Interval],
+    amounts: Amounts,
+    now: datetime,
+    *,
+    start: datetime | None = None,
+    end: datetime | None = None,
+) -> Usage:
+    """Usage of one run.
+
+    Parameters
+    ----------
+    intervals
+        Of all nodes of the run, all attempts.
+    amounts
+        What each node has.
+    now
+        Until when open intervals count, UTC.
+    start, end
+        Count only what lies between, UTC.
+    """
+    spans = spans_of(intervals, now, start=start, end=end)
+    node_time = sum(microseconds(finish - begin) for begin, finish in spans)
+    return _usage(
+        union_microseconds(spans), [(node_time, amounts.cpu_millicores, amounts.memory_bytes, amounts.gpu)]
+    )
+
+
+def days_between(start: datetime, end: datetime, zone: tzinfo) -> list[tuple[date, datetime, datetime]]:
+    """The site's days that touch ``start`` … ``end``, each with its beginning and end in UTC."""
+    day, last = start.astimezone(zone).date(), end.astimezone(zone).date()
+    days: list[tuple[date, datetime, datetime]] = []
+    while day <= last:
+        following = day + timedelta(days=1)
+        begin, finish = _midnight(day, zone), _midnight(following, zone)
+        if finish > start and begin < end:
+            days.append((day, begin, finish))
+        day = following
+    return days
+
+
+def _midnight(day: date, zone: tzinfo) -> datetime:
+    # Where clocks jump over midnight, the old offset gives the moment of the jump: the day's first.
+    return datetime.combine(day, time(), tzinfo=zone).astimezone(UTC)
+
+
+def _usage(wall: int, parts: Iterable[tuple[int, int, int, int]]) -> Usage:
+    cpu = memory = gpu = 0
+    for node_time, cpu_millicores, memory_bytes, cards in parts:
+        cpu += node_time * cpu_millicores
+        memory += node_time * memory_bytes
+        gpu += node_time * cards
+    return Usage(
+        seconds=round(Fraction(wall, 1_000_000)),
+        cpu_core_minutes=float(Fraction(cpu, 1000 * MINUTE)),
+        memory_gb_minutes=float(Fraction(memory, GIB * MINUTE)),
+        gpu_card_minutes=float(Fraction(gpu, MINUTE)),
+    )
+
+
+# ------------------------------------------------------------------------------------------ in the database
+
+LiveProjects = Callable[[Connection, Collection[str]], set[str]]
+
+
+def live_projects(conn: Connection, project_ids: Collection[str]) -> set[str]:
+    """Which of these projects are not deleted, by the catalogue's table (its name is the contract)."""
+    projects = table("projects", column("id", String), column("deleted_at", UTCDateTime()))
+    found: set[str] = set()
+    ids = list(project_ids)
+    for begin in range(0, len(ids), 500):
+        query = select(projects.c.id).where(
+            projects.c.id.in_(ids[begin : begin + 500]), projects.c.deleted_at.is_(None)
+        )
+        found.update(conn.execute(query).scalars())
+    return found
+
+
+def usage(
+    conn: Connection,
+    *,
+    by: By,
+    user: str | None = None,
+    project_id: str | None = None,
+    start: datetime | None = None,
+    end: datetime | None = None,
+    zone: tzinfo = UTC,
+    now: datetime,
+    live: LiveProjects = live_projects,
+) -> list[UsageRow]:
+    """Usage per project, person or day.
+
+    Parameters
+    ----------
+    conn
+        A connection for reading.
+    by
+        What a row is. Projects and people come with the most wall time first, days in their order; what
+        used nothing is left out.
+    user, project_id
+        Only runs of this person, of this project.
+    start, end
+        Count only what lies between, UTC; ``None`` = from the first node on, until now.
+    zone
+        The site's time zone: where its days begin.
+    now
+        Until when running nodes count, UTC.
+    live
+        Tells which projects are not deleted; handed in.
+
+    Raises
+    ------
+    ValueError
+        When ``by="day"`` would be more than ten years of days.
+    """
+    until = now if end is None else min(now, end)
+    if by == "day":
+        begin = start if start is not None else _first_start(conn, user, project_id)
+        if begin is None or begin >= until:
+            return []
+        days = days_between(begin, until, zone)
+        if len(days) > DAYS_MOST:
+            raise ValueError("more days than ten years have")
+        windows = [(day.isoformat(), max(a, begin), min(b, until)) for day, a, b in days]
+    else:
+        begin = start if start is not None else datetime(1970, 1, 1, tzinfo=UTC)
+        if begin >= until:
+            return []
+        windows = [("", begin, until)]
+    parts = _Parts()
+    for row in conn.execute(_query(conn, by, user, project_id, windows)):
+        parts.add(row)
+    if by == "project":
+        return _named(conn, parts, live)
+    rows = [
+        UsageRow(key=key, label=key, first_start=parts.first[key], **vars(found))
+        for key, found in parts.usages()
+    ]
+    return sorted(rows, key=lambda row: row.key if by == "day" else (-row.seconds, row.key))
+
+
+def _first_start(conn: Connection, user: str | None, project_id: str | None) -> datetime | None:
+    query = select(func.min(cluster_nodes.c.ready_at, type_=UTCDateTime()))
+    if user is not None or project_id is not None:
+        query = query.join(clusters, clusters.c.id == cluster_nodes.c.cluster_id)
+    return conn.execute(_of(query, user, project_id)).scalar_one()
+
+
+def _of(query: Any, user: str | None, project_id: str | None) -> Any:
+    if user is not None:
+        query = query.where(clusters.c.user == user)
+    if project_id is not None:
+        query = query.where(clusters.c.project_id == project_id)
+    return query
+
+
+class _Parts:
+    """Sums by key; a key comes once for each size of node that it used."""
+
+    def __init__(self) -> None:
+        self.wall: dict[str, int] = {}
+        self.sizes: dict[str, list[tuple[int, int, int, int]]] = {}
+        self.first: dict[str, datetime] = {}
+        self.latest: dict[str, str] = {}
+
+    def add(self, row: Any) -> None:
+        key = row.key
+        self.wall[key] = self.wall.get(key, 0) + int(row.wall)
+        self.sizes.setdefault(key, []).append(
+            (int(row.node_time), row.cpu_millicores, row.memory_bytes, row.gpu)
+        )
+        self.first[key] = min(self.first.get(key, row.first_start), row.first_start)
+        self.latest[key] = max(self.latest.get(key, ""), row.latest)
+
+    def usages(self) -> list[tuple[str, Usage]]:
+        return [(key, _usage(wall, self.sizes[key])) for key, wall in self.wall.items()]
+
+
+def _named(conn: Connection, parts: _Parts, live: LiveProjects) -> list[UsageRow]:
+    """Rows of projects with the names that they last ran by."""
+    names: dict[str, Any] = {}
+    latest = list(parts.latest.values())
+    for begin in range(0, len(latest), 500):
+        query = select(
+            clusters.c.project_id, clusters.c.project_name, clusters.c.project_owner, clusters.c.project_slug
+        ).where(clusters.c.id.in_(latest[begin : begin + 500]))
+        names.update({row.project_id: row for row in conn.execute(query)})
+    there = live(conn, names.keys())
+    rows = [
+        UsageRow(
+            key=key,
+            label=names[key].project_name,
+            owner=names[key].project_owner,
+            slug=names[key].project_slug,
+            deleted=key not in there,
+            first_start=parts.first[key],
+            **vars(found),
+        )
+        for key, found in parts.usages()
+    ]
+    return sorted(rows, key=lambda row: (-row.seconds, row.key))
+
+
+def _query(
+    conn: Connection,
+    by: By,
+    user: str | None,
+    project_id: str | None,
+    windows: Sequence[tuple[str, datetime, datetime]],
+) -> Any:
+    """Per key and size of node: wall time, node time (both in microseconds), first start, latest run.
+
+    The union of a run's intervals is a running maximum: ordered by beginning, each adds what lies after
+    everything before it.
+    """
+    sqlite = conn.dialect.name == "sqlite"
+    least, most = (func.min, func.max) if sqlite else (func.least, func.greatest)
+    last = max(b for _, _, b in windows)
+    nodes = cluster_nodes.c
+    if len(windows) == 1:
+        label, a, b = windows[0]
+        day: ColumnElement[Any] = literal(label)
+        opens: ColumnElement[Any] = literal(a, UTCDateTime())
+        closes: ColumnElement[Any] = literal(b, UTCDateTime())
+        source: Any = cluster_nodes.join(clusters, clusters.c.id == nodes.cluster_id)
+    else:
+        days = (
+            values(
+                column("day", String),
+                column("opens", UTCDateTime()),
+                column("closes", UTCDateTime()),
+                name="days",
+            )
+            .data(list(windows))
+            .cte("days")
+        )
+        day, opens, closes = days.c.day, days.c.opens, days.c.closes
+        source = cluster_nodes.join(clusters, clusters.c.id == nodes.cluster_id).join(
+            days, (nodes.ready_at < closes) & or_(nodes.gone_at.is_(None), nodes.gone_at > opens)
+        )
+    began = most(nodes.ready_at, opens, type_=UTCDateTime())
+    ended = least(func.coalesce(nodes.gone_at, closes), closes, type_=UTCDateTime())
+    first = min(a for _, a, _ in windows)
+    pieces = _of(
+        select(
+            {"project": clusters.c.project_id, "user": clusters.c.user, "day": day}[by].label("key"),
+            day.label("day"),
+            clusters.c.id.label("run"),
+            clusters.c.cpu_millicores,
+            clusters.c.memory_bytes,
+            clusters.c.gpu,
+            nodes.ready_at.label("ready_at"),
+            nodes.rank.label("rank"),
+            nodes.attempt.label("attempt"),
+            began.label("began"),
+            ended.label("ended"),
+        )
+        .select_from(source)
+        .where(
+            nodes.ready_at.is_not(None),
+            nodes.ready_at < last,
+            or_(nodes.gone_at.is_(None), nodes.gone_at > first),
+        ),
+        user,
+        project_id,
+    ).subquery("pieces")
+    before = func.max(pieces.c.ended).over(
+        partition_by=(pieces.c.run, pieces.c.day),
+        order_by=(pieces.c.began, pieces.c.rank, pieces.c.attempt),
+        rows=(None, -1),
+    )
+    covered = (
+        select(pieces, func.coalesce(before, pieces.c.began, type_=UTCDateTime()).label("covered_to"))
+        .where(pieces.c.ended > pieces.c.began)
+        .subquery("covered")
+    )
+    c = covered.c
+    node_time = _microseconds_between(sqlite, c.began, c.ended)
+    fresh = most(c.began, c.covered_to, type_=UTCDateTime())
+    wall = case((c.ended > fresh, _microseconds_between(sqlite, fresh, c.ended)), else_=0)
+    return select(
+        c.key,
+        c.cpu_millicores,
+        c.memory_bytes,
+        c.gpu,
+        func.sum(wall).label("wall"),
+        func.sum(node_time).label("node_time"),
+        func.min(c.ready_at, type_=UTCDateTime()).label("first_start"),
+        func.max(c.run).label("latest"),
+    ).group_by(c.key, c.cpu_millicores, c.memory_bytes, c.gpu)
+
+
+def _microseconds_between(sqlite: bool, start: Any, end: Any) -> ColumnElement[int]:
+    if sqlite:  # times are text of fixed width, to the microsecond
+
+        def moment(text: Any) -> ColumnElement[int]:
+            seconds = cast(func.strftime("%s", func.substr(text, 1, 19)), Integer)
+            return seconds * 1_000_000 + cast(func.substr(text, 21, 6), Integer)
+
+        return moment(end) - moment(start)
+    return cast(func.extract("epoch", end - start) * 1_000_000, BigInteger)
