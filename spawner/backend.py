@@ -20,7 +20,8 @@ from datetime import datetime
 from typing import Protocol
 
 from spawner.plan import ClusterPlan
-from spawner.records import NodeEnd, Run
+from spawner.records import Run
+from spawner.steps import NodeEnd
 
 
 class NodeFailed(Exception):

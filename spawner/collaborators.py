@@ -6,10 +6,13 @@ but never block the loop. Both refuse with :class:`galilean.errors.UserError`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
+from galilean.clock import Clock, utcnow
+from galilean.db import Database
 from spawner.plan import ClusterPlan
 from spawner.request import ClusterRequest
 
@@ -69,3 +72,32 @@ class Admission(Protocol):
             reason ``queued`` when there is no room now and the row waits in line.
         """
         ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collaborators:
+    """All that a :class:`spawner.cluster.VirtualCluster` works with (``c.VirtualCluster.collaborators``).
+
+    Attributes
+    ----------
+    database
+        Ours; in the hub with one thread, so that transactions keep the order in which they were asked for.
+    resolver, admission
+        Who fills a request, and who admits the plan.
+    clock
+        The time, aware and UTC.
+    language
+        The site's, for people whose browser asks for neither English nor Chinese.
+    sleep
+        How to pause between two attempts to remove nodes.
+    """
+
+    database: Database
+    resolver: Resolver
+    admission: Admission
+    clock: Clock = utcnow
+    language: str = "en"
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+
+    def __deepcopy__(self, memo: Any) -> Collaborators:
+        return self  # traitlets copies what is configured; a database must not be

@@ -95,6 +95,12 @@ class ClusterRequest:
             del values["ports"]
         return values
 
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> ClusterRequest:
+        """The request that :meth:`as_dict` stored with a run."""
+        values: dict[str, Any] = {**stored, "ports": tuple(stored.get("ports", ()))}
+        return cls(**values)
+
 
 def _refuse(key: str, takes: str) -> UserError:
     return UserError(400, mark("“{key}” takes {takes}."), key=key, takes=takes)

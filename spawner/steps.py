@@ -1,0 +1,341 @@
+"""The steps of a run's life, as the lifecycle (and only it) writes them into the rows.
+
+Every step names the status that it leaves, and tells whether it found it: two hubs, or a start that was
+cancelled a moment ago and the stop that follows, can never both take a step. Which steps there are stands
+in :data:`spawner.states.STEPS`.
+
+A start costs three transactions after admission (begin, placed, running), a stop two (begin, close); the
+statements are built once, because a hub that starts thirty clusters a second feels each millisecond.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, and_, bindparam, func, insert, update
+from sqlalchemy.exc import IntegrityError
+
+from galilean.errors import UserError, mark
+from spawner.plan import ClusterPlan
+from spawner.records import GONE_NODE, NODE_IS, Run
+from spawner.request import ClusterRequest
+from spawner.states import Status, Target
+from spawner.tables import cluster_nodes, clusters
+
+#: Reasons of an end that nobody asked for: a run that ends so before it ran has *failed*.
+FAILURES = frozenset({"start_failed", "not_placed", "hub_lost", "node_lost"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeStart:
+    """What is known of one node once it answers.
+
+    ``url`` is scheme, host and port without a path, as the proxy and the hub reach it.
+    """
+
+    rank: int
+    host: str = ""
+    url: str = ""
+    placed_at: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeEnd:
+    """The end of one node.
+
+    Attributes
+    ----------
+    at
+        The last moment the node lived, by the backend's word; ``None`` = now.
+    exit_reason
+        ``released``, ``exited 1``, ``killed`` … as the backend tells it.
+    """
+
+    at: datetime | None = None
+    exit_reason: str = ""
+
+
+# ------------------------------------------------------------------------------------------------ beginning
+
+
+def reserve(
+    conn: Connection,
+    *,
+    run_id: str,
+    plan: ClusterPlan,
+    request: ClusterRequest,
+    backend: str,
+    asked_by: str,
+    now: datetime,
+    queued: bool = False,
+) -> None:
+    """Insert the row of an admitted plan: ``reserved``, or ``queued`` when it waits for room.
+
+    Raises
+    ------
+    UserError
+        409 when a run of this (user, server) is open already (the unique index, the second lock).
+    """
+    values = {
+        **_of_plan(plan, request),
+        "id": run_id,
+        "user": plan.user,
+        "server": plan.server,
+        "backend": backend,
+        "asked_by": asked_by,
+        "queued_at": now,
+        "reserved_at": None if queued else now,
+        "status": Status.QUEUED.value if queued else Status.RESERVED.value,
+        "target": Target.RUNNING.value,
+    }
+    try:
+        conn.execute(_INSERT_RUN, values)
+    except IntegrityError as error:
+        raise already_open(plan.project_name) from error
+
+
+def already_open(project: str) -> UserError:
+    """The refusal of a second run under one server's name."""
+    return UserError(409, mark("“{project}” is already running or on its way."), project=project)
+
+
+def take_up(
+    conn: Connection,
+    run: Run,
+    *,
+    plan: ClusterPlan,
+    request: ClusterRequest,
+    now: datetime,
+    queued: bool = False,
+) -> bool:
+    """Take a waiting row for a start, or let it wait on with what is asked for now.
+
+    A request that is another one than before goes to the end of the line.
+    """
+    values: dict[str, Any] = _of_plan(plan, request)
+    if values["request"] != run.request:
+        values["queued_at"] = now
+    if not queued:
+        values |= {"status": Status.RESERVED.value, "reserved_at": now, "reason": "", "explanation": None}
+    statement = update(clusters).where(
+        clusters.c.id == run.id,
+        clusters.c.status == Status.QUEUED.value,
+        clusters.c.stop_asked_at.is_(None),
+    )
+    return conn.execute(statement.values(**values)).rowcount == 1
+
+
+def begin_start(conn: Connection, run_id: str, *, names: Sequence[str]) -> Run | None:
+    """``reserved`` → ``starting``, with a row for each node; ``None`` when somebody wants it released."""
+    row = conn.execute(_BEGIN_START, {"b_id": run_id}).mappings().first()
+    if row is None:
+        return None
+    run = Run(**row)
+    nodes = [
+        {"cluster_id": run_id, "rank": rank, "attempt": run.attempt, "name": name}
+        for rank, name in enumerate(names)
+    ]
+    conn.execute(_INSERT_NODE, nodes)
+    return run
+
+
+def mark_placed(conn: Connection, run: Run, nodes: Iterable[NodeStart], *, now: datetime) -> None:
+    """All nodes have their place; they do not answer yet."""
+    conn.execute(_PLACED, {"b_id": run.id, "b_now": now})
+    conn.execute(
+        _PLACE_NODE,
+        [{**_key(run, node.rank), "b_host": node.host, "b_placed": node.placed_at or now} for node in nodes],
+    )
+
+
+def begin_running(conn: Connection, run: Run, nodes: Sequence[NodeStart], *, now: datetime) -> bool:
+    """``starting`` → ``running``: all nodes answer. Usage counts from here, the same for every node.
+
+    ``False`` when the row is no longer starting, or somebody wants it released: then it never ran.
+    """
+    placed = max((node.placed_at for node in nodes if node.placed_at), default=now)
+    if conn.execute(_BEGIN_RUNNING, {"b_id": run.id, "b_now": now, "b_placed": placed}).rowcount != 1:
+        return False
+    conn.execute(
+        _READY_NODE,
+        [
+            {
+                **_key(run, node.rank),
+                "b_host": node.host,
+                "b_url": node.url,
+                "b_placed": node.placed_at or now,
+                "b_ready": now,
+            }
+            for node in nodes
+        ],
+    )
+    return True
+
+
+# ------------------------------------------------------------------------------------------------- ending
+
+
+def begin_stop(
+    conn: Connection,
+    user: str,
+    server: str,
+    *,
+    reason: str,
+    explanation: Mapping[str, Any] | None = None,
+    run_id: str | None = None,
+) -> Run | None:
+    """Whatever is open under this server's name, but for a run that waits → ``stopping``.
+
+    The target becomes ``released`` before anything is removed. What was asked for before
+    (:func:`spawner.records.ask_stop`) or was found out first stays the reason. ``None`` when there is
+    nothing to stop. With ``run_id`` only if it is that run.
+    """
+    row = conn.execute(_BEGIN_STOP, {"b_user": user, "b_server": server, "b_reason": reason[:64]})
+    found = row.mappings().first()
+    if found is None:
+        return None
+    run = Run(**found)
+    if run_id is not None and run.id != run_id:
+        raise LookupError(f"{user}/{server} is open as run {run.id}, not {run_id}")
+    if explanation and run.explanation is None and run.reason == reason[:64]:
+        told = dict(explanation)
+        conn.execute(update(clusters).where(clusters.c.id == run.id).values(explanation=told))
+        run = replace(run, explanation=told)
+    return run
+
+
+def close(conn: Connection, run: Run, *, ends: Mapping[int, NodeEnd], now: datetime) -> bool:
+    """``stopping`` → ``released``, or ``failed`` when it never ran and nobody asked for the end.
+
+    Nothing of the run exists any more. Intervals still open end now, or when the backend says they did.
+    """
+    failed = run.ready_at is None and run.reason in FAILURES
+    status = Status.FAILED if failed else Status.RELEASED
+    done = conn.execute(_CLOSE, {"b_id": run.id, "b_status": status.value, "b_now": now}).rowcount == 1
+    if done:
+        _end_nodes(conn, run, ends, now)
+    return done
+
+
+def back_to_queue(conn: Connection, run: Run, *, ends: Mapping[int, NodeEnd], now: datetime) -> bool:
+    """``stopping`` → ``queued``: there was no place for all nodes in time; the run waits for its turn.
+
+    Not when somebody asked for its end meanwhile.
+    """
+    state = {**(run.state or {}), "attempt": run.attempt + 1}
+    done = conn.execute(_BACK_TO_QUEUE, {"b_id": run.id, "b_state": state}).rowcount == 1
+    if done:
+        _end_nodes(conn, run, ends, now)
+    return done
+
+
+# ------------------------------------------------------------------------------------------------- inside
+
+
+def _of_plan(plan: ClusterPlan, request: ClusterRequest) -> dict[str, Any]:
+    return {
+        "project_id": plan.project_id,
+        "project_owner": plan.project_owner,
+        "project_slug": plan.project_slug,
+        "project_name": plan.project_name,
+        "environment": plan.environment.name,
+        "environment_digest": plan.environment.digest,
+        "account": plan.account,
+        "pool": plan.pool,
+        "nodes": plan.nodes,
+        "cpu_millicores": plan.cpu_millicores,
+        "memory_bytes": plan.memory_bytes,
+        "gpu": plan.gpu,
+        "gpu_model": plan.gpu_model,
+        "storage_bytes": plan.storage_bytes,
+        "on_node_loss": plan.on_node_loss,
+        "release_policy": plan.release_policy,
+        "request": request.as_dict(),
+    }
+
+
+def _key(run: Run, rank: int) -> dict[str, Any]:
+    return {"b_run": run.id, "b_rank": rank, "b_attempt": run.attempt}
+
+
+def _end_nodes(conn: Connection, run: Run, ends: Mapping[int, NodeEnd], now: datetime) -> None:
+    told = [
+        {**_key(run, rank), "b_at": end.at or now, "b_why": end.exit_reason[:128]}
+        for rank, end in ends.items()
+        if end.at is not None or end.exit_reason
+    ]
+    if told:
+        conn.execute(GONE_NODE, told)
+    if len(told) < run.nodes:
+        conn.execute(_GONE_REST, {"b_run": run.id, "b_at": now})
+
+
+_ID = clusters.c.id == bindparam("b_id")
+_WANTED = and_(clusters.c.target == Target.RUNNING.value, clusters.c.stop_asked_at.is_(None))
+
+_INSERT_RUN = insert(clusters)
+_INSERT_NODE = insert(cluster_nodes)
+_BEGIN_START = (
+    update(clusters)
+    .where(_ID, clusters.c.status == Status.RESERVED.value, _WANTED)
+    .values(status=Status.STARTING.value)
+    .returning(clusters)
+)
+_PLACED = update(clusters).where(_ID).values(placed_at=bindparam("b_now"))
+_PLACE_NODE = (
+    update(cluster_nodes).where(*NODE_IS).values(host=bindparam("b_host"), placed_at=bindparam("b_placed"))
+)
+_BEGIN_RUNNING = (
+    update(clusters)
+    .where(_ID, clusters.c.status == Status.STARTING.value, _WANTED)
+    .values(status=Status.RUNNING.value, ready_at=bindparam("b_now"), placed_at=bindparam("b_placed"))
+)
+_READY_NODE = (
+    update(cluster_nodes)
+    .where(*NODE_IS)
+    .values(
+        host=bindparam("b_host"),
+        url=bindparam("b_url"),
+        placed_at=bindparam("b_placed"),
+        ready_at=bindparam("b_ready"),
+    )
+)
+_BEGIN_STOP = (
+    update(clusters)
+    .where(
+        clusters.c.user == bindparam("b_user"),
+        clusters.c.server == bindparam("b_server"),
+        clusters.c.released_at.is_(None),
+        clusters.c.status != Status.QUEUED.value,
+    )
+    .values(
+        status=Status.STOPPING.value,
+        target=Target.RELEASED.value,
+        reason=func.coalesce(func.nullif(clusters.c.reason, ""), bindparam("b_reason")),
+    )
+    .returning(clusters)
+)
+_CLOSE = (
+    update(clusters)
+    .where(_ID, clusters.c.status == Status.STOPPING.value)
+    .values(status=bindparam("b_status"), released_at=bindparam("b_now"))
+)
+_BACK_TO_QUEUE = (
+    update(clusters)
+    .where(_ID, clusters.c.status == Status.STOPPING.value, clusters.c.stop_asked_at.is_(None))
+    .values(
+        status=Status.QUEUED.value,
+        target=Target.RUNNING.value,
+        reserved_at=None,
+        placed_at=None,
+        state=bindparam("b_state", type_=clusters.c.state.type),
+    )
+)
+_GONE_REST = (
+    update(cluster_nodes)
+    .where(cluster_nodes.c.cluster_id == bindparam("b_run"), cluster_nodes.c.gone_at.is_(None))
+    .values(gone_at=bindparam("b_at"), exit_reason="released")
+)
