@@ -1,0 +1,166 @@
+"""What the Run drawer offers: every limit with its reason, before anything is pressed."""
+
+from __future__ import annotations
+
+import pytest
+
+from galilean.amounts import GIB
+from galilean.settings import Limits, Settings, parse_settings
+from services.portal.pages.run_form import (
+    CUSTOM,
+    Choice,
+    Held,
+    allowed_releases,
+    bars_of,
+    clamp,
+    last_choice,
+    refusal_of,
+    release_in_words,
+    run_form,
+    together,
+)
+
+SETTINGS = Settings()
+LIMITS = Limits.model_validate(
+    {"clusters": 2, "nodes": 4, "cpu": 8, "memory": "32G", "total_cpu": 24, "total_memory": "96G"}
+)
+
+
+def choice(**changes: object) -> Choice:
+    values: dict[str, object] = {
+        "nodes": 4,
+        "cpu_millicores": 2000,
+        "memory_bytes": 8 * GIB,
+        "gpu": 0,
+        "environment": "jupyter",
+        "release": "auto",
+    }
+    return Choice(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def test_the_sum_is_over_the_nodes_and_the_form_says_so() -> None:
+    assert together(choice()).text() == "Together 8\u00a0cores, 32\u00a0GB"
+    assert together(choice(nodes=1, cpu_millicores=1000)).text() == "Together 1\u00a0core, 8\u00a0GB"
+    assert together(choice(gpu=1)).text().endswith("4\u00a0GPUs")
+
+
+def test_bars_show_what_is_held_what_is_added_and_the_limit() -> None:
+    cpu, memory = bars_of(choice(), LIMITS, Held(clusters=1, cpu_millicores=8000, memory_bytes=32 * GIB))
+    assert (cpu.numbers, cpu.limit) == ("8 + 8", 24)
+    assert (cpu.held_percent, cpu.adds_percent) == (33.3, 33.3)
+    assert (memory.numbers, memory.limit, memory.unit) == ("32 + 32", 96, "GB")
+    assert cpu.level == ""
+
+
+@pytest.mark.parametrize(
+    ("held_cores", "level"), [(0, ""), (11, ""), (12, "warn"), (16, "warn"), (17, "bad")]
+)
+def test_a_bar_turns_amber_from_80_percent_and_red_above_the_limit(held_cores: int, level: str) -> None:
+    assert bars_of(choice(), LIMITS, Held(cpu_millicores=held_cores * 1000))[0].level == level
+
+
+def test_a_bar_never_leaves_its_track() -> None:
+    bar = bars_of(choice(nodes=1000), LIMITS, Held(cpu_millicores=8000))[0]
+    assert bar.held_percent + bar.adds_percent == 100
+
+
+@pytest.mark.parametrize(
+    ("changes", "held", "sentence"),
+    [
+        ({}, Held(), None),
+        ({"nodes": 5}, Held(), "Your role: at most 4\u00a0nodes."),
+        ({"nodes": 1, "cpu_millicores": 8001}, Held(), "Your role: at most 8\u00a0cores per node."),
+        ({"nodes": 1, "memory_bytes": 33 * GIB}, Held(), "Your role: at most 32\u00a0GB per node."),
+        ({"gpu": 1}, Held(), "Your role: at most 0\u00a0GPUs per node."),
+        ({}, Held(clusters=2), "You hold 2 of 2 clusters. Release one to start another."),
+        (
+            {},
+            Held(clusters=1, cpu_millicores=17_000),
+            "Together 8\u00a0cores, but 7\u00a0cores of your 24\u00a0cores are free.",
+        ),
+        (
+            {},
+            Held(clusters=1, memory_bytes=90 * GIB),
+            "Together 32\u00a0GB, but 6\u00a0GB of your 96\u00a0GB are free.",
+        ),
+    ],
+)
+def test_what_cannot_be_had_is_said_with_the_numbers(
+    changes: dict[str, object], held: Held, sentence: str | None
+) -> None:
+    refusal = refusal_of(choice(**changes), LIMITS, held)
+    assert (refusal.text() if refusal else None) == sentence
+
+
+def test_a_size_above_the_role_is_shown_with_the_reason_beside_it() -> None:
+    tight = Limits.model_validate({"nodes": 2, "cpu": 2, "memory": "4G"})
+    form = run_form(SETTINGS, tight, Held(), last_choice(SETTINGS, "", None))
+    reasons = {size.key: size.reason.text() if size.reason else None for size in form.sizes}
+    assert reasons == {"small": None, "medium": None, "large": "Your role: at most 2\u00a0cores per node"}
+    assert form.nodes_reason.text() == "Your role: at most 2\u00a0nodes"
+
+
+def test_the_last_configuration_is_filled_in() -> None:
+    last = {
+        "nodes": 3,
+        "cpu_millicores": 2000,
+        "memory_bytes": 4 * GIB,
+        "release": "4h",
+        "on_node_loss": "keep",
+    }
+    found = last_choice(SETTINGS, "", last)
+    assert (found.nodes, found.cpu_millicores, found.release, found.on_node_loss) == (3, 2000, "4h", "keep")
+    assert run_form(SETTINGS, LIMITS, Held(), found).size == "medium"
+
+
+def test_a_last_configuration_in_the_words_of_the_contract_is_understood() -> None:
+    found = last_choice(SETTINGS, "", {"cpu": 1.5, "memory": "3G"})
+    assert (found.cpu_millicores, found.memory_bytes) == (1500, 3 * GIB)
+    assert run_form(SETTINGS, LIMITS, Held(), found).size == CUSTOM
+
+
+def test_an_environment_that_is_gone_gives_way_to_the_projects_default() -> None:
+    assert last_choice(SETTINGS, "gone", {"environment": "gone-too"}).environment == "jupyter"
+
+
+def test_a_wish_from_better_times_is_cut_down_to_what_the_role_may() -> None:
+    cut = clamp(choice(nodes=64, cpu_millicores=64_000, memory_bytes=512 * GIB, gpu=8), SETTINGS, LIMITS)
+    assert (cut.nodes, cut.cpu_millicores, cut.memory_bytes, cut.gpu) == (4, 8000, 32 * GIB, 0)
+    assert (
+        refusal_of(cut, LIMITS.model_copy(update={"total_memory": 512 * GIB, "total_cpu": 10**6}), Held())
+        is None
+    )
+
+
+def test_manual_release_is_offered_only_to_those_who_may() -> None:
+    assert "manual" not in allowed_releases(SETTINGS, LIMITS)
+    assert "manual" in allowed_releases(SETTINGS, LIMITS.model_copy(update={"manual_release": True}))
+    assert clamp(choice(release="manual"), SETTINGS, LIMITS).release == "auto"
+
+
+def test_only_offered_policies_are_shown() -> None:
+    settings = parse_settings("release: {offered: [auto, 2h]}")
+    assert allowed_releases(settings, LIMITS) == ("auto", "2h")
+    assert clamp(choice(release="7d"), settings, LIMITS).release == "auto"
+
+
+@pytest.mark.parametrize("policy", SETTINGS.release.offered)
+def test_every_policy_has_words(policy: str) -> None:
+    assert policy not in release_in_words(policy, 300).text().split()
+
+
+def test_gpus_are_asked_for_only_where_the_role_may_have_any() -> None:
+    assert run_form(SETTINGS, LIMITS, Held(), choice()).gpu_most == 0
+    some = LIMITS.model_copy(update={"gpu": 2, "total_gpu": 4})
+    form = run_form(SETTINGS, some, Held(), choice(nodes=3, gpu=2))
+    assert form.gpu_most == 2
+    assert [bar.key for bar in form.bars] == ["cpu", "memory", "gpu"]
+    assert form.refusal is not None
+    assert form.refusal.text() == "Together 6\u00a0GPUs, but 4\u00a0GPUs of your 4\u00a0GPUs are free."
+
+
+def test_the_choice_is_a_request_that_the_hub_takes() -> None:
+    from spawner.request import ClusterRequest
+
+    request = ClusterRequest.parse({**choice().as_options(), "project": "alice/heat"})
+    assert (request.nodes, request.cpu_millicores, request.memory_bytes) == (4, 2000, 8 * GIB)
