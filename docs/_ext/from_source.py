@@ -150,7 +150,7 @@ def api_markdown() -> str:
     """Each operation of the portal's OpenAPI document."""
     from services.portal.api.openapi import document
 
-    spec: dict[str, Any] = document()
+    spec: dict[str, Any] = document("Galilean", "/services/portal/")
     lines: list[str] = []
     for path, operations in spec["paths"].items():
         for method, operation in operations.items():

@@ -1,0 +1,87 @@
+"""Nobody but the owner gets anything from a node, by HTTP or by websocket, nor keeps it present."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+
+import httpx
+import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+
+from tests.product.product import Person, Product
+
+PATHS = ["lab", "api/contents", "api/kernels", "terminals/1", "files/work/x", "tree"]
+
+
+@pytest.fixture(scope="module")
+def owner(product: Product) -> Person:
+    """Somebody who holds a cluster of two nodes."""
+    somebody = product.person("owner")
+    somebody.running("Mine", nodes=2)
+    return somebody
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("path", PATHS)
+def test_a_stranger_gets_nothing(product: Product, owner: Person, grace: Person, rank: int, path: str):
+    assert owner.node("mine", rank).status_code == 200
+    url = f"/user/{owner.name}/mine/" + (f"node-{rank}/" if rank else "") + path
+    for headers in ({}, {"Authorization": "token nonsense"}, {"Authorization": f"token {grace.token}"}):
+        answer = httpx.get(product.url + url, headers=headers)
+        assert answer.status_code in (302, 401, 403, 404, 405), (
+            headers,
+            answer.status_code,
+            answer.text[:200],
+        )
+    browser = grace.sign_in()
+    answer = browser.get(url)
+    assert answer.status_code in (403, 404), answer.status_code
+    assert "jupyter-config-data" not in answer.text
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("path", ["api/events/subscribe", "terminals/websocket/1", "api/kernels/x/channels"])
+def test_a_stranger_gets_no_websocket(product: Product, owner: Person, grace: Person, rank: int, path: str):
+    url = f"ws://127.0.0.1:{product.port}/user/{owner.name}/mine/" + (f"node-{rank}/" if rank else "") + path
+    for headers in (
+        {},
+        {"Authorization": f"token {grace.token}"},
+        {"Cookie": "jupyterhub-user-owner-mine=x"},
+    ):
+        with pytest.raises(InvalidStatus) as caught:
+            connect(url, additional_headers=headers)
+        assert caught.value.response.status_code in (401, 403, 404)
+
+
+def test_a_strangers_knocking_does_not_keep_a_cluster_present(product: Product, owner: Person):
+    def seen() -> list[object]:
+        (run,) = [run for run in product.open_runs() if run.user == owner.name]
+        times = [moment for moment in (run.proxy_seen_at, run.node_seen_at) if moment]
+        return [min(times)] if len(times) == 2 else []
+
+    before = seen()
+    for _ in range(20):
+        for rank in ("", "node-1/"):
+            base = f"{product.url}/user/{owner.name}/mine/{rank}"
+            httpx.get(base + "api")
+            httpx.post(base + "api/contents", json={})
+        time.sleep(0.1)
+    with contextlib.suppress(httpx.HTTPError):
+        httpx.post(
+            f"{product.url}/services/portal/api/v1/presence",
+            json={"server": "mine", "run": "x", "rank": 0, "seen_at": "2030-01-01T00:00:00Z", "open": 1},
+        )
+    time.sleep(35)  # the proxy's word is sampled every 30 s
+    assert seen() == before
+
+
+def test_the_portal_shows_one_persons_things_to_nobody_else(product: Product, owner: Person, grace: Person):
+    assert grace.clusters("all") == []
+    assert "mine" not in [item["slug"] for item in grace.portal("GET", "/projects").json()["items"]]
+    (cluster,) = owner.clusters()
+    assert grace.portal("DELETE", f"/clusters/{cluster['id']}").status_code in (403, 404)
+    assert owner.is_ready("mine")
+    assert httpx.get(f"{product.url}/services/portal/api/v1/clusters").status_code in (401, 403)
+    assert grace.portal("GET", "/usage", params={"by": "user"}).json()["items"] == []
