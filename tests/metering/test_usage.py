@@ -152,7 +152,10 @@ def test_a_run_over_midnight_is_split_at_the_sites_midnight(db: Database) -> Non
 
 
 def test_a_deleted_projects_row_stays_marked_and_under_its_latest_name(db: Database) -> None:
-    others = {"search_text"} & set(projects.c.keys())  # the catalogue's business, but must be there
+    mine = {"id", "owner", "slug", "name", "volume_id", "directory", "created_at", "changed_at"}
+    others = [
+        c.name for c in projects.c if not c.nullable and c.server_default is None and c.name not in mine
+    ]
     with db.write() as conn:
         conn.execute(insert(volumes).values(id="v", kind="directory", path="/v", created_at=T0))
         for project_id, deleted_at in (("P1", None), ("P2", at(99))):
