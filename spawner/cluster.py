@@ -1,0 +1,483 @@
+"""``VirtualCluster``: one named server of the hub is N nodes, granted, held and released as a whole.
+
+A spawner class that stands in front of the well-kept spawner of each world. It holds the rules of a run's
+life (design §4); a backend adds the few methods of :class:`spawner.backend.Backend` and none of the rules.
+
+* Every path to a start passes :meth:`run_pre_spawn_hook`: parse, resolve, admit, in words when refused.
+* :meth:`start` creates all nodes or none, checkpointed in our row. It **never cleans up**: when the hub
+  cancels a start it waits one second and then believes whatever it sees.
+* :meth:`stop` is the only place that removes nodes and closes the row. It is idempotent, and it does not
+  give up while the backend cannot be reached.
+* :meth:`poll` says None as long as the row is open and anything of it may exist, so that the hub always
+  comes to a stop. A lost node, or a start that a dead hub left: it awaits our own stop, then says gone.
+* Cannot look is not gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from jupyterhub.spawner import Spawner, SpawnException
+from jupyterhub.utils import maybe_future, url_path_join
+from tornado import web
+from traitlets import Any as AnyTrait
+from traitlets import Float, Integer
+
+from galilean.errors import UserError, mark
+from galilean.i18n import translations
+from spawner import records, steps
+from spawner.asking import asked_by, language_of, refusal, sent_options
+from spawner.backend import NodeFailed, NodeLook, NodeProgress
+from spawner.collaborators import Collaborators, Person
+from spawner.loss import judge
+from spawner.plan import ClusterPlan
+from spawner.progress import StartProgress
+from spawner.records import Run
+from spawner.request import ClusterRequest
+from spawner.states import Status
+from spawner.steps import NodeEnd
+
+R = TypeVar("R")
+
+QUEUE_SERVICE = "service:queue"
+PAUSES_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+
+
+@dataclass(frozen=True)
+class Cause:
+    """Why a run ends: a machine word, and a sentence for its owner when the word does not say it all."""
+
+    reason: str
+    explanation: Mapping[str, Any] | None = None
+
+
+_ASKED = Cause("asked")
+_CANCELLED = Cause("cancelled")
+
+
+class VirtualCluster(Spawner):
+    """The rules; a backend's class derives from this and from its parent's spawner, this one first."""
+
+    collaborators = AnyTrait(
+        help="A spawner.collaborators.Collaborators: database, resolver, admission, clock."
+    ).tag(config=True)
+    gang_timeout = Float(
+        120, help="Seconds within which all nodes must have their place; else none stays and the run waits."
+    ).tag(config=True)
+    admission_timeout = Float(
+        20, help="Seconds for parse, resolve and admit, which the hub's own start_timeout does not cover."
+    ).tag(config=True)
+    stop_patience = Float(
+        10, help="Seconds for which poll waits for a removal before it says None and is asked again."
+    ).tag(config=True)
+    poll_interval = Integer(5, help="Seconds between two looks at the nodes.").tag(config=True)
+
+    backend_name = "none"
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._admission: asyncio.Task[Any] | None = None
+        self._start_task: asyncio.Task[str] | None = None
+        self._stop_task: asyncio.Task[None] | None = None
+        self._progress: StartProgress | None = None
+        self._plan: ClusterPlan | None = None
+        self._admitted: str | None = None
+        self._cancelled = False
+        self._translate: Callable[[str], str] = str
+        self._forget()
+
+    def _forget(self) -> None:
+        self._run: Run | None = None
+        self._cause: Cause | None = None
+        self._urls: dict[int, str] = {}
+        self._gone: set[int] = set()
+        self._lost: dict[int, NodeEnd] = {}
+        self._absences: Mapping[int, int] = {}
+
+    @property
+    def _with(self) -> Collaborators:
+        return self.collaborators
+
+    # ------------------------------------------------------------------------ what a backend implements
+
+    def node_name(self, rank: int) -> str:
+        """See :meth:`spawner.backend.Backend.node_name`."""
+        raise NotImplementedError
+
+    async def create_nodes(self, run: Run, plan: ClusterPlan, progress: NodeProgress) -> None:
+        """See :meth:`spawner.backend.Backend.create_nodes`."""
+        raise NotImplementedError
+
+    async def look_at_nodes(self, run: Run) -> Mapping[int, NodeLook]:
+        """See :meth:`spawner.backend.Backend.look_at_nodes`."""
+        raise NotImplementedError
+
+    async def remove_nodes(self, run: Run) -> Mapping[int, NodeEnd]:
+        """See :meth:`spawner.backend.Backend.remove_nodes`."""
+        raise NotImplementedError
+
+    # ------------------------------------------------------------------------------- what others read
+
+    @property
+    def run(self) -> Run | None:
+        """The run as this process knows it; the row is the truth."""
+        return self._run
+
+    @property
+    def node_urls(self) -> dict[int, str]:
+        """Where each living node answers, by rank, from our row; empty before all answer."""
+        return dict(self._urls)
+
+    @property
+    def ready(self) -> bool:
+        """As the hub says, and only while our run is running.
+
+        For a second after it cancelled a start the hub would call a server ready that does not exist.
+        """
+        return super().ready and self._run is not None and self._run.status == Status.RUNNING
+
+    # ---------------------------------------------------------------------------------- before a start
+
+    async def run_pre_spawn_hook(self) -> None:
+        """Parse, resolve and admit; a refusal leaves nothing behind.
+
+        Raises
+        ------
+        SpawnException
+            400, 403, 404, 409, 429 or 503 with the reason as one word and a sentence in the language of
+            whoever asked.
+        """
+        language = language_of(self.handler, self._with.language)
+        self._translate = translations(language).gettext
+        self._progress = StartProgress(self._with.clock, self._translate)
+        await maybe_future(super().run_pre_spawn_hook())
+        self._admission = asyncio.ensure_future(self._admit(language))
+        self._admission.add_done_callback(lambda task: task.cancelled() or task.exception())
+        try:
+            async with asyncio.timeout(self.admission_timeout):
+                # Shielded: once it is on its way to the database, admission ends in one piece.
+                await asyncio.shield(self._admission)
+        except asyncio.CancelledError:
+            self._cause, self._cancelled = _CANCELLED, True
+            raise
+        except UserError as error:
+            raise refusal(error, self._translate) from error
+        except TimeoutError as error:
+            busy = UserError(503, mark("The platform is too busy to answer just now. Try again in a minute."))
+            raise refusal(busy, self._translate) from error
+        except Exception as error:
+            raise refusal(self._incident("admission"), self._translate) from error
+
+    async def _admit(self, language: str) -> None:
+        if not self.name:
+            raise UserError(
+                400, mark("Every cluster belongs to a project: open one and press Run, or name its server.")
+            )
+        if _busy(self._stop_task):
+            raise UserError(
+                409, mark("“{server}” is still being released. Try again in a moment."), server=self.name
+            )
+        person = Person(
+            name=self.user.name,
+            groups=tuple(group.name for group in self.user.groups),
+            asked_by=asked_by(self.handler, self.user.name),
+        )
+        request = None
+        if person.asked_by == QUEUE_SERVICE:  # what waits is started as it was asked for
+            waiting = await self._with.database.run_read(records.open_run, person.name, self.name)
+            if waiting is not None and waiting.status == Status.QUEUED:
+                request = ClusterRequest.from_dict(waiting.request)
+        if request is None:
+            request = ClusterRequest.parse(sent_options(self.handler, self.user_options))
+        plan = await self._with.resolver.resolve(person, self.name, request)
+        self._plan = replace(plan, language=language)
+        self._admitted = (await self._with.admission.admit(person, plan, request)).run_id
+        if self._progress:
+            self._progress.admitted(plan.nodes)
+
+    # ------------------------------------------------------------------------------------------- start
+
+    def start(self) -> asyncio.Task[str]:
+        """The task of the whole start, from the reserved row to nodes that all answer."""
+        self._start_task = asyncio.ensure_future(self._start_run())
+        return self._start_task
+
+    async def _start_run(self) -> str:
+        try:
+            return await self._create()
+        except asyncio.CancelledError:
+            self._cause, self._cancelled = _CANCELLED, True
+            raise
+        except NodeFailed as error:
+            raise self._failed(
+                UserError(500, error.message, reason="start_failed", **error.params)
+            ) from error
+        except UserError as error:
+            raise self._failed(error) from error
+        except Exception as error:
+            raise self._failed(self._incident("start")) from error
+        finally:
+            if self._progress:
+                self._progress.close()
+
+    async def _create(self) -> str:
+        database, clock = self._with.database, self._with.clock
+        plan, progress = self._plan, self._progress
+        if plan is None or progress is None or self._admitted is None:
+            raise RuntimeError("a start without admission")
+        names = [self.node_name(rank) for rank in range(plan.nodes)]
+        run = await database.run(steps.begin_start, self._admitted, names=names)
+        if run is None:
+            raise UserError(409, mark("The cluster was released before it started."), reason="released")
+        self._run = run
+        placing: list[asyncio.Task[None]] = []
+
+        async def write_placed() -> None:
+            if not progress.all_ready:  # else one write says both
+                await database.run(steps.mark_placed, run, progress.starts(), now=clock())
+
+        loop = asyncio.get_running_loop()
+        end = loop.time() + max(1.0, self.start_timeout - 2)
+        try:
+            async with asyncio.timeout_at(min(end, loop.time() + self.gang_timeout)) as limit:
+
+                def all_placed() -> None:
+                    placing.append(asyncio.ensure_future(write_placed()))
+                    if not limit.expired():
+                        limit.reschedule(end)
+
+                progress.on_all_placed = all_placed
+                await self.create_nodes(run, plan, progress)
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            raise self._too_late(progress) from error
+        if progress.silent:
+            raise RuntimeError(f"run {run.id}: created, but nodes {progress.silent} never reported")
+        await asyncio.gather(*placing)
+        now = clock()
+        starts = progress.starts()
+        if not await database.run(steps.begin_running, run, starts, now=now):
+            raise UserError(409, mark("The cluster was released before it started."), reason="released")
+        self._urls = {start.rank: start.url for start in starts}
+        self._run = replace(run, status=Status.RUNNING.value, ready_at=now)
+        return self._urls[0]
+
+    def _too_late(self, progress: StartProgress) -> UserError:
+        if progress.all_placed:
+            return UserError(
+                500,
+                mark(
+                    "Node(s) {ranks} did not answer in {seconds} s, so nothing was kept. Try again, or tell an administrator."
+                ),
+                reason="start_failed",
+                ranks=", ".join(str(rank) for rank in progress.silent),
+                seconds=round(self.start_timeout),
+            )
+        return UserError(
+            503,
+            mark("There was no place for all {nodes} nodes within {seconds} s. The cluster waits in line."),
+            reason="queued",
+            nodes=progress.nodes,
+            seconds=round(self.gang_timeout),
+        )
+
+    def _failed(self, error: UserError) -> SpawnException:
+        word = "not_placed" if error.reason == "queued" else "start_failed"
+        self._cause = Cause(word, error.as_dict())
+        return refusal(error, self._translate)
+
+    def _incident(self, during: str) -> UserError:
+        number = uuid.uuid4().hex[:8]
+        self.log.exception("%s: %s went wrong (%s)", self._log_name, during, number)
+        return UserError(500, mark("Something went wrong ({number})."), reason="error", number=number)
+
+    # ------------------------------------------------------------------------------------- poll and stop
+
+    async def poll(self) -> int | None:
+        """None while anything of the run may exist; see the module's promises."""
+        if _busy(self._admission) or _busy(self._start_task):
+            return None
+        if _busy(self._stop_task):
+            return await self._released_by_now()
+        try:
+            run = await self._look_up()
+        except Exception as error:
+            self.log.warning("%s: cannot look at the run, asking again: %s", self._log_name, error)
+            return None
+        if run is None or run.status == Status.QUEUED:
+            return 0
+        if run.status == Status.RUNNING and not self._cancelled:
+            cause = await self._loss(run)
+            if cause is None:
+                return None
+            self._cause = cause
+        elif self._cause is None and run.status != Status.STOPPING:
+            self._cause = Cause("hub_lost", {"message": _HUB_LOST, "params": {}})
+        return await self._released_by_now()
+
+    async def stop(self, now: bool = False) -> None:
+        """Remove every node, confirm it, close the row; called twice it is one stop."""
+        await asyncio.shield(self._stopping())
+
+    def _stopping(self) -> asyncio.Task[None]:
+        if self._stop_task is None or self._stop_task.done():
+            self._stop_task = asyncio.ensure_future(self._stop_run())
+        return self._stop_task
+
+    async def _released_by_now(self) -> int | None:
+        done, _ = await asyncio.wait({self._stopping()}, timeout=self.stop_patience)
+        return 1 if done else None
+
+    async def _stop_run(self) -> None:
+        await self._settle()
+        database, clock = self._with.database, self._with.clock
+        cause = self._cause or _ASKED
+        run = await self._insist(
+            "note the end",
+            lambda: database.run(
+                steps.begin_stop,
+                self.user.name,
+                self.name,
+                reason=cause.reason,
+                explanation=cause.explanation,
+            ),
+        )
+        if run is not None:
+            self._run = run
+            found = await self._insist(f"remove the nodes of {run.id}", lambda: self.remove_nodes(run))
+            ends = {**found, **self._lost}
+            queued = cause.reason == "not_placed" and await self._insist(
+                "wait in line", lambda: database.run(steps.back_to_queue, run, ends=ends, now=clock())
+            )
+            if not queued:
+                await self._insist(
+                    "close the row", lambda: database.run(steps.close, run, ends=ends, now=clock())
+                )
+        self._forget()
+
+    async def _settle(self) -> None:
+        """Wait until no start of ours is under way: what it was about to write is then written."""
+        start = self._start_task
+        if start is not None and not start.done():
+            start.cancel()
+        under_way = {task for task in (self._admission, start) if task is not None and not task.done()}
+        if under_way:
+            await asyncio.wait(under_way)
+
+    async def _insist(self, what: str, attempt: Callable[[], Awaitable[R]]) -> R:
+        tries = 0
+        while True:
+            try:
+                return await attempt()
+            except Exception as error:
+                pause = PAUSES_SECONDS[min(tries, len(PAUSES_SECONDS) - 1)]
+                tries += 1
+                self.log.warning(
+                    "%s: could not %s (attempt %d, again in %s s): %s",
+                    self._log_name, what, tries, pause, error,
+                )  # fmt: skip
+            await self._with.sleep(pause)
+
+    # --------------------------------------------------------------------------------- looking at things
+
+    async def _look_up(self) -> Run | None:
+        """The open run: from memory once it runs, else from our row."""
+        if self._run is not None and self._run.status == Status.RUNNING:
+            return self._run
+        found = await self._with.database.run_read(records.open_cluster, self.user.name, self.name)
+        if found is None:
+            self._run = None
+            return None
+        self._run, nodes = found
+        if self._run.status == Status.RUNNING:
+            self._urls = {node.rank: node.url for node in nodes if node.gone_at is None}
+            self._gone = {node.rank for node in nodes if node.gone_at is not None}
+        return self._run
+
+    async def _loss(self, run: Run) -> Cause | None:
+        """Why a running cluster must end, if it must; nodes lost on the way are written down."""
+        try:
+            seen = await self.look_at_nodes(run)
+        except Exception as error:
+            self.log.warning("%s: cannot look at the nodes, asking again: %s", self._log_name, error)
+            return None
+        living = set(range(run.nodes)) - self._gone
+        loss = judge(seen, living, self._absences, run.on_node_loss)
+        self._absences = loss.absences
+        if loss.release:
+            self._lost |= loss.lost
+            return Cause("node_lost", loss.explanation)
+        await self._go_on_without(run, loss.lost)
+        return None
+
+    async def _go_on_without(self, run: Run, lost: Mapping[int, NodeEnd]) -> None:
+        for rank, end in lost.items():
+            at = end.at or self._with.clock()
+            try:
+                await self._with.database.run(
+                    records.mark_node_gone, run.id, rank, run.attempt, at=at, exit_reason=end.exit_reason
+                )
+            except UserError as error:  # the next poll writes it
+                self.log.warning("%s: node %d is lost, not written yet: %s", self._log_name, rank, error)
+                continue
+            self.log.warning(
+                "%s: node %d is lost (%s); the rest goes on", self._log_name, rank, end.exit_reason
+            )
+            self._gone.add(rank)
+            self._urls.pop(rank, None)
+
+    # ------------------------------------------------------------------------- the hub's other questions
+
+    async def progress(self) -> AsyncIterator[dict[str, Any]]:
+        """Tell how far the start is, in words."""
+        if self._progress is not None:
+            async for event in self._progress.events():
+                yield event
+
+    async def get_url(self) -> str:
+        """Where node 0 answers, by our row: a hub that died early never wrote it into its own."""
+        server: Any = self.server
+        return url_path_join(self._urls[0], server.base_url) if 0 in self._urls else server.url
+
+    def get_state(self) -> dict[str, Any]:
+        """The run's id, for people who look at the hub's admin API; no secrets, and nothing we rely on."""
+        state = super().get_state()
+        if self._run is not None:
+            state["run"] = self._run.id
+        return state
+
+    def clear_state(self) -> None:
+        """Called before each start and after each stop."""
+        super().clear_state()
+        if not _busy(self._stop_task):
+            self._forget()
+        self._plan = self._admitted = None
+        self._cancelled = False
+
+    async def rename(self, old_name: str, new_name: str) -> None:
+        """Refused: the name is the project's alias, in addresses, rows and machine time."""
+        raise web.HTTPError(400, self._translate(_RENAME))
+
+    async def delete_forever(self) -> None:
+        """Before the hub deletes its entry: nothing of ours may stay behind it."""
+        await maybe_future(super().delete_forever())
+        for _ in range(200):  # another DELETE cancelled the start a moment ago and comes back to stop it
+            if not self._cancelled:
+                break
+            await self._with.sleep(0.05)
+        run = await self._look_up()
+        if run is not None and run.status != Status.QUEUED:
+            await self.stop()
+
+
+_HUB_LOST = mark("The platform was restarted while the cluster was being started, so nothing of it was kept.")
+_RENAME = mark("A cluster is named after its project and cannot be renamed. Rename the project instead.")
+
+
+def _busy(task: asyncio.Task[Any] | None) -> bool:
+    return task is not None and not task.done()
