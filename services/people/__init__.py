@@ -1,0 +1,1 @@
+"""People: who has an account, who waits for a role, and who gives it."""

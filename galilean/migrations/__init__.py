@@ -1,0 +1,1 @@
+"""Alembic's scripts; ``python scripts/new_migration.py "what changed"`` writes the next one."""

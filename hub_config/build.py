@@ -1,0 +1,219 @@
+"""``galilean.yaml`` → the hub's traits, as plain data.
+
+Pure: everything that the outside decides (secrets, ports, accounts that wait) is handed in, and the result
+is ``{class: {trait: value}}``, so that wiring is tested as a table. ``jupyterhub_config.py`` lays it on the
+hub's configuration, with the live collaborators, then the ``jupyterhub:`` section of the settings, then the
+files of ``jupyterhub_config.d``: whoever comes later wins.
+
+All services are *external* to the hub (address and token, no command): services that the hub manages
+outlive a killed hub, block its successor's port and come back after half a minute only. Only the portal has
+an address, because an address is a public route: the others' ``/metrics`` are for the machine itself.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from galilean.settings import Settings
+from galilean.web.jinja import TEMPLATES, GalileanExtension, hub_template_vars
+from galilean.web.language import language_transform
+from hub_config import roles
+from hub_config.secrets import SERVICES, Secrets, WaitingAccount
+
+SPAWNERS = {"process": "spawner.process.cluster.ProcessCluster"}
+OUR_TEMPLATES = Path(__file__).parent / "templates"
+POLL_SECONDS = 5
+SAMPLE_SECONDS = 30
+
+
+def public_url(settings: Settings) -> str:
+    """Where the proxy listens, as the hub is told: ``http://127.0.0.1:8000/``."""
+    host = f"[{settings.web.host}]" if ":" in settings.web.host else settings.web.host
+    return f"http://{host}:{settings.web.port}{settings.web.base_url}"
+
+
+def browser_url(settings: Settings) -> str:
+    """The address to type into a browser."""
+    if settings.web.subdomain_host:
+        return settings.web.subdomain_host.rstrip("/") + settings.web.base_url
+    host = settings.web.host
+    if host in ("0.0.0.0", "::", ""):  # noqa: S104 - compared, not bound
+        host = "localhost"
+    return f"http://{host}:{settings.web.port}{settings.web.base_url}"
+
+
+def portal_host(settings: Settings) -> str:
+    """The portal's own origin when people's nodes have theirs, else empty."""
+    if not settings.web.subdomain_host:
+        return ""
+    from jupyterhub.utils import subdomain_hook_idna
+
+    parts = urlsplit(settings.web.subdomain_host)
+    port = f":{parts.port}" if parts.port else ""
+    return f"{parts.scheme}://{subdomain_hook_idna('portal', parts.hostname, 'service')}{port}"
+
+
+def portal_prefix(settings: Settings) -> str:
+    """The portal's path."""
+    return settings.web.base_url + "services/portal/"
+
+
+def hub_traits(
+    settings: Settings,
+    secrets: Secrets,
+    ports: Mapping[str, int],
+    *,
+    waiting: Sequence[WaitingAccount] = (),
+) -> dict[str, dict[str, Any]]:
+    """All traits that the settings decide.
+
+    Parameters
+    ----------
+    settings
+        The whole file.
+    secrets
+        Of this installation.
+    ports
+        ``hub``, ``proxy-api``, ``portal``: where the parts listen on 127.0.0.1.
+    waiting
+        Accounts that the hub makes when it starts; their roles are granted with them.
+    """
+    manages_groups = any(traits.get("manage_groups") for traits in settings.jupyterhub.values())
+    members: dict[str, list[str]] = {"admin": list(settings.signup.admins)}
+    for account in waiting:
+        members.setdefault(account.role, []).append(account.name)
+    role_specs = roles.load_roles(dict(settings.roles))
+    if manages_groups:  # the hub refuses both at once; administrators of the file then hold the role itself
+        admin = next(spec for spec in role_specs if spec["name"] == roles.hub_role_of("admin"))
+        admin["users"] = list(settings.signup.admins)
+    portal = portal_host(settings) + portal_prefix(settings)
+    return {
+        "JupyterHub": {
+            "bind_url": public_url(settings),
+            "hub_bind_url": f"http://127.0.0.1:{ports['hub']}",
+            "subdomain_host": settings.web.subdomain_host,
+            "db_url": settings.hub_database_url,
+            "cookie_secret": bytes.fromhex(secrets.cookie),
+            "default_url": portal,
+            "redirect_to_server": False,
+            "cleanup_servers": False,
+            "cleanup_proxy": False,
+            "shutdown_on_logout": False,
+            "init_spawners_timeout": 1,
+            "last_activity_interval": SAMPLE_SECONDS,
+            "allow_named_servers": True,
+            "named_server_limit_per_user": 200,
+            "concurrent_spawn_limit": 100,
+            "authenticator_class": "hub_config.authenticator.GalileanAuthenticator",
+            "spawner_class": SPAWNERS[settings.backend],
+            "proxy_class": "spawner.proxy.ClusterProxy",
+            "services": services(settings, secrets, ports),
+            "custom_scopes": roles.CUSTOM_SCOPES,
+            "load_roles": role_specs,
+            "load_groups": {} if manages_groups else roles.load_groups(dict(settings.roles), members),
+            "template_paths": [str(OUR_TEMPLATES), str(TEMPLATES)],
+            "template_vars": {
+                **hub_template_vars(settings),
+                # From the hub itself, so that the sign-in page has its clothes on while the portal is away.
+                "assets_prefix": settings.web.base_url + "hub/galilean/",
+                "signup_open": settings.signup.open,
+            },
+            "jinja_environment_options": {"extensions": [GalileanExtension]},
+            "tornado_settings": {
+                "headers": security_headers(settings),
+                "transforms": [language_transform(settings.site.language)],
+            },
+        },
+        "ConfigurableHTTPProxy": {
+            "should_start": False,
+            "auth_token": secrets.proxy,
+            "api_url": f"http://127.0.0.1:{ports['proxy-api']}",
+            "pid_file": str(settings.state / "run" / "proxy.pid"),
+        },
+        "Authenticator": {"allow_all": True},
+        "GalileanAuthenticator": {
+            "enable_signup": settings.signup.open,
+            "open_signup": True,
+            "minimum_password_length": 8,
+            "check_common_password": True,
+            "allowed_failed_logins": 8,
+            "seconds_before_next_try": 300,
+            "reserved_names": sorted(settings.signup.admins),
+        },
+        "Spawner": {
+            "poll_interval": POLL_SECONDS,
+            "start_timeout": settings.start_timeout_seconds,
+            "http_timeout": 30,
+            "server_token_scopes": list(roles.NODE),
+        },
+    }
+
+
+def services(settings: Settings, secrets: Secrets, ports: Mapping[str, int]) -> list[dict[str, Any]]:
+    """``JupyterHub.services``: the portal with its OAuth client, the others with a token only."""
+    portal: dict[str, Any] = {
+        "name": "portal",
+        "url": f"http://127.0.0.1:{ports['portal']}",
+        "api_token": secrets.tokens["portal"],
+        "oauth_client_id": "service-portal",
+        "oauth_redirect_uri": oauth_callback(settings),
+        "oauth_client_allowed_scopes": list(roles.VISITOR),
+        "oauth_no_confirm": True,
+        "display": False,
+        # How long the hub, when it starts, waits for the portal before it looks after its routes.
+        "timeout": 5,
+    }
+    others = [
+        {"name": name, "api_token": secrets.tokens[name], "display": False}
+        for name in SERVICES
+        if name != "portal"
+    ]
+    return [portal, *others]
+
+
+def oauth_callback(settings: Settings) -> str:
+    """Where the hub sends a visitor back to: a whole address when hosts are split, else a path."""
+    return portal_host(settings) + portal_prefix(settings) + "oauth_callback"
+
+
+def security_headers(settings: Settings) -> dict[str, str]:
+    """Headers of every answer of the hub, besides its own ``frame-ancestors 'none'``."""
+    headers = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "strict-origin-when-cross-origin"}
+    if settings.web.subdomain_host.startswith("https://"):
+        headers["Strict-Transport-Security"] = "max-age=31536000"
+    return headers
+
+
+def service_environment(
+    name: str, settings: Settings, secrets: Secrets, ports: Mapping[str, int]
+) -> dict[str, str]:
+    """What a service process finds in its environment, besides the machine's own variables.
+
+    The ``JUPYTERHUB_*`` names are those that the hub's own library reads; nobody else sets them for an
+    external service.
+    """
+    base = settings.web.base_url
+    environment = {
+        "GALILEAN_STATE": str(settings.state),
+        "GALILEAN_SERVICE_PORT": str(ports[name]),
+        "JUPYTERHUB_API_URL": f"http://127.0.0.1:{ports['hub']}{base}hub/api",
+        "JUPYTERHUB_API_TOKEN": secrets.tokens[name],
+        "JUPYTERHUB_BASE_URL": base,
+        "JUPYTERHUB_SERVICE_NAME": name,
+    }
+    if name == "portal":
+        environment |= {
+            "JUPYTERHUB_CLIENT_ID": "service-portal",
+            "JUPYTERHUB_HOST": settings.web.subdomain_host.rstrip("/"),
+            "JUPYTERHUB_SERVICE_URL": f"http://127.0.0.1:{ports['portal']}",
+            "JUPYTERHUB_SERVICE_PREFIX": portal_prefix(settings),
+            "JUPYTERHUB_OAUTH_CALLBACK_URL": oauth_callback(settings),
+            "JUPYTERHUB_OAUTH_ACCESS_SCOPES": json.dumps(["access:services!service=portal"]),
+            "JUPYTERHUB_OAUTH_CLIENT_ALLOWED_SCOPES": json.dumps(list(roles.VISITOR)),
+            "GALILEAN_COOKIE_SECRET": secrets.portal_cookie,
+        }
+    return environment

@@ -1,0 +1,110 @@
+"""The hub process: JupyterHub with our handlers, the accounts that wait, and what runs beside it.
+
+What must see the hub's live objects runs here and nowhere else: spawner, proxy class, admission, the sample
+of the proxy's activity, and the sweeper (which needs to know which starts are under way). Each is a short
+step on the loop or a hop to a thread; nothing here blocks.
+
+``python -m hub_config.hub`` is what the supervisor starts; its configuration is ``jupyterhub_config.py``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from jupyterhub.app import JupyterHub
+from jupyterhub.handlers.base import BaseHandler
+from traitlets import Any as AnyTrait
+
+from galilean.web.assets import AssetHandler
+from galilean.web.jinja import site_assets
+from hub_config.secrets import waiting_accounts
+
+CONFIG_FILE = Path(__file__).parent / "jupyterhub_config.py"
+
+
+class Chore:
+    """Something done again and again beside the hub; what it raises is logged and it goes on.
+
+    Parameters
+    ----------
+    name
+        For the log.
+    every_seconds
+        Pause between two turns.
+    function
+        One turn.
+    """
+
+    def __init__(self, name: str, every_seconds: float, function: Callable[[], Awaitable[Any]]) -> None:
+        self.name, self.every_seconds, self.function = name, every_seconds, function
+
+    async def run(self, log: Any) -> None:
+        failures = 0
+        while True:
+            try:
+                await self.function()
+                failures = 0
+            except Exception:
+                failures += 1
+                # The stack once per trouble, then a line.
+                log.error("%s failed (%d in a row)", self.name, failures, exc_info=failures == 1)
+            await asyncio.sleep(self.every_seconds)
+
+
+class ToPortal(BaseHandler):
+    """Pages of the hub that a person would miss the portal on."""
+
+    def get(self, user: str = "", server: str = "") -> None:
+        portal = self.settings["template_vars"]["portal_url"]
+        self.redirect(portal + (f"run/{quote(user)}/{quote(server)}" if server else ""))
+
+
+class GalileanHub(JupyterHub):
+    """See the module."""
+
+    name = "jupyterhub"
+    wiring = AnyTrait(help="A hub_config.wiring.Wiring: settings, database, chores.").tag(config=True)
+
+    def init_handlers(self) -> None:
+        super().init_handlers()
+        ours = [
+            (r"/galilean/(.*)", AssetHandler, {"assets": site_assets()}),
+            (r"/home", ToPortal),
+            (r"/spawn", ToPortal),
+            (r"/spawn/([^/]+)", ToPortal),
+            (r"/spawn/([^/]+)/([^/]+)", ToPortal),
+        ]
+        self.handlers[:0] = self.add_url_prefix(self.hub_prefix, ours)
+
+    async def init_users(self) -> None:
+        await super().init_users()
+        authenticator: Any = self.authenticator
+        keep = getattr(authenticator, "keep_password", None)
+        self._made: list[Path] = []
+        for path, account in waiting_accounts(self.wiring.settings.state):
+            # A password that was changed since is not set back; the group comes by load_groups.
+            if keep and (account.replace or authenticator.get_user(account.name) is None):
+                keep(authenticator.normalize_username(account.name), account.password_hash.encode("ascii"))
+            self._made.append(path)
+
+    async def start(self) -> None:
+        await super().start()
+        for path in self._made:  # not before: their roles are in the database only now
+            path.unlink(missing_ok=True)
+        chores: Sequence[Chore] = self.wiring.chores(self)
+        self._chores = [asyncio.create_task(chore.run(self.log)) for chore in chores]
+
+
+def main() -> None:
+    GalileanHub.launch_instance([f"--config={CONFIG_FILE}"])
+
+
+if __name__ == "__main__":
+    # Under its importable name: traits of GalileanHub must not exist twice.
+    from hub_config.hub import main as run
+
+    run()

@@ -1,0 +1,193 @@
+"""The parts of the product on one machine, as the supervisor starts them.
+
+Proxy first, because the hub asks it for its routes; then everything at once, for the services live without
+the hub and the hub lives without them. The proxy is the Node program that the lock file pins; a port of it
+in another language (same command name) is taken where there is no Node.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+
+import httpx
+
+from galilean.errors import UserError, mark
+from galilean.settings import Settings
+from hub_config.build import service_environment
+from hub_config.secrets import Secrets
+from hub_config.supervisor import Part, Probe
+
+ROOT = Path(__file__).resolve().parent.parent
+PROXY = "configurable-http-proxy"
+SERVICE_NAMES = ("portal", "metering", "release", "queue")
+
+
+def find_proxy(root: Path = ROOT) -> list[str]:
+    """The proxy's command: of this clone, else of this Python environment, else of the machine.
+
+    Raises
+    ------
+    UserError
+        503, saying how to get it.
+    """
+    ours = root / "node_modules" / ".bin" / PROXY
+    if ours.exists() and shutil.which("node"):
+        return [str(ours)]
+    beside = Path(sys.executable).parent / PROXY
+    found = str(beside) if beside.exists() else shutil.which(PROXY)
+    if found:
+        return [found]
+    raise UserError(
+        503,
+        mark(
+            "The proxy is missing. With Node.js 20 or newer: npm ci (make up does it). Without: pip install "
+            "configurable-http-proxy, which is slower."
+        ),
+    )
+
+
+def node_version() -> tuple[int, ...]:
+    """Version of Node.js; empty when there is none."""
+    program = shutil.which("node")
+    if not program:
+        return ()
+    answer = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=10, check=False)
+    try:
+        return tuple(int(part) for part in answer.stdout.strip().lstrip("v").split("."))
+    except ValueError:
+        return ()
+
+
+def common_environment(
+    settings: Settings, config: Path | None, environ: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """What every part inherits: the machine's variables, our programs first in the path, where all is.
+
+    Nothing of a hub that may have started *us* (a terminal in a node) gets through.
+    """
+    inherited = os.environ if environ is None else environ
+    kept = {
+        key: value
+        for key, value in inherited.items()
+        if not key.startswith(("JUPYTERHUB_", "JUPYTER_", "GALILEAN_", "CONFIGPROXY_"))
+    }
+    paths = [str(Path(sys.executable).parent), kept.get("PATH", os.defpath)]
+    return kept | {
+        "PATH": os.pathsep.join(paths),
+        "PYTHONUNBUFFERED": "1",
+        "GALILEAN_STATE": str(settings.state),
+        "GALILEAN_CONFIG": str(config) if config else "",
+        "PORT": str(settings.web.port),
+        "BACKEND": settings.backend,
+    }
+
+
+def all_parts(
+    settings: Settings,
+    secrets: Secrets,
+    ports: Mapping[str, int],
+    *,
+    proxy: list[str],
+    config: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> list[Part]:
+    """Every part, in the order in which they are told."""
+    common = common_environment(settings, config, environ)
+    python = sys.executable
+    hub_api = f"http://127.0.0.1:{ports['hub']}{settings.web.base_url}hub/api"
+    command_token = secrets.tokens["command"]
+    parts = [
+        Part(
+            name="proxy",
+            command=proxy_command(settings, ports, proxy),
+            environment={**common, "CONFIGPROXY_AUTH_TOKEN": secrets.proxy},
+            ready=answers(f"http://127.0.0.1:{ports['proxy-api']}/api/routes", secrets.proxy),
+            # It comes back empty: the hub puts the routes in at once, not at its next look.
+            restarted=posts(f"{hub_api}/proxy", command_token),
+        ),
+        Part(
+            name="hub",
+            command=[python, "-m", "hub_config.hub"],
+            environment={**common, "GALILEAN_HUB": "1"},
+            ready=answers(f"{hub_api}/"),
+            after=("proxy",),
+            stop_seconds=20,
+        ),
+    ]
+    if settings.backend == "process" and settings.process.zygote:
+        parts.append(
+            Part(name="zygote", command=[python, "-m", "spawner.process.zygote"], environment=common)
+        )
+    health = {"portal": f"{settings.web.base_url}services/portal/health"}
+    for name in SERVICE_NAMES:
+        parts.append(
+            Part(
+                name=name,
+                command=[python, "-m", f"services.{name}"],
+                environment=common | service_environment(name, settings, secrets, ports),
+                ready=answers(f"http://127.0.0.1:{ports[name]}{health.get(name, '/health')}"),
+            )
+        )
+    return parts
+
+
+def proxy_command(settings: Settings, ports: Mapping[str, int], proxy: list[str]) -> list[str]:
+    """How the proxy is started; its secret comes by the environment."""
+    command = [
+        *proxy,
+        "--ip",
+        settings.web.host,
+        "--port",
+        str(settings.web.port),
+        "--api-ip",
+        "127.0.0.1",
+        "--api-port",
+        str(ports["proxy-api"]),
+        "--error-target",
+        f"http://127.0.0.1:{ports['hub']}{settings.web.base_url}hub/error",
+        "--log-level",
+        "warn",
+        "--pid-file",
+        str(settings.state / "run" / "proxy.pid"),
+    ]
+    if settings.web.subdomain_host:
+        command.append("--host-routing")
+    tls = settings.jupyterhub.get("JupyterHub", {})
+    for trait, option in (("ssl_key", "--ssl-key"), ("ssl_cert", "--ssl-cert")):
+        if tls.get(trait):
+            command += [option, str(tls[trait])]
+    return command
+
+
+def answers(url: str, token: str = "") -> Probe:
+    """Whether a GET there is answered with 200."""
+    headers = {"Authorization": f"token {token}"} if token else {}
+
+    async def probe() -> bool:
+        async with httpx.AsyncClient(timeout=5, trust_env=False) as client:
+            return (await client.get(url, headers=headers)).status_code == 200
+
+    return probe
+
+
+def posts(url: str, token: str, attempts: int = 20) -> Callable[[], Awaitable[None]]:
+    """POST there, again and again while the hub itself is on its way."""
+
+    async def post() -> None:
+        async with httpx.AsyncClient(timeout=30, trust_env=False) as client:
+            for _ in range(attempts):
+                try:
+                    answer = await client.post(url, headers={"Authorization": f"token {token}"})
+                    if answer.status_code < 400:
+                        return
+                except httpx.TransportError:
+                    pass
+                await asyncio.sleep(0.5)
+
+    return post

@@ -1,0 +1,146 @@
+"""The hub's live objects, and how they reach it.
+
+``configure(c)`` runs inside the hub process: settings → traits (:mod:`hub_config.build`), the
+collaborators that the spawner is handed (database, resolver, admission), and the chores that run beside
+the hub. What the ``jupyterhub:`` section of the settings says is laid over that, and the files of
+``jupyterhub_config.d`` beside ``galilean.yaml`` come last, in the order of their names; in them ``c`` is
+the hub's configuration, as everywhere in JupyterHub.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from galilean.clock import Clock, utcnow
+from galilean.db import Database
+from galilean.errors import UserError, mark
+from galilean.mail import send_soon
+from galilean.settings import Settings, load_settings
+from hub_config.build import browser_url, hub_traits
+from hub_config.ports import read_ports
+from hub_config.secrets import load_secrets, waiting_accounts
+
+if TYPE_CHECKING:
+    from spawner.inventory import Inventory
+
+
+@dataclass(kw_only=True)
+class Wiring:
+    """What the hub process holds besides JupyterHub's own objects."""
+
+    settings: Settings
+    database: Database
+    inventory: Inventory
+    clock: Clock = utcnow
+
+    def __deepcopy__(self, memo: Any) -> Wiring:
+        return self  # traitlets copies what is configured; a database must not be
+
+    def chores(self, hub: Any) -> list[Any]:
+        """What runs beside the hub, again and again."""
+        from hub_config.chores import chores
+
+        return chores(self, hub)
+
+
+def configure(c: Any, environ: dict[str, str] | None = None) -> Wiring:
+    """Fill the hub's configuration; called by ``jupyterhub_config.py``.
+
+    Raises
+    ------
+    UserError
+        503 when the product was never started on this state directory, so that no ports are known.
+    """
+    env = dict(os.environ) if environ is None else environ
+    settings = load_settings(environ=env)
+    ports = read_ports(settings.state)
+    if "hub" not in ports:
+        raise UserError(
+            503,
+            mark("The hub is started by `galilean up`; nothing is known of {state} yet."),
+            state=str(settings.state),
+        )
+    waiting = [account for _, account in waiting_accounts(settings.state) if account.role in settings.roles]
+    traits = hub_traits(settings, load_secrets(settings.state), ports, waiting=waiting)
+    lay(c, traits)
+    wiring = Wiring(
+        settings=settings,
+        database=Database(settings.database_url, threads=1),
+        inventory=inventory_of(settings),
+    )
+    c.GalileanHub.wiring = wiring
+    c.VirtualCluster.collaborators = collaborators(wiring)
+    c.GalileanAuthenticator.signed_up = tell_admins(settings)
+    lay(c, settings.jupyterhub)
+    for path in config_files(env):
+        exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), {"c": c, "get_config": lambda: c})  # noqa: S102
+    return wiring
+
+
+def lay(c: Any, traits: dict[str, dict[str, Any]]) -> None:
+    """Set ``{class: {trait: value}}`` on a traitlets configuration."""
+    for name, values in traits.items():
+        for trait, value in values.items():
+            c[name][trait] = value
+
+
+def config_files(env: dict[str, str]) -> list[Path]:
+    """``jupyterhub_config.d/*.py`` beside ``galilean.yaml``."""
+    beside = Path(env["GALILEAN_CONFIG"]).parent if env.get("GALILEAN_CONFIG") else Path()
+    return sorted((beside / "jupyterhub_config.d").glob("*.py"))
+
+
+def inventory_of(settings: Settings) -> Inventory:
+    """The class that lists what really exists, by backend."""
+    from spawner.process.inventory import ProcessInventory
+
+    return ProcessInventory(settings.state)
+
+
+def collaborators(wiring: Wiring) -> Any:
+    """What every cluster is handed."""
+    from extensions.quota.admission import QuotaAdmission
+    from extensions.quota.limits import limits_for
+    from services.catalog.resolver import CatalogResolver
+    from spawner.collaborators import Collaborators, Person
+
+    settings = wiring.settings
+
+    def limits_of(person: Person) -> Any:
+        return limits_for(settings, person.roles)
+
+    return Collaborators(
+        database=wiring.database,
+        resolver=CatalogResolver(wiring.database, settings, wiring.clock),
+        admission=QuotaAdmission(wiring.database, limits_of, None, wiring.clock),
+        clock=wiring.clock,
+        language=settings.site.language,
+    )
+
+
+def tell_admins(settings: Settings) -> Any:
+    """What happens after somebody has signed up: a mail to the administrators, when there is a server."""
+    tasks: set[asyncio.Task[bool]] = set()
+
+    def signed_up(name: str) -> None:
+        if not settings.mail.host or not settings.mail.admins:
+            return
+        task = asyncio.create_task(
+            send_soon(
+                settings.mail,
+                to=settings.mail.admins,
+                subject=f"{settings.site.name}: {name} waits for a role",
+                text=(
+                    f"{name} has made an account and waits for a role.\n"
+                    f"Give one here: {browser_url(settings)}services/portal/people\n"
+                ),
+            )
+        )
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    return signed_up
