@@ -1,0 +1,129 @@
+// The glue of every page: htmx with the XSRF token, errors as toasts, theme, language, menus, keys.
+import { startDialogs } from "galilean/dialogs";
+import { portal, say, xsrf } from "galilean/page";
+import { startSteppers } from "galilean/stepper";
+import { startStream } from "galilean/stream";
+import { refreshTimes, startTimes } from "galilean/times";
+import { toast } from "galilean/toasts";
+
+const body = document.body;
+
+// ---- htmx ----
+body.addEventListener("htmx:configRequest", (event) => { event.detail.headers["X-XSRFToken"] = xsrf; });
+body.addEventListener("htmx:beforeRequest", (event) => {
+  const trigger = event.detail.elt;
+  if (trigger.matches("button, form")) {
+    const button = trigger.matches("form") ? trigger.querySelector("[type=submit]") : trigger;
+    button?.setAttribute("aria-busy", "true");
+  }
+  if (!event.detail.requestConfig.triggeringEvent?.type?.startsWith("galilean:")) document.getElementById("progressline")?.classList.add("on");
+});
+body.addEventListener("htmx:afterRequest", (event) => {
+  const trigger = event.detail.elt;
+  (trigger.matches("form") ? trigger.querySelector("[type=submit]") : trigger)?.removeAttribute("aria-busy");
+  document.getElementById("progressline")?.classList.remove("on");
+});
+body.addEventListener("htmx:responseError", (event) => {
+  let problem = {};
+  try { problem = JSON.parse(event.detail.xhr.responseText); } catch { /* not ours */ }
+  if (problem.reason === "sign-in") { toast(say("You are not signed in any more. The page loads again.")); setTimeout(() => location.reload(), 800); return; }
+  if (problem.reason === "sign-in-again") { location.reload(); return; }
+  // What the page refreshes by itself fails quietly: the connection line tells it.
+  if (event.detail.requestConfig.triggeringEvent?.type?.startsWith("galilean:")) return;
+  toast(problem.detail || say("Something went wrong. Try again."), { tone: "bad" });
+});
+body.addEventListener("htmx:sendError", (event) => {
+  if (event.detail.requestConfig.triggeringEvent?.type?.startsWith("galilean:")) return;
+  toast(say("The portal does not answer. Your clusters run on; try again in a few seconds."), { tone: "bad" });
+});
+body.addEventListener("galilean:toast", (event) => toast(event.detail.text, event.detail));
+
+// A part that is refreshed keeps what the person opened, chose and focused in it.
+const kept = new Map();
+body.addEventListener("htmx:beforeSwap", (event) => {
+  const target = event.detail.target;
+  if (!target.id) return;
+  kept.set(target.id, {
+    open: [...target.querySelectorAll("details[open][data-key]")].map((item) => item.dataset.key),
+    chosen: [...target.querySelectorAll("input:checked[data-key]")].map((item) => item.dataset.key),
+    focus: target.contains(document.activeElement) ? document.activeElement.dataset.key || document.activeElement.closest("[data-key]")?.dataset.key : null,
+  });
+});
+body.addEventListener("htmx:afterSwap", (event) => {
+  const target = event.detail.target, before = kept.get(target.id);
+  refreshTimes();
+  if (!before) return;
+  kept.delete(target.id);
+  const find = (key) => target.querySelector(`[data-key="${CSS.escape(key)}"]`);
+  for (const key of before.open) find(key)?.setAttribute("open", "");
+  for (const key of before.chosen) { const item = find(key); if (item && !item.checked) { item.checked = true; item.dispatchEvent(new Event("change", { bubbles: true })); } }
+  if (before.focus) { const item = find(before.focus); (item?.matches("details") ? item.querySelector("summary") : item)?.focus(); }
+});
+
+// ---- theme and language ----
+document.addEventListener("click", (event) => {
+  const theme = event.target.closest("[data-theme-toggle]");
+  if (theme) {
+    const next = document.documentElement.getAttribute("data-bs-theme") === "dark" ? "light" : "dark";
+    try { localStorage.setItem("jupyterhub-bs-theme", next); } catch { /* private window */ }
+    document.documentElement.setAttribute("data-bs-theme", next);
+  }
+  const language = event.target.closest("[data-language]");
+  if (language) {
+    document.cookie = `galilean_language=${language.dataset.language}; path=/; max-age=31536000; SameSite=Lax` + cookieDomain();
+    location.reload();
+  }
+});
+function cookieDomain() {
+  // Hosts of their own for people and portal: the choice is the hub's host's and all below it.
+  const match = /^portal--service\.(.+)$/.exec(location.hostname);
+  return match ? `; domain=${match[1]}` : "";
+}
+
+// ---- nodes: choosing one points the doors of its card at it ----
+document.addEventListener("change", (event) => {
+  const choice = event.target.closest("input[data-node-choice]");
+  if (!choice) return;
+  for (const door of choice.closest("[data-doors]").querySelectorAll("a[data-door]")) {
+    door.href = choice.dataset[door.dataset.door];
+  }
+});
+
+// ---- menus (details.menu): one open at a time, Escape and a click elsewhere close ----
+document.addEventListener("toggle", (event) => {
+  const menu = event.target;
+  if (!menu.matches?.("details.menu") || !menu.open) return;
+  for (const other of document.querySelectorAll("details.menu[open]")) if (other !== menu) other.open = false;
+}, true);
+document.addEventListener("click", (event) => {
+  for (const menu of document.querySelectorAll("details.menu[open]")) if (!menu.contains(event.target) && !event.target.closest("dialog")) menu.open = false;
+});
+document.addEventListener("keydown", (event) => {
+  const typing = event.target.matches?.("input, textarea, select, [contenteditable]");
+  if (event.key === "Escape") {
+    const menu = document.querySelector("details.menu[open]");
+    if (menu) { menu.open = false; menu.querySelector("summary").focus(); }
+  }
+  if (event.key === "/" && !typing && !event.ctrlKey && !event.metaKey && !event.altKey) {
+    const field = document.querySelector('main [data-hotkey="/"], [data-hotkey="/"]');
+    if (field) { event.preventDefault(); field.focus(); field.select?.(); }
+  }
+});
+
+// ---- pressed once ----
+document.addEventListener("submit", (event) => {
+  if (event.defaultPrevented || event.target.hasAttribute("hx-post")) return;
+  event.submitter?.setAttribute("aria-busy", "true");
+});
+addEventListener("pageshow", (event) => { if (event.persisted) for (const item of document.querySelectorAll("[aria-busy]")) item.removeAttribute("aria-busy"); });
+
+startTimes();
+startDialogs();
+startSteppers();
+if (portal && xsrf) startStream();
+
+// Once a minute, not each second, a screen reader hears what is held.
+setInterval(() => {
+  const summary = document.querySelector("[data-live]"), live = document.getElementById("live");
+  if (summary && live && live.textContent !== summary.dataset.live) live.textContent = summary.dataset.live;
+}, 60000);

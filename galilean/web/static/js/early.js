@@ -1,0 +1,19 @@
+"use strict";
+// Before anything is drawn: light or dark. Same key as the hub's own switch, so both know one choice.
+(() => {
+  const key = "jupyterhub-bs-theme";
+  const wish = matchMedia("(prefers-color-scheme: dark)");
+  const read = () => { try { return localStorage.getItem(key); } catch { return null; } };
+  const apply = () => {
+    const stored = read();
+    const theme = stored === "light" || stored === "dark" ? stored : wish.matches ? "dark" : "light";
+    document.documentElement.setAttribute("data-bs-theme", theme);
+  };
+  apply();
+  wish.addEventListener("change", apply);
+  addEventListener("storage", (event) => { if (event.key === key) apply(); });
+  const language = document.querySelector('meta[name="galilean-language"]');
+  if (language) document.documentElement.lang = language.content;
+  // The hub's frame configures require.js, which our own pages do not load.
+  if (!window.require) window.require = { config() {} };
+})();

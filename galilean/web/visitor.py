@@ -1,0 +1,150 @@
+"""Who is there, and what they may do *now*.
+
+A person's rights come from their hub groups (``galilean:<role>``), asked with the portal's own token and
+kept for a few seconds. The model that comes with an OAuth token is only believed for the name: it is up
+to five minutes old and keeps the groups of the day it was granted.
+
+A node's token names its owner, but code in a node is not the owner: such a visitor has a ``node`` and no
+rights, and only handlers that say so let it in (design §2).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from galilean.hubapi import HubAPI
+
+GROUP_PREFIX = "galilean:"
+
+#: What a role may do in pages beyond one's own things. Own things need any role at all.
+RIGHTS: dict[str, frozenset[str]] = {
+    "admin": frozenset({"clusters:read-all", "clusters:release-all", "people:manage", "usage:read-all"}),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Visitor:
+    """Who makes this request.
+
+    Attributes
+    ----------
+    roles
+        Names of the roles (hub groups ``galilean:<role>``), as of a few seconds ago.
+    scopes
+        Of the token that came with the request; fixed when it was granted.
+    by_token
+        Whether an ``Authorization`` header identified them (no XSRF needed then).
+    node
+        ``user/server`` when the token is a node's, else ``None``.
+    """
+
+    name: str
+    groups: frozenset[str] = frozenset()
+    roles: tuple[str, ...] = ()
+    scopes: frozenset[str] = frozenset()
+    by_token: bool = False
+    node: str | None = None
+
+    @property
+    def admin(self) -> bool:
+        """Whether the person has the admin role."""
+        return "admin" in self.roles
+
+    @property
+    def has_role(self) -> bool:
+        """Whether the person may run anything at all."""
+        return bool(self.roles)
+
+    @property
+    def rights(self) -> frozenset[str]:
+        """What the roles allow beyond one's own things, see :data:`RIGHTS`."""
+        return frozenset().union(*(RIGHTS.get(role, frozenset()) for role in self.roles))
+
+    def may(self, right: str) -> bool:
+        return right in self.rights
+
+    @property
+    def token_is_stale(self) -> bool:
+        """Whether the token was granted before the role: the hub would refuse what the groups allow."""
+        if self.by_token or not self.has_role:
+            return False
+        starts = {"servers", "start:servers", "admin:servers"}
+        if not any(scope.partition("!")[0] in starts for scope in self.scopes):
+            return True
+        return self.admin and "list:users" not in self.scopes
+
+
+def node_of(model: dict[str, Any]) -> str | None:
+    """``user/server`` when a hub model belongs to a node's token.
+
+    A node's token may enter its own server and the portal, but not read its owner's model.
+    """
+    name = model.get("name", "")
+    scopes = set(model.get("scopes", ()))
+    if scopes & {"read:users", f"read:users!user={name}"}:
+        return None
+    for scope in sorted(scopes):
+        if scope.startswith("access:servers!server="):
+            return scope.removeprefix("access:servers!server=")
+    return None
+
+
+class People:
+    """Groups of people by the portal's own token, kept for ``keep_seconds`` at most.
+
+    Parameters
+    ----------
+    monotonic
+        Seconds that never go back; handed in for tests.
+    """
+
+    def __init__(
+        self, hub: HubAPI, *, keep_seconds: float = 15, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        if keep_seconds > 30:
+            raise ValueError("rights may be at most 30 seconds old")
+        self.hub = hub
+        self.keep_seconds = keep_seconds
+        self._monotonic = monotonic
+        self._known: dict[str, tuple[float, frozenset[str]]] = {}
+        self._asking: dict[str, asyncio.Task[frozenset[str]]] = {}
+
+    async def groups(self, name: str) -> frozenset[str]:
+        """The person's hub groups; one question to the hub however many ask at once.
+
+        Raises
+        ------
+        UserError
+            404 when the hub does not know the person (any more), 503 when it does not answer.
+        """
+        known = self._known.get(name)
+        if known and self._monotonic() - known[0] < self.keep_seconds:
+            return known[1]
+        task = self._asking.get(name)
+        if task is None:
+            task = asyncio.create_task(self._ask(name))
+            self._asking[name] = task
+            task.add_done_callback(lambda _: self._asking.pop(name, None))
+        return await asyncio.shield(task)
+
+    async def _ask(self, name: str) -> frozenset[str]:
+        asked_at = self._monotonic()
+        groups = frozenset((await self.hub.user(name)).get("groups", ()))
+        self._known[name] = (asked_at, groups)
+        if len(self._known) > 10_000:
+            limit = asked_at - self.keep_seconds
+            self._known = {key: value for key, value in self._known.items() if value[0] > limit}
+        return groups
+
+    def forget(self, name: str) -> None:
+        """Ask again the next time: a role was just given or taken."""
+        self._known.pop(name, None)
+
+
+def roles_of(groups: frozenset[str], known: Iterable[str]) -> tuple[str, ...]:
+    """Roles among hub groups; ``known`` are the roles of the settings, in their order."""
+    return tuple(role for role in known if GROUP_PREFIX + role in groups)

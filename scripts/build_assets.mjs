@@ -1,0 +1,37 @@
+// Copies what the pages need from node_modules into galilean/web/static/vendor (not committed).
+// Idempotent; run by `npm run build` after `npm ci`.
+import { cpSync, existsSync, mkdirSync, rmSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+const root = join(dirname(fileURLToPath(import.meta.url)), "..");
+const modules = join(root, "node_modules");
+const vendor = join(root, "galilean", "web", "static", "vendor");
+
+const files = {
+  "htmx.org/dist/htmx.min.js": "htmx.min.js",
+  "htmx.org/LICENSE": "htmx.LICENSE.txt",
+  "bootstrap-icons/LICENSE": "bootstrap-icons.LICENSE.txt",
+};
+
+// Only the icons that pages use: an unknown one is an error in the template, not a missing picture.
+const icons = `
+  activity arrow-clockwise arrow-down arrow-left arrow-right arrow-up box box-arrow-up-right
+  broadcast calendar-event check check-lg chevron-down chevron-right clock cloud-upload cpu dash
+  diagram-2 download exclamation-circle-fill exclamation-triangle-fill file-earmark file-earmark-code
+  file-earmark-image file-earmark-text file-earmark-zip files filter folder folder2-open funnel gear
+  globe2 grid hdd hourglass-split house inbox info-circle journal-code lightning-charge-fill layout-three-columns list lock
+  memory moon pencil people person person-check person-plus pin-angle play-fill plus plus-lg
+  question-circle search send slash-circle sliders speedometer2 star stop-fill sun terminal
+  three-dots trash upload wifi-off x x-lg
+`.trim().split(/\s+/);
+for (const name of icons) files[`bootstrap-icons/icons/${name}.svg`] = `icons/${name}.svg`;
+
+rmSync(vendor, { recursive: true, force: true });
+for (const [from, to] of Object.entries(files)) {
+  const source = join(modules, from);
+  if (!existsSync(source)) throw new Error(`${from} is missing: run npm ci first`);
+  mkdirSync(dirname(join(vendor, to)), { recursive: true });
+  cpSync(source, join(vendor, to));
+}
+console.log(`${Object.keys(files).length} files in ${vendor}`);

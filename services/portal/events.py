@@ -1,0 +1,175 @@
+"""What changed, pushed: one stream of server-sent events for each open page.
+
+The database is looked at once a second at most, for everybody together and only while somebody listens:
+one query over the open runs, compared with what it said before. An event carries no data; it tells a page
+which part to ask for again, so that rights and texts are made in one place.
+
+``clusters``: something about the visitor's own clusters. ``online``: about anybody's (administrators).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections import defaultdict
+from typing import Any
+
+from sqlalchemy import Connection, and_, func, select
+from tornado.iostream import StreamClosedError
+
+from galilean.errors import UserError, mark
+from galilean.web.context import Portal
+from galilean.web.handlers import APIHandler
+from spawner.tables import cluster_nodes, clusters
+
+log = logging.getLogger("galilean.portal.events")
+
+LOOK_SECONDS = 1.0
+KEEPALIVE_SECONDS = 20.0
+#: A stream ends after this long and the page begins a new one, so that rights are looked at again.
+LONGEST_SECONDS = 600.0
+
+
+def fingerprints(conn: Connection) -> dict[str, str]:
+    """For each person with open runs, a word that changes whenever a page about them would."""
+    nodes = (
+        select(
+            cluster_nodes.c.cluster_id,
+            func.count(cluster_nodes.c.ready_at).label("ready"),
+            func.count(cluster_nodes.c.gone_at).label("gone"),
+            func.count(cluster_nodes.c.placed_at).label("placed"),
+        )
+        .join(clusters, and_(clusters.c.id == cluster_nodes.c.cluster_id, clusters.c.released_at.is_(None)))
+        .group_by(cluster_nodes.c.cluster_id)
+        .subquery()
+    )
+    c = clusters.c
+    rows = conn.execute(
+        select(
+            c.user, c.id, c.status, c.target, c.reason, c.ready_at, c.stop_asked_at, c.warned_at,
+            c.extended_until, nodes.c.ready, nodes.c.gone, nodes.c.placed,
+        )
+        .outerjoin(nodes, nodes.c.cluster_id == c.id)
+        .where(c.released_at.is_(None))
+        .order_by(c.id)
+    )  # fmt: skip
+    digests: dict[str, Any] = defaultdict(hashlib.blake2s)
+    for row in rows:
+        digests[row.user].update(repr(tuple(row)).encode())
+    return {user: digest.hexdigest() for user, digest in digests.items()}
+
+
+def changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
+    """People for whom something is different."""
+    return {user for user in before.keys() | after.keys() if before.get(user) != after.get(user)}
+
+
+class Listener:
+    """One open stream: whose, and which events it is told."""
+
+    def __init__(self, user: str, names: frozenset[str]) -> None:
+        self.user, self.names = user, names
+        self.pending: set[str] = set()
+        self.wake = asyncio.Event()
+
+    def tell(self, name: str) -> None:
+        """Note an event; several of one name before it is sent are one."""
+        self.pending.add(name)
+        self.wake.set()
+
+
+class Watcher:
+    """Looks at the database for all listeners."""
+
+    def __init__(self, portal: Portal) -> None:
+        self.portal = portal
+        self.listeners: set[Listener] = set()
+        self._known: dict[str, str] | None = None
+        self._wanted = asyncio.Event()
+        self.closing = False
+
+    def add(self, listener: Listener) -> None:
+        self.listeners.add(listener)
+        self._wanted.set()
+
+    def remove(self, listener: Listener) -> None:
+        self.listeners.discard(listener)
+        if not self.listeners:
+            self._wanted.clear()
+            self._known = None
+
+    async def look(self) -> None:
+        """Compare once, and tell whom it concerns."""
+        now = await self.portal.db.run_read(fingerprints)
+        before, self._known = self._known, now
+        if before is None:
+            return
+        people = changed(before, now)
+        if not people:
+            return
+        for listener in self.listeners:
+            if "clusters" in listener.names and listener.user in people:
+                listener.tell("clusters")
+            if "online" in listener.names:
+                listener.tell("online")
+
+    def tell(self, user: str, name: str) -> None:
+        """Tell one person's pages at once."""
+        for listener in self.listeners:
+            if listener.user == user and name in listener.names:
+                listener.tell(name)
+
+    async def run(self) -> None:
+        """Look for as long as somebody listens; a database that is away is tried again."""
+        while True:
+            await self._wanted.wait()
+            try:
+                await self.look()
+            except Exception as error:
+                log.warning("could not look for changes: %s", error)
+            await asyncio.sleep(LOOK_SECONDS)
+
+    def close(self) -> None:
+        """End all streams."""
+        self.closing = True
+        for listener in self.listeners:
+            listener.wake.set()
+
+
+class Events(APIHandler):
+    """The stream itself; ``?watch=clusters,online``."""
+
+    long = True
+
+    async def get(self) -> None:
+        names = frozenset(self.query("watch").split(",")) & {"clusters", "online"}
+        if "online" in names and not self.person.may("clusters:read-all"):
+            raise UserError(403, mark("This page is for administrators."))
+        self.set_header("Content-Type", "text/event-stream; charset=utf-8")
+        self.set_header("X-Accel-Buffering", "no")
+        watcher: Watcher = self.portal.parts["watcher"]
+        listener = Listener(self.person.name, names)
+        watcher.add(listener)
+        loop = asyncio.get_running_loop()
+        until = loop.time() + LONGEST_SECONDS
+        try:
+            self.write(": here\n\n")
+            await self.flush()
+            while loop.time() < until and not watcher.closing:
+                try:
+                    await asyncio.wait_for(listener.wake.wait(), KEEPALIVE_SECONDS)
+                except TimeoutError:
+                    self.write(": still here\n\n")
+                listener.wake.clear()
+                for name in sorted(listener.pending):
+                    self.write(f"event: {name}\ndata: {{}}\n\n")
+                listener.pending.clear()
+                await self.flush()
+        except StreamClosedError:
+            pass
+        finally:
+            watcher.remove(listener)
+
+
+ROUTES = [(r"/events", Events)]
