@@ -1,0 +1,30 @@
+"""What runs inside a node besides Jupyter: a Jupyter server extension, loaded as ``spawner.node``.
+
+It tells readiness exactly (one byte through an inherited pipe, written when the server listens), answers
+the bounce for cold deep links, counts presence and reports it, and takes ssh connections from the other
+nodes. It must be light: nothing here imports our database, our settings, or anything of the hub that a
+plain single-user server would not import.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+
+def _jupyter_server_extension_points() -> list[dict[str, str]]:
+    return [{"module": "spawner.node"}]
+
+
+def _load_jupyter_server_extension(app: Any) -> None:
+    from spawner.node.handlers import handlers
+    from spawner.node.place import Place
+
+    app.web_app.add_handlers(".*$", handlers(Place.read(os.environ)))
+
+
+async def _start_jupyter_server_extension(app: Any) -> None:
+    """Runs once the socket is bound and the loop turns."""
+    from spawner.node.running import start
+
+    await start(app)

@@ -1,0 +1,37 @@
+"""Settings of a node's Jupyter server, the same on every backend. No secrets: arguments can be listed."""
+
+from __future__ import annotations
+
+import os
+
+from spawner.node.place import Place
+
+
+def server_arguments(place: Place, *, home: str, cookie_secret_file: str) -> list[str]:
+    """Arguments of ``python -m spawner.node.launcher``.
+
+    Parameters
+    ----------
+    place
+        The node.
+    home
+        Its HOME; JupyterLab opens in ``work`` below it.
+    cookie_secret_file
+        The same for all nodes of the cluster, so that one sign-in counts on all.
+    """
+    arguments = [
+        "--ServerApp.jpserver_extensions=spawner.node=True",
+        "--ServerApp.identity_provider_class=spawner.node.identity.PresenceIdentity",
+        # Read from the environment when a module is imported, which a forked node does too late. The
+        # cluster's path, not the node's: one login cookie and one XSRF cookie for all its nodes.
+        f"--HubOAuth.base_url={place.prefix}",
+        f"--ServerApp.cookie_secret_file={cookie_secret_file}",
+        f"--ServerApp.root_dir={home}/work",
+        "--ServerApp.terminado_settings={'shell_command': ['/bin/bash']}",
+        "--LabApp.extension_manager=readonly",
+        "--LabApp.news_url=None",
+        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+    ]
+    if os.geteuid() == 0:
+        arguments.append("--ServerApp.allow_root=True")
+    return arguments

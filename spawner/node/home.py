@@ -1,0 +1,76 @@
+"""A node's HOME: its own directory, with ``~/work`` leading to the project's files (CG-7).
+
+Only ``~/work`` is kept; everything else of the HOME goes with the run, as it would with a container.
+Nothing here overwrites what is there already.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import shlex
+from pathlib import Path
+
+from spawner.node.place import node_name
+
+_LANGUAGE = re.compile(r"[a-z]{2,3}(_[A-Z]{2})?", re.ASCII)
+
+
+def prompt_script(rank: int, home: Path, work: Path) -> str:
+    """``~/.bashrc``: a plain prompt that names the node, and ``~/work`` instead of the place it leads to."""
+    return "\n".join(
+        [
+            "case $- in *i*) ;; *) return ;; esac",
+            f"PS1='{node_name(rank)}:\\w\\$ '",
+            f"__work={shlex.quote(os.path.realpath(work))}",
+            'case "$PWD/" in "$__work"/*)',
+            f'  cd {shlex.quote(str(home / "work"))}"${{PWD#"$__work"}}" ;;',
+            "esac",
+            "unset __work",
+            "",
+        ]
+    )
+
+
+def write_home(home: Path, work: Path, rank: int) -> None:
+    """Make the HOME of a node.
+
+    Raises
+    ------
+    OSError
+        When it cannot be made; a project's directory that is not there is such a case.
+    """
+    if not work.is_dir():
+        raise FileNotFoundError(2, "The project's directory is not there", str(work))
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    link = home / "work"
+    if not link.is_symlink():
+        link.symlink_to(work, target_is_directory=True)
+    _new(home / ".bashrc", prompt_script(rank, home, work))
+    _new(home / ".bash_profile", ". ~/.bashrc\n")
+
+
+def write_language(home: Path, language: str) -> bool:
+    """Let JupyterLab speak ``language`` if its language pack is there; whether it does.
+
+    Runs inside the node: another environment may have other packs than ours. What the person chose in
+    JupyterLab's own menu stays.
+    """
+    if not _LANGUAGE.fullmatch(language) or language.startswith("en"):
+        return False
+    if importlib.util.find_spec(f"jupyterlab_language_pack_{language}") is None:
+        return False
+    folder = home / ".jupyter/lab/user-settings/@jupyterlab/translation-extension"
+    folder.mkdir(parents=True, exist_ok=True)
+    _new(folder / "plugin.jupyterlab-settings", json.dumps({"locale": language}))
+    return True
+
+
+def _new(path: Path, text: str) -> None:
+    try:
+        with open(path, "x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        pass

@@ -1,0 +1,41 @@
+"""What people's programs find in every node (CG-6): ``torchrun`` variables, the host file, MPI's settings."""
+
+from __future__ import annotations
+
+from spawner.node.place import HOSTFILE, Place, node_name
+
+
+def parallel_variables(
+    place: Place, *, master_address: str, master_port: int, hostfile: str
+) -> dict[str, str]:
+    """Variables for parallel programs: ``torchrun`` reads them, Open MPI finds the host file without options."""
+    return {
+        "MASTER_ADDR": master_address,
+        "MASTER_PORT": str(master_port),
+        "NNODES": str(place.nodes),
+        "NODE_RANK": str(place.rank),
+        HOSTFILE: hostfile,
+        "OMPI_MCA_orte_default_hostfile": hostfile,
+        "PRTE_MCA_prte_default_hostfile": hostfile,
+    }
+
+
+def shared_host_variables() -> dict[str, str]:
+    """Open MPI's cures for nodes that share one machine. Never set these on machines of their own.
+
+    Without them two nodes bind to the same core (milliseconds instead of microseconds), refuse more
+    processes than cores, and may talk over the wrong interface.
+    """
+    return {
+        "OMPI_MCA_hwloc_base_binding_policy": "none",
+        "OMPI_MCA_btl_vader_single_copy_mechanism": "none",
+        "OMPI_MCA_rmaps_base_oversubscribe": "1",
+        "OMPI_MCA_btl_tcp_if_include": "127.0.0.0/8",
+        "OMPI_MCA_oob_tcp_if_include": "127.0.0.0/8",
+    }
+
+
+def host_file(nodes: int, cpu_millicores: int) -> str:
+    """One line per node, with as many slots as it has whole CPUs, at least one."""
+    slots = max(1, cpu_millicores // 1000)
+    return "".join(f"{node_name(rank)} slots={slots}\n" for rank in range(nodes))

@@ -1,0 +1,102 @@
+"""``ProcessCluster``: virtual clusters whose nodes are processes of this machine.
+
+The embedded backend, for trying out, a laptop and tests: no root, no containers, and **no isolation
+between people**: every node runs as the account of the hub. Limits are recorded, not enforced.
+All it does is glue: the rules are :class:`spawner.cluster.VirtualCluster`'s, the processes are
+:class:`spawner.process.nodes.ProcessNodes`'s.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from jupyterhub.spawner import SimpleLocalProcessSpawner
+from traitlets import Unicode
+
+from spawner.backend import NodeLook, NodeProgress
+from spawner.cluster import VirtualCluster
+from spawner.node_env import node_environment
+from spawner.plan import ClusterPlan
+from spawner.process.layout import base_name
+from spawner.process.nodes import THREADS, ProcessNodes, described
+from spawner.process.prepare import ClusterSpec
+from spawner.records import Run
+from spawner.steps import NodeEnd
+
+_threads = ThreadPoolExecutor(THREADS, thread_name_prefix="galilean-nodes")
+
+
+class ProcessCluster(VirtualCluster, SimpleLocalProcessSpawner):
+    """The spawner class that the hub is given for the process backend."""
+
+    backend_name = "process"
+
+    state_dir = Unicode(
+        "state", help="The state directory; clusters live in clusters/ below it, mode 0700."
+    ).tag(config=True)
+    zygote_socket = Unicode(
+        "",
+        help="Socket of the zygote, a process that forks nodes in a fraction of a second (see "
+        "spawner.process.zygote). Empty, or while it is away: nodes are started plainly, in seconds.",
+    ).tag(config=True)
+    portal_url = Unicode(
+        "",
+        help="Where nodes reach the portal, such as http://127.0.0.1:8000/services/portal, to tell that "
+        "somebody is there. Empty: they tell nothing, and a cluster may be released under its reader.",
+    ).tag(config=True)
+
+    @property
+    def nodes(self) -> ProcessNodes:
+        """The processes of this state directory."""
+        zygote = Path(self.zygote_socket) if self.zygote_socket else None
+        return ProcessNodes(Path(self.state_dir), zygote, log=self.log, threads=_threads)
+
+    def node_name(self, rank: int) -> str:
+        """Unique on this machine and state directory; from (user, server, rank) alone."""
+        return f"{base_name(self.user.name, self.name)}-{rank}"
+
+    async def create_nodes(self, run: Run, plan: ClusterPlan, progress: NodeProgress) -> None:
+        shared = self.get_env()
+        python = plan.environment.python
+        shared["PATH"] = os.pathsep.join(
+            [os.path.dirname(python or sys.executable), shared.get("PATH") or os.defpath]
+        )
+        prefix = shared["JUPYTERHUB_SERVICE_PREFIX"].rstrip("/") + "/"
+
+        def environment(rank: int, bind: str) -> Mapping[str, str]:
+            return node_environment(
+                shared,
+                run_id=run.id,
+                project=f"{plan.project_owner}/{plan.project_slug}",
+                rank=rank,
+                nodes=plan.nodes,
+                bind=bind,
+                variables=plan.environment.variables,
+            )
+
+        spec = ClusterSpec(
+            user=self.user.name,
+            server=self.name,
+            run=run.id,
+            nodes=plan.nodes,
+            cpu_millicores=plan.cpu_millicores,
+            work=Path(plan.work.source),
+            prefix=prefix,
+            environment=environment,
+            python=python,
+            language=plan.language,
+            portal_url=self.portal_url,
+        )
+        await self.nodes.create(spec, progress)
+
+    async def look_at_nodes(self, run: Run) -> Mapping[int, NodeLook]:
+        return self.nodes.look(self.user.name, self.name, run.id)
+
+    async def remove_nodes(self, run: Run) -> Mapping[int, NodeEnd]:
+        ends = await self.nodes.remove(self.user.name, self.name)
+        self.log.info("%s: removed (%s)", self._log_name, described(ends))
+        return {rank: NodeEnd(at=end.ended_at, exit_reason=end.exit_reason) for rank, end in ends.items()}
