@@ -1,0 +1,168 @@
+"""Projects as pages and the API use them: the row and the directory together, off the event loop.
+
+The store knows rows, :class:`ProjectFiles` knows directories; here are the few acts that need both, in an
+order that leaves nothing behind when something breaks between: the row first (an empty directory can be
+made any time), and on deletion the row first too (an orphaned directory is reachable by nobody).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+from sqlalchemy import Connection
+
+from galilean.clock import Clock, utcnow
+from galilean.db import Database
+from galilean.settings import Settings
+from services.catalog import environments, store, volumes
+from services.catalog.files import ProjectFiles
+from services.catalog.resolver import prepare_directory
+from services.catalog.starter import write_starter
+from services.catalog.store import Project
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Projects:
+    """The catalogue's projects with their files.
+
+    Parameters
+    ----------
+    db
+        Our database.
+    settings
+        The site's settings.
+    clock
+        The time.
+    threads
+        How many file operations may be under way at once.
+    """
+
+    def __init__(self, db: Database, settings: Settings, clock: Clock = utcnow, *, threads: int = 8) -> None:
+        self._db = db
+        self._settings = settings
+        self._clock = clock
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="galilean-files")
+
+    async def create(
+        self,
+        owner: str,
+        name: str,
+        *,
+        slug: str | None = None,
+        description: str = "",
+        environment: str = "",
+        default_request: Mapping[str, Any] | None = None,
+        starter: bool = False,
+        language: str = "en",
+    ) -> Project:
+        """Make a project and its directory, on the volume with most space.
+
+        ``starter`` puts a small notebook into it that shows the nodes and how to reach them.
+
+        Raises
+        ------
+        UserError
+            400, 409 as :func:`store.create`; 503 or 507 when no volume takes it.
+        """
+        environments.check_environment(self._settings, environment)
+        volume_id = volumes.choose_volume(await self._off_loop(volumes.free_bytes, self._settings))
+
+        def make(conn: Connection) -> Project:
+            now = self._clock()
+            volumes.ensure_volumes(conn, self._settings, now)
+            return store.create(
+                conn,
+                owner=owner,
+                name=name,
+                slug=slug,
+                volume_id=volume_id,
+                now=now,
+                description=description,
+                environment=environment,
+                default_request=default_request,
+            )
+
+        project = await self._db.run(make)
+        files = await self.files(project)
+        if starter:
+            await self._off_loop(write_starter, files, language)
+        return project
+
+    async def delete(self, project: Project) -> None:
+        """Delete a project: its slug is free at once, its files go to the volume's bin.
+
+        Raises
+        ------
+        UserError
+            409 while a cluster of it is held; 404 when it was deleted already.
+        """
+        # With admission's lock: no run of it begins between the look and the mark.
+        await self._db.run_serialised("admission", store.delete, project, now=self._clock())
+        await self._off_loop(_to_bin, self._settings, project)
+
+    async def restore(self, project_id: str) -> Project:
+        """Take back a deleted project with its files.
+
+        Raises
+        ------
+        UserError
+            404 when there is no deleted project of this id.
+        """
+        project = await self._db.run(store.restore, project_id, now=self._clock())
+        await self._off_loop(_from_bin, self._settings, project)
+        return project
+
+    async def files(self, project: Project) -> ProjectFiles:
+        """The project's files; their methods block, call them by :meth:`run`.
+
+        Raises
+        ------
+        UserError
+            503 when the volume is not there.
+        """
+        return ProjectFiles(await self._off_loop(prepare_directory, self._settings, project))
+
+    async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call a function that blocks on files, such as a method of :class:`ProjectFiles`, in a thread."""
+        return await self._off_loop(function, *args, **kwargs)
+
+    async def touch(self, project: Project) -> None:
+        """Note that files changed."""
+        await self._db.run(store.touch, project.id, self._clock())
+
+    async def _off_loop(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, lambda: function(*args, **kwargs))
+
+    def close(self) -> None:
+        """Let go of the threads; what is under way ends."""
+        self._threads.shutdown(wait=True)
+
+
+def _to_bin(settings: Settings, project: Project) -> None:
+    """Move the directory to the bin; a directory that is not there is no fault."""
+    _move(project.path(settings), bin_path(settings, project))
+
+
+def _from_bin(settings: Settings, project: Project) -> None:
+    _move(bin_path(settings, project), project.path(settings))
+
+
+def bin_path(settings: Settings, project: Project) -> Path:
+    """Where the files of a deleted project lie."""
+    return settings.volume_path(project.volume_id) / volumes.BIN / project.id
+
+
+def _move(source: Path, target: Path) -> None:
+    target.parent.mkdir(mode=0o700, exist_ok=True)
+    try:
+        os.rename(source, target)
+    except FileNotFoundError:
+        pass

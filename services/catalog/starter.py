@@ -1,0 +1,92 @@
+"""The first notebook of a new project, so that nobody begins with an empty page.
+
+It runs as it is in every environment: the standard library only. It greets, shows the nodes of the cluster
+it runs on, and says something to each of them.
+"""
+
+from __future__ import annotations
+
+import nbformat
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from services.catalog.files import Entry, ProjectFiles
+
+NAME = "welcome.ipynb"
+
+_TEXTS = {
+    "en": (
+        "# Welcome\n\nPress **Shift+Enter** in each grey cell, from the top. What you save here, next to this "
+        "notebook, is in `~/work`: it stays when the cluster goes back.",
+        "## Your nodes\n\nThis notebook runs on one node of your cluster. All nodes see the same files.",
+        "## Work on another node\n\nNodes reach one another by name, `node-0`, `node-1` and so on, without a "
+        "password. With a single node there is only `node-0`: ask for two when you press Run.",
+        "Hello from",
+        "There is one node; ask for two to see more here.",
+    ),
+    "zh_CN": (
+        "# 欢迎\n\n从上到下，在每个灰色单元格里按 **Shift+Enter**。与本笔记本放在一起的文件都在 `~/work` 里，"
+        "集群释放之后依然保留。",
+        "## 您的节点\n\n本笔记本运行在集群的一个节点上，所有节点看到的是同一批文件。",
+        "## 使用其他节点\n\n节点之间可以直接用名字互相访问，如 `node-0`、`node-1`，不需要密码。"
+        "只有一个节点时只有 `node-0`：运行项目时可以选择两个节点。",
+        "来自以下主机的问候：",
+        "目前只有一个节点；选择两个节点后，这里会显示更多内容。",
+    ),
+}
+
+_NODES = """\
+import os
+
+rank = os.environ.get("GALILEAN_RANK", "0")
+nodes = int(os.environ.get("GALILEAN_NODES", "1"))
+for number in range(nodes):
+    print(f"node-{{number}}", "{here}" if str(number) == rank else "")
+"""
+
+_REACH = """\
+import shutil
+import subprocess
+
+if nodes == 1:
+    print({alone!r})
+elif shutil.which("ssh") is None:
+    print("ssh?")
+else:
+    for number in range(nodes):
+        print(subprocess.run(["ssh", f"node-{{number}}", "hostname"], capture_output=True, text=True).stdout)
+"""
+
+
+def starter_notebook(language: str) -> bytes:
+    """The notebook's file in a language; English for one we do not speak."""
+    welcome, your_nodes, others, hello, alone = _TEXTS.get(language, _TEXTS["en"])
+    here = {"zh_CN": "← 本笔记本"}.get(language, "← this notebook")
+    cells = [
+        new_markdown_cell(welcome),
+        new_code_cell(f'import platform\n\nprint("{hello}", platform.node())'),
+        new_markdown_cell(your_nodes),
+        new_code_cell(_NODES.format(here=here)),
+        new_markdown_cell(others),
+        new_code_cell(_REACH.format(alone=alone)),
+    ]
+    for number, cell in enumerate(cells):
+        cell["id"] = f"welcome-{number}"  # the same file every time
+    notebook = new_notebook(
+        cells=cells,
+        metadata={
+            "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
+            "language_info": {"name": "python"},
+        },
+    )
+    return nbformat.writes(notebook, indent=1).encode()
+
+
+def write_starter(files: ProjectFiles, language: str) -> Entry:
+    """Put the notebook into a project; one that is there already stays. Blocks.
+
+    Raises
+    ------
+    UserError
+        409 when there is a file of this name.
+    """
+    return files.write(NAME, starter_notebook(language))
