@@ -77,8 +77,14 @@ class PlainHub:
                 stderr=log,
                 start_new_session=True,
             )
-        wait_for(lambda: self.http.get("/hub/api/").status_code == 200, "the plain hub answers", seconds=60)
-        self.http.post("/hub/api/users/plain").raise_for_status()
+        try:
+            wait_for(
+                lambda: self.http.get("/hub/api/").status_code == 200, "the plain hub answers", seconds=60
+            )
+            self.http.post("/hub/api/users/plain").raise_for_status()
+        except BaseException:
+            self.close()
+            raise
 
     def request(self, method: str, server: str, **options: Any) -> httpx.Response:
         return self.http.request(method, f"/hub/api/users/plain/servers/{server}", **options)
@@ -87,6 +93,10 @@ class PlainHub:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End it and everything that it started."""
         self.process.send_signal(signal.SIGTERM)
         try:
             self.process.wait(30)

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import json
 import os
+import random
 import re
 import signal
 import socket
@@ -37,13 +38,18 @@ GALILEAN = str(Path(sys.executable).parent / "galilean")
 PASSWORD = "flow-heat-73-lantern"  # of people that live as long as a test
 
 
+_handed_out: set[int] = set()
+
+
 def free_port() -> int:
-    """A port that was free a moment ago, below those that outgoing connections take."""
-    for port in range(30000 + os.getpid() % 900, 32000):
+    """A port that was free a moment ago, below those that outgoing connections take; never the same twice."""
+    while True:
+        port = random.randrange(30000, 32700)
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
-            return port
-    raise RuntimeError("no free port")
+            if port not in _handed_out:
+                _handed_out.add(port)
+                return port
 
 
 def wait_for(look: Callable[[], T], what: str, *, seconds: float = 30, every: float = 0.1) -> T:
