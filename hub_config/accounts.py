@@ -51,7 +51,7 @@ class SignUpHandler(AccountHandler):
     async def get(self) -> None:
         self._check_open()
         if self.current_user:
-            self.redirect(self.get_next_url(self.current_user))
+            self.redirect(str(self.get_next_url(self.current_user)))
             return
         self.finish(await self._page())
 
@@ -71,7 +71,7 @@ class SignUpHandler(AccountHandler):
             return
         user = await self.login_user({"username": name, "password": password})
         self._jupyterhub_user = user
-        self.redirect(self.get_next_url(user))
+        self.redirect(str(self.get_next_url(user)))
 
     async def _page(self, error: str = "", username: str = "", email: str = "") -> str:
         following = {"next": self.get_argument("next", "")} if self.get_argument("next", "") else {}

@@ -150,7 +150,23 @@ def hub_traits(
             "http_timeout": 30,
             "server_token_scopes": list(roles.NODE),
         },
+        "VirtualCluster": {
+            "gang_timeout": settings.gang_timeout_seconds,
+            "poll_interval": POLL_SECONDS,
+        },
+        "ClusterProxy": {"presence_seconds": SAMPLE_SECONDS},
+        "ProcessCluster": {
+            "state_dir": str(settings.state),
+            "zygote_socket": str(zygote_socket(settings)) if settings.process.zygote else "",
+            # Not by way of the proxy: nodes reach the portal whatever its public name is.
+            "portal_url": f"http://127.0.0.1:{ports['portal']}{portal_prefix(settings).rstrip('/')}",
+        },
     }
+
+
+def zygote_socket(settings: Settings) -> Path:
+    """Where the zygote takes requests."""
+    return settings.state / "run" / "zygote.sock"
 
 
 def services(settings: Settings, secrets: Secrets, ports: Mapping[str, int]) -> list[dict[str, Any]]:

@@ -10,7 +10,6 @@ step on the loop or a hop to a thread; nothing here blocks.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -24,35 +23,6 @@ from galilean.web.jinja import site_assets
 from hub_config.secrets import waiting_accounts
 
 CONFIG_FILE = Path(__file__).parent / "jupyterhub_config.py"
-
-
-class Chore:
-    """Something done again and again beside the hub; what it raises is logged and it goes on.
-
-    Parameters
-    ----------
-    name
-        For the log.
-    every_seconds
-        Pause between two turns.
-    function
-        One turn.
-    """
-
-    def __init__(self, name: str, every_seconds: float, function: Callable[[], Awaitable[Any]]) -> None:
-        self.name, self.every_seconds, self.function = name, every_seconds, function
-
-    async def run(self, log: Any) -> None:
-        failures = 0
-        while True:
-            try:
-                await self.function()
-                failures = 0
-            except Exception:
-                failures += 1
-                # The stack once per trouble, then a line.
-                log.error("%s failed (%d in a row)", self.name, failures, exc_info=failures == 1)
-            await asyncio.sleep(self.every_seconds)
 
 
 class ToPortal(BaseHandler):
@@ -95,7 +65,7 @@ class GalileanHub(JupyterHub):
         await super().start()
         for path in self._made:  # not before: their roles are in the database only now
             path.unlink(missing_ok=True)
-        chores: Sequence[Chore] = self.wiring.chores(self)
+        chores = self.wiring.chores(self)
         self._chores = [asyncio.create_task(chore.run(self.log)) for chore in chores]
 
 

@@ -19,7 +19,7 @@ import httpx
 
 from galilean.errors import UserError, mark
 from galilean.settings import Settings
-from hub_config.build import service_environment
+from hub_config.build import service_environment, zygote_socket
 from hub_config.secrets import Secrets
 from hub_config.supervisor import Part, Probe
 
@@ -69,18 +69,19 @@ def common_environment(
 ) -> dict[str, str]:
     """What every part inherits: the machine's variables, our programs first in the path, where all is.
 
-    Nothing of a hub that may have started *us* (a terminal in a node) gets through.
+    Nothing of a hub that may have started *us* (a terminal in a node) gets through; nor do Python's own
+    variables, which a forked node would have and a plain one would not.
     """
     inherited = os.environ if environ is None else environ
     kept = {
         key: value
         for key, value in inherited.items()
-        if not key.startswith(("JUPYTERHUB_", "JUPYTER_", "GALILEAN_", "CONFIGPROXY_"))
+        if not key.startswith(("JUPYTERHUB_", "JUPYTER_", "GALILEAN_", "CONFIGPROXY_", "PYTHON"))
+        or key == "PYTHONPATH"
     }
     paths = [str(Path(sys.executable).parent), kept.get("PATH", os.defpath)]
     return kept | {
         "PATH": os.pathsep.join(paths),
-        "PYTHONUNBUFFERED": "1",
         "GALILEAN_STATE": str(settings.state),
         "GALILEAN_CONFIG": str(config) if config else "",
         "PORT": str(settings.web.port),
@@ -122,16 +123,19 @@ def all_parts(
     ]
     if settings.backend == "process" and settings.process.zygote:
         parts.append(
-            Part(name="zygote", command=[python, "-m", "spawner.process.zygote"], environment=common)
+            Part(
+                name="zygote",
+                command=[python, "-m", "spawner.process.zygote", "--socket", str(zygote_socket(settings))],
+                environment=common,
+            )
         )
-    health = {"portal": f"{settings.web.base_url}services/portal/health"}
     for name in SERVICE_NAMES:
         parts.append(
             Part(
                 name=name,
                 command=[python, "-m", f"services.{name}"],
                 environment=common | service_environment(name, settings, secrets, ports),
-                ready=answers(f"http://127.0.0.1:{ports[name]}{health.get(name, '/health')}"),
+                ready=answers(f"http://127.0.0.1:{ports[name]}/health"),
             )
         )
     return parts

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,36 @@ if TYPE_CHECKING:
     from spawner.inventory import Inventory
 
 
+class Chore:
+    """Something done again and again beside the hub; what it raises is logged and it goes on.
+
+    Parameters
+    ----------
+    name
+        For the log.
+    every_seconds
+        Pause between two turns.
+    function
+        One turn.
+    """
+
+    def __init__(self, name: str, every_seconds: float, function: Callable[[], Awaitable[Any]]) -> None:
+        self.name, self.every_seconds, self.function = name, every_seconds, function
+
+    async def run(self, log: Any) -> None:
+        """Turn after turn until cancelled."""
+        failures = 0
+        while True:
+            try:
+                await self.function()
+                failures = 0
+            except Exception:
+                failures += 1
+                # The stack once per trouble, then a line.
+                log.error("%s failed (%d in a row)", self.name, failures, exc_info=failures == 1)
+            await asyncio.sleep(self.every_seconds)
+
+
 @dataclass(kw_only=True)
 class Wiring:
     """What the hub process holds besides JupyterHub's own objects."""
@@ -40,11 +71,18 @@ class Wiring:
     def __deepcopy__(self, memo: Any) -> Wiring:
         return self  # traitlets copies what is configured; a database must not be
 
-    def chores(self, hub: Any) -> list[Any]:
-        """What runs beside the hub, again and again."""
-        from hub_config.chores import chores
+    def chores(self, hub: Any) -> list[Chore]:
+        """What runs beside the hub, again and again: the sweeper, which also runs at the start."""
+        from spawner.sweeper import Sweeper
 
-        return chores(self, hub)
+        sweeper = Sweeper(self.database, self.inventory, self.clock)
+
+        async def sweep() -> None:
+            report = await sweeper.sweep(remove=True)
+            if not report.clean:
+                hub.log.warning("The sweeper found something: %s", report.as_dict())
+
+        return [Chore("The sweeper", self.settings.sweep_seconds, sweep)]
 
 
 def configure(c: Any, environ: dict[str, str] | None = None) -> Wiring:
@@ -73,7 +111,7 @@ def configure(c: Any, environ: dict[str, str] | None = None) -> Wiring:
         inventory=inventory_of(settings),
     )
     c.GalileanHub.wiring = wiring
-    c.VirtualCluster.collaborators = collaborators(wiring)
+    c.VirtualCluster.collaborators = c.ClusterProxy.collaborators = collaborators(wiring)
     c.GalileanAuthenticator.signed_up = tell_admins(settings)
     lay(c, settings.jupyterhub)
     for path in config_files(env):
@@ -105,6 +143,7 @@ def collaborators(wiring: Wiring) -> Any:
     """What every cluster is handed."""
     from extensions.quota.admission import QuotaAdmission
     from extensions.quota.limits import limits_for
+    from extensions.quota.room import HostRoom
     from services.catalog.resolver import CatalogResolver
     from spawner.collaborators import Collaborators, Person
 
@@ -116,7 +155,13 @@ def collaborators(wiring: Wiring) -> Any:
     return Collaborators(
         database=wiring.database,
         resolver=CatalogResolver(wiring.database, settings, wiring.clock),
-        admission=QuotaAdmission(wiring.database, limits_of, None, wiring.clock),
+        admission=QuotaAdmission(
+            wiring.database,
+            limits_of,
+            HostRoom.of_this_machine(settings.process),
+            wiring.clock,
+            backend=settings.backend,
+        ),
         clock=wiring.clock,
         language=settings.site.language,
     )

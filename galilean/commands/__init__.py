@@ -1,0 +1,1 @@
+"""Commands that need the ground floor only; each module's ``register`` is an entry point."""

@@ -1,0 +1,44 @@
+// Small behaviour of the hub's own pages; each works without it, except the live progress.
+
+for (const box of document.querySelectorAll("[data-show-password]")) {
+  const field = document.getElementById(box.dataset.showPassword);
+  box.addEventListener("change", () => { field.type = box.checked ? "text" : "password"; });
+}
+
+for (const form of document.querySelectorAll("form[data-once]")) {
+  form.addEventListener("submit", () => {
+    const button = form.querySelector("button[type=submit]");
+    button.setAttribute("aria-busy", "true");
+    // Disabled only after the form is on its way, and again usable when the person comes back.
+    setTimeout(() => { button.disabled = true; }, 0);
+  });
+}
+window.addEventListener("pageshow", () => {
+  for (const button of document.querySelectorAll("form[data-once] button[type=submit]")) {
+    button.disabled = false;
+    button.removeAttribute("aria-busy");
+  }
+});
+
+const waiting = document.querySelector("[data-reload-seconds]");
+if (waiting) setTimeout(() => location.reload(), 1000 * Number(waiting.dataset.reloadSeconds));
+
+const start = document.querySelector("[data-spawn-progress]");
+if (start) {
+  const bar = start.querySelector("progress");
+  const words = document.getElementById("progress-message");
+  const log = document.getElementById("progress-log");
+  const source = new EventSource(start.dataset.spawnProgress);
+  source.onmessage = (event) => {
+    const told = JSON.parse(event.data);
+    if (told.progress !== undefined) bar.value = told.progress;
+    if (told.message) {
+      words.textContent = told.message;
+      const line = document.createElement("li");
+      line.textContent = told.message;
+      log.append(line);
+    }
+    if (told.failed) { source.close(); start.querySelector("details").open = true; }
+    if (told.ready) { source.close(); location.reload(); }
+  };
+}

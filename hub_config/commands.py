@@ -1,0 +1,345 @@
+"""Commands that need the hub or all floors: up, status, user, token, clusters, sweep, doctor.
+
+Imports stand inside the functions, so that ``galilean --help`` does not load half of JupyterHub. Whoever may
+read ``<state>/secrets`` may use these commands; that is the whole of their access control.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Coroutine
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from galilean.errors import UserError, mark
+from galilean.settings import Settings, load_settings
+
+T = TypeVar("T")
+user_app = typer.Typer(help="Accounts.", no_args_is_help=True)
+clusters_app = typer.Typer(help="Virtual clusters that are held or wait.", no_args_is_help=True)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable.")]
+
+
+def register(root: typer.Typer) -> None:
+    """Add the commands."""
+    root.command()(up)
+    root.command()(status)
+    root.command()(token)
+    root.command()(sweep)
+    root.command()(doctor)
+    root.add_typer(user_app, name="user")
+    root.add_typer(clusters_app, name="clusters")
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    return asyncio.run(work)
+
+
+def up() -> None:
+    """Run the product in the foreground.
+
+    Ctrl-C releases every cluster and stops; SIGTERM stops and leaves clusters running for the next start.
+    """
+    from hub_config.start import up as start
+
+    start(lambda line: print(line, flush=True))  # noqa: T201
+
+
+def status(as_json: AsJson = False) -> None:
+    """Say which parts run. Exit code 1 when the product does not run or a part is down."""
+    from hub_config.supervisor import read_status
+
+    found: Any = read_status(load_settings().state)
+    if as_json:
+        typer.echo(json.dumps(found))
+    elif found is None:
+        typer.echo("Galilean does not run here.")
+    else:
+        for name, part in found["parts"].items():
+            restarts = f", restarted {part['restarts']} times" if part["restarts"] else ""
+            typer.echo(f"{name:10} {part['state']:9} process {part['pid'] or '-'}{restarts}")
+    if found is None or any(part["state"] != "running" for part in found["parts"].values()):
+        raise typer.Exit(1)
+
+
+@user_app.callback()
+def user() -> None:
+    """Accounts."""
+
+
+@user_app.command("add")
+def user_add(
+    name: Annotated[str, typer.Argument(help="User name.")],
+    role: Annotated[str, typer.Option(help="Role of the settings, such as student.")],
+    password_stdin: Annotated[
+        bool, typer.Option("--password-stdin", help="Read the password from standard input.")
+    ] = False,
+    update: Annotated[
+        bool, typer.Option("--update", help="The account may exist: set its password, add the role.")
+    ] = False,
+) -> None:
+    """Make an account with a role, at once when the hub runs, else at its next start."""
+    settings = load_settings()
+    if role not in settings.roles:
+        raise UserError(
+            404,
+            mark("There is no role “{role}”. There are: {known}."),
+            role=role,
+            known=", ".join(settings.roles),
+        )
+    if password_stdin:
+        password = sys.stdin.readline().rstrip("\r\n")
+    else:
+        password = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
+    if not password or len(password.encode()) > 72:
+        raise UserError(400, mark("A password of 1 to 72 bytes is needed."))
+    name = name.strip().lower()
+    if not name or "/" in name or len(name) > 64 or not name.isprintable():
+        raise UserError(400, mark("“{name}” cannot be a user name."), name=name[:64])
+    if len(password) < 8:
+        typer.echo("Note: the password is shorter than what people may choose themselves (8).", err=True)
+    if _run(_add_now(settings, name, role, password, update)):
+        typer.echo(f"{name} has an account now, with the role {role}.")
+        return
+    from hub_config.secrets import WaitingAccount, hash_password, leave_account
+
+    settings.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    leave_account(
+        settings.state,
+        WaitingAccount(name=name, password_hash=hash_password(password), role=role, replace=update),
+    )
+    typer.echo(f"{name} will have an account with the role {role} when Galilean starts: it does not run now.")
+
+
+async def _add_now(settings: Settings, name: str, role: str, password: str, update: bool) -> bool:
+    from urllib.parse import quote
+
+    from hub_config.roles import group_of
+    from hub_config.start import command_hub
+
+    try:
+        hub = command_hub(settings)
+    except UserError:
+        return False
+    try:
+        path = quote(name, safe="")
+        try:
+            await hub.request("POST", f"/users/{path}")
+        except UserError as error:
+            if error.status == 503:
+                return False
+            if error.status != 409:
+                raise
+            if not update:
+                raise UserError(
+                    409,
+                    mark(
+                        "There is an account “{name}” already. To set its password and add the role: --update."
+                    ),
+                    name=name,
+                ) from error
+        await hub.request("PUT", f"/galilean/passwords/{path}", json={"password": password})
+        await hub.add_to_group(group_of(role), name)
+    finally:
+        await hub.close()
+    return True
+
+
+def token(
+    name: Annotated[str, typer.Argument(help="User name.")],
+    days: Annotated[int, typer.Option(help="Ends after so many days; 0 = never.")] = 0,
+) -> None:
+    """Print a new API token of a person: it may do what the person may."""
+    typer.echo(_run(_token(load_settings(), name.strip().lower(), days)))
+
+
+async def _token(settings: Settings, name: str, days: int) -> str:
+    from urllib.parse import quote
+
+    from hub_config.start import command_hub
+
+    hub = command_hub(settings)
+    path = quote(name, safe="")
+    body: dict[str, Any] = {"note": "galilean token"}
+    if days > 0:
+        body["expires_in"] = days * 86400
+    try:
+        try:
+            await hub.request("GET", f"/users/{path}")
+        except UserError as error:
+            if error.status == 404:
+                raise UserError(404, mark("There is no account “{name}”."), name=name) from error
+            if error.status == 503:
+                raise _not_running() from error
+            raise
+        return (await hub.request("POST", f"/users/{path}/tokens", json=body)).json()["token"]
+    finally:
+        await hub.close()
+
+
+def _not_running() -> UserError:
+    return UserError(503, mark("Galilean does not run here. Start it: make up."))
+
+
+@clusters_app.callback()
+def clusters() -> None:
+    """Virtual clusters that are held or wait."""
+
+
+@clusters_app.command("list")
+def clusters_list(as_json: AsJson = False) -> None:
+    """List every cluster that waits, starts, runs or is being released."""
+    from galilean.amounts import format_bytes, plain_number
+    from galilean.db import Database
+    from spawner import records
+
+    database = Database(_migrated(load_settings()).database_url)
+    try:
+        with database.read() as conn:
+            rows = records.all_open(conn)
+    finally:
+        database.close()
+    if as_json:
+        typer.echo(
+            json.dumps(
+                [
+                    {
+                        "id": run.id,
+                        "user": run.user,
+                        "server": run.server,
+                        "project": f"{run.project_owner}/{run.project_slug}",
+                        "state": run.word,
+                        "nodes": run.nodes,
+                        "cpu": run.cpu_millicores / 1000,
+                        "memory": run.memory_bytes,
+                        "gpu": run.gpu,
+                        "ready_at": run.ready_at.isoformat() if run.ready_at else None,
+                        "release": run.release_policy,
+                    }
+                    for run in rows
+                ]
+            )
+        )
+        return
+    if not rows:
+        typer.echo("Nothing is held.")
+    for run in rows:
+        since = f"{run.ready_at:%Y-%m-%d %H:%M:%S} UTC" if run.ready_at else "-"
+        each = f"{plain_number(run.cpu_millicores / 1000)} cores, {format_bytes(run.memory_bytes)}"
+        typer.echo(
+            f"{run.id}  {run.word:9} {run.user}: {run.project_owner}/{run.project_slug}  "
+            f"{run.nodes} × {each}  since {since}"
+        )
+
+
+@clusters_app.command("release")
+def clusters_release(
+    run_id: Annotated[str, typer.Argument(metavar="ID", help="As the list shows it.")],
+) -> None:
+    """Release a cluster: now, or as soon as the hub is back."""
+    settings = _migrated(load_settings())
+    typer.echo(_run(_release(settings, run_id.strip().upper())))
+
+
+async def _release(settings: Settings, run_id: str) -> str:
+    from galilean.db import Database
+    from hub_config.start import command_hub, release_run
+    from spawner import records
+
+    database = Database(settings.database_url)
+    hub = command_hub(settings)
+    try:
+        run = await database.run_read(records.get, run_id)
+        if run is None:
+            raise UserError(
+                404, mark("There is no cluster {id}. See: galilean clusters list."), id=run_id[:40]
+            )
+        if run.released_at is not None:
+            return f"{run_id} is released already."
+        await release_run(database, hub, run, "admin", "command")
+        for _ in range(300):
+            now = await database.run_read(records.get, run_id)
+            if now is None or now.released_at is not None:
+                return f"{run_id} is released."
+            await asyncio.sleep(0.1)
+        return f"{run_id}: the release is asked for and goes on by itself."
+    finally:
+        await hub.close()
+        database.close()
+
+
+def sweep(
+    remove: Annotated[bool, typer.Option("--remove", help="Also remove what is found.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare what runs with what should. Exit code 1 when something does not fit and is left."""
+    report = _run(_sweep(_migrated(load_settings()), remove))
+    if as_json:
+        typer.echo(json.dumps(report.as_dict()))
+    elif report.clean:
+        typer.echo("Everything that runs should run, and everything that should runs.")
+    else:
+        for orphan in report.orphans:
+            typer.echo(
+                f"orphan  {orphan['user']}/{orphan['server']} node {orphan['rank']} of run {orphan['run']}"
+            )
+        for ghost in report.ghosts:
+            typer.echo(f"ghost   run {ghost}: nothing of it exists")
+        if remove:
+            typer.echo(f"{report.removed} removed, {len(report.closed)} closed.")
+        else:
+            typer.echo("Nothing was changed. To remove: galilean sweep --remove")
+    for error in report.errors:
+        typer.echo(error, err=True)
+    left = len(report.orphans) - report.removed + len(report.ghosts) - len(report.closed)
+    if left > 0 or report.errors:
+        raise typer.Exit(1)
+
+
+async def _sweep(settings: Settings, remove: bool) -> Any:
+    from galilean.db import Database
+    from hub_config.wiring import inventory_of
+    from spawner.sweeper import Sweeper
+
+    database = Database(settings.database_url)
+    try:
+        sweeper = Sweeper(database, inventory_of(settings))
+        report = await sweeper.sweep(remove=False)
+        if remove and not report.clean:
+            # A row is closed only after two complete looks found nothing of it.
+            await asyncio.sleep(1)
+            report = await sweeper.sweep(remove=True)
+        return report
+    finally:
+        database.close()
+
+
+def _migrated(settings: Settings) -> Settings:
+    """The settings of an installation that has a database; nothing is made by merely asking."""
+    file = settings.state / "galilean.sqlite"
+    if not settings.database.url and not file.exists():
+        raise UserError(
+            503, mark("Galilean was never started on {state}. Start it: make up."), state=str(settings.state)
+        )
+    return settings
+
+
+def doctor(as_json: AsJson = False) -> None:
+    """Say what of this machine is missing and how to get it. Exit code 1 when something must be done."""
+    from hub_config.doctor import examine
+
+    findings = examine(load_settings(), dict(os.environ))
+    if as_json:
+        typer.echo(json.dumps([finding.as_dict() for finding in findings]))
+    else:
+        for finding in findings:
+            typer.echo(f"{finding.sign} {finding.what}: {finding.found}")
+            if finding.cure:
+                typer.echo(f"    {finding.cure}")
+    if any(finding.level == "bad" for finding in findings):
+        raise typer.Exit(1)

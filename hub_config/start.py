@@ -1,0 +1,225 @@
+"""``galilean up``: everything before the supervisor, and what is said at the terminal.
+
+In this order: settings, the state directory and its lock, room on the disk, the proxy's program, the public
+port, the inner ports, secrets, our database, the first administrator; then the parts. Whatever is missing is
+said in a sentence and nothing is started.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from galilean.clock import utcnow
+from galilean.db import Database
+from galilean.errors import UserError, mark
+from galilean.hubapi import HubAPI
+from galilean.migrate import upgrade
+from galilean.settings import Settings, load_settings
+from hub_config.build import browser_url
+from hub_config.parts import all_parts, find_proxy
+from hub_config.ports import is_free, keep_ports, read_ports
+from hub_config.secrets import first_admin, load_secrets
+from hub_config.supervisor import Lock, Supervisor
+
+LEAST_FREE_BYTES = 200 * 2**20
+RELEASE_SECONDS = 60.0
+
+
+def config_file(environ: dict[str, str]) -> Path | None:
+    """The settings file that is in use, as an absolute path."""
+    named = environ.get("GALILEAN_CONFIG", "")
+    path = Path(named) if named else Path("galilean.yaml")
+    return path.absolute() if path.exists() else None
+
+
+def prepare_state(state: Path) -> None:
+    """Make the state directory, private.
+
+    Raises
+    ------
+    UserError
+        When it cannot be made or written, or the disk is nearly full.
+    """
+    try:
+        state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        state.chmod(0o700)
+        for name in ("run", "logs", "secrets", "volumes", "clusters"):
+            (state / name).mkdir(exist_ok=True, mode=0o700)
+        probe = state / "run" / ".writable"
+        probe.write_bytes(b"x" * 4096)
+        probe.unlink()
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise disk_full(state, 0) from error
+        raise UserError(
+            503,
+            mark("The state directory {state} cannot be written: {why}. Choose another with GALILEAN_STATE."),
+            state=str(state),
+            why=error.strerror or str(error),
+        ) from error
+    free = shutil.disk_usage(state).free
+    if free < LEAST_FREE_BYTES:
+        raise disk_full(state, free)
+
+
+def disk_full(state: Path, free_bytes: int) -> UserError:
+    """Said plainly."""
+    return UserError(
+        507,
+        mark("The disk of {state} is full: {free} MB are free, 200 MB are needed. Free some space first."),
+        state=str(state),
+        free=free_bytes // 2**20,
+    )
+
+
+def check_public_port(settings: Settings, patience_seconds: float = 3.0) -> None:
+    """Whether the proxy can listen; a proxy that is just ending gets a moment.
+
+    Raises
+    ------
+    UserError
+        409 when the port is taken.
+    """
+    until = time.monotonic() + patience_seconds
+    while not is_free(settings.web.host, settings.web.port):
+        if time.monotonic() > until:
+            raise UserError(
+                409,
+                mark(
+                    "Port {port} on {host} is taken by another program. Stop it, or choose another port: "
+                    "PORT={other} make up."
+                ),
+                port=settings.web.port,
+                host=settings.web.host,
+                other=settings.web.port + 1,
+            )
+        time.sleep(0.2)
+
+
+def up(say: Callable[[str], None], environ: dict[str, str] | None = None) -> None:
+    """Run the product until SIGINT or SIGTERM.
+
+    Raises
+    ------
+    UserError, SettingsError
+        What is wrong, before anything is started.
+    """
+    env = dict(os.environ) if environ is None else environ
+    settings = load_settings(environ=env)
+    prepare_state(settings.state)
+    lock = Lock(settings.state)
+    try:
+        _up(settings, env, say)
+    finally:
+        lock.release()
+
+
+def _up(settings: Settings, env: dict[str, str], say: Callable[[str], None]) -> None:
+    proxy = find_proxy()
+    if settings.web.port == 0:
+        raise UserError(400, mark("web.port is 0: choose a port, so that people can find the product."))
+    check_public_port(settings)
+    ports = _inner_ports(settings.state)
+    secrets = load_secrets(settings.state)
+    before, after = upgrade(settings.database_url)
+    if before and before != after:
+        say(f"The database went from revision {before} to {after}.")
+    say(f"Galilean starts; its files are in {settings.state}.")
+    if settings.backend == "process":
+        say("Nodes are processes of this machine, without isolation between people and without hard limits.")
+    _tell_first_admin(settings, say)
+    address = browser_url(settings)
+    supervisor = Supervisor(
+        all_parts(settings, secrets, ports, proxy=proxy, config=config_file(env), environ=env),
+        settings.state,
+        say=say,
+        release_all=lambda: release_all(settings, say),
+        settled=lambda: say(f"Ready: {address}   (Ctrl-C releases all clusters and stops)"),
+    )
+    asyncio.run(supervisor.run())
+
+
+def _inner_ports(state: Path, patience_seconds: float = 3.0) -> dict[str, int]:
+    until = time.monotonic() + patience_seconds
+    while True:
+        try:
+            return keep_ports(state)
+        except UserError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.2)
+
+
+def _tell_first_admin(settings: Settings, say: Callable[[str], None]) -> None:
+    if not settings.signup.admins or _signs_in_elsewhere(settings):
+        return
+    name = settings.signup.admins[0]
+    password = first_admin(settings.state, name)
+    if password:
+        say(
+            "\n"
+            "  An administrator was made. This is shown only once:\n"
+            f"      user name  {name}\n"
+            f"      password   {password}\n"
+        )
+
+
+def _signs_in_elsewhere(settings: Settings) -> bool:
+    return "authenticator_class" in settings.jupyterhub.get("JupyterHub", {})
+
+
+def command_hub(settings: Settings) -> HubAPI:
+    """The hub with the token of the commands; for whoever may read the secrets.
+
+    Raises
+    ------
+    UserError
+        503 when the product was never started on this state directory.
+    """
+    ports = read_ports(settings.state)
+    if "hub" not in ports:
+        raise UserError(
+            503, mark("Galilean was never started on {state}. Start it: make up."), state=str(settings.state)
+        )
+    token = load_secrets(settings.state).tokens["command"]
+    return HubAPI(f"http://127.0.0.1:{ports['hub']}{settings.web.base_url}hub/api", token)
+
+
+async def release_all(settings: Settings, say: Callable[[str], None]) -> int:
+    """Release every open run; how many are left when patience ends."""
+    from spawner import records
+
+    database = Database(settings.database_url)
+    hub = command_hub(settings)
+    deadline = time.monotonic() + RELEASE_SECONDS
+    told = -1
+    try:
+        while True:
+            rows = await database.run_read(records.all_open)
+            if len(rows) != told and rows:
+                say(f"  {len(rows)} to release")
+            told = len(rows)
+            if not rows or time.monotonic() > deadline:
+                return len(rows)
+            await asyncio.gather(*(release_run(database, hub, run, "shutdown", "") for run in rows))
+            await asyncio.sleep(0.3)
+    finally:
+        await hub.close()
+        database.close()
+
+
+async def release_run(database: Database, hub: HubAPI, run: object, reason: str, asked_by: str) -> None:
+    """Ask for the end of a run: in its row first, so that a hub that is away carries it out later."""
+    from spawner import records
+
+    assert isinstance(run, records.Run)
+    await database.run(records.ask_stop, run.id, reason=reason, asked_by=asked_by, now=utcnow())
+    with contextlib.suppress(UserError):  # a hub that is away, or a server it does not know (any more)
+        await hub.stop(run.user, run.server)
