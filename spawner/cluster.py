@@ -25,7 +25,7 @@ from jupyterhub.spawner import Spawner, SpawnException
 from jupyterhub.utils import maybe_future, url_path_join
 from tornado import web
 from traitlets import Any as AnyTrait
-from traitlets import Float, Integer
+from traitlets import Float, Integer, default
 
 from galilean.errors import UserError, mark
 from galilean.i18n import translations
@@ -77,6 +77,10 @@ class VirtualCluster(Spawner):
     poll_interval = Integer(5, help="Seconds between two looks at the nodes.").tag(config=True)
 
     backend_name = "none"
+
+    @default("apply_user_options")
+    def _options_are_taken_by_the_request(self) -> Callable[[Any, Any], None]:
+        return lambda spawner, options: None
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -213,13 +217,13 @@ class VirtualCluster(Spawner):
             self._cause, self._cancelled = _CANCELLED, True
             raise
         except NodeFailed as error:
-            raise self._failed(
+            raise self._give_up(
                 UserError(500, error.message, reason="start_failed", **error.params)
             ) from error
         except UserError as error:
-            raise self._failed(error) from error
+            raise self._give_up(error) from error
         except Exception as error:
-            raise self._failed(self._incident("start")) from error
+            raise self._give_up(self._incident("start")) from error
         finally:
             if self._progress:
                 self._progress.close()
@@ -286,7 +290,7 @@ class VirtualCluster(Spawner):
             seconds=round(self.gang_timeout),
         )
 
-    def _failed(self, error: UserError) -> SpawnException:
+    def _give_up(self, error: UserError) -> SpawnException:
         word = "not_placed" if error.reason == "queued" else "start_failed"
         self._cause = Cause(word, error.as_dict())
         return refusal(error, self._translate)

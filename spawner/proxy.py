@@ -27,6 +27,7 @@ from tornado.ioloop import PeriodicCallback
 from traitlets import Any as AnyTrait
 from traitlets import Float
 
+from galilean.db import Database
 from spawner import records
 from spawner.collaborators import Collaborators
 
@@ -128,8 +129,9 @@ class ClusterProxy(ConfigurableHTTPProxy):
 
     # ----------------------------------------------------------------------------------------- presence
 
-    async def sample_presence(self) -> int:
+    async def sample_presence(self, database: Database | None = None) -> int:
         """Write the proxy's last activity of each cluster into its row, only forward; how many moved."""
+        ours: Database = database or self.collaborators.database
         latest = last_activity(await self.get_all_routes())
         moved = [
             (user, server, at)
@@ -137,7 +139,7 @@ class ClusterProxy(ConfigurableHTTPProxy):
             if self._sampled.get((user, server), _NEVER) < at
         ]
         if moved:
-            await self.collaborators.database.run(records.saw_at_proxy, moved)
+            await ours.run(records.saw_at_proxy, moved)
         self._sampled = latest
         return len(moved)
 

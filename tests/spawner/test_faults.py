@@ -1,0 +1,325 @@
+"""What goes wrong: cancelled starts, dead nodes, a backend that does not answer, hubs that die.
+
+After each: no node without an open row, no open row without a node, and the hub says the truth.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from spawner import records
+from spawner.proxy import node_spec
+from spawner.states import Status
+from tests.spawner.backends import PlainResolver, World
+from tests.spawner.conftest import Hub, HubFactory
+
+
+async def nothing_left(hub: Hub, server: str = "heat") -> None:
+    assert hub.world.of(server) == {}
+    assert await hub.db.run_read(records.count_open) == 0
+    model = await hub.model(server)
+    assert model is None or (not model["ready"] and not model["pending"])
+
+
+class SlowResolver(PlainResolver):
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    async def resolve(self, *args):
+        await self.world.pass_("resolve")
+        return await super().resolve(*args)
+
+
+@pytest.mark.parametrize("phase", ["resolve", "create", "answer"])
+async def test_a_delete_in_any_phase_of_a_start_leaves_nothing(hub_of: HubFactory, world: World, phase: str):
+    hub = await hub_of(resolver=SlowResolver(world))
+    gate = world.hold(phase)
+    start = asyncio.ensure_future(hub.post(options={"nodes": 2}))
+    await world.at(phase)
+    delete = asyncio.ensure_future(hub.delete())
+    await asyncio.sleep(0.3)
+    model = await hub.model()
+    assert model is None or not model["ready"], "ready without nodes"
+    gate.set()
+    assert (await delete).status_code in (202, 204)
+    await asyncio.wait({start})
+    await nothing_left(hub)
+    runs = await hub.db.run_read(records.list_runs, open_only=False)
+    assert [(run.word, run.reason) for run in runs] in ([], [("released", "cancelled")])
+    assert hub.app.proxy.table.keys() == {hub.app.hub.routespec}
+
+
+async def test_a_delete_while_admission_writes_leaves_no_reserved_row(hub_of: HubFactory, world: World):
+    hub = await hub_of()
+    reached, gate = asyncio.Event(), asyncio.Event()
+    admit = hub.app.users["ada"] and hub.app.config.VirtualCluster.collaborators.admission.admit
+
+    async def slow(*args):
+        admitted = await admit(*args)  # the row is there, its owner does not know yet
+        reached.set()
+        await gate.wait()
+        return admitted
+
+    hub.app.config.VirtualCluster.collaborators.admission.admit = slow
+    start = asyncio.ensure_future(hub.post())
+    await asyncio.wait_for(reached.wait(), 5)
+    delete = asyncio.ensure_future(hub.delete())
+    await asyncio.sleep(1.3)
+    gate.set()
+    assert (await delete).status_code in (202, 204)
+    await asyncio.wait({start})
+    await hub.closed()
+    await nothing_left(hub)
+
+
+async def test_releasing_twice_at_once_during_a_start_is_one_release(hub: Hub):
+    gate = hub.world.hold("answer")
+    start = asyncio.ensure_future(hub.post(options={"nodes": 2}))
+    await hub.world.at("answer")
+    first = asyncio.ensure_future(hub.delete())
+    await asyncio.sleep(0.2)
+    second = asyncio.ensure_future(hub.request("DELETE", "/users/ada/servers/heat", {"remove": True}))
+    answers = await asyncio.gather(first, second)
+    assert {answer.status_code for answer in answers} <= {202, 204}
+    gate.set()
+    await asyncio.wait({start})
+    await nothing_left(hub)
+    assert hub.world.calls["remove"] == 1
+
+
+async def test_a_run_right_after_a_cancelled_one_is_refused_or_runs_but_never_doubles(hub: Hub):
+    gate = hub.world.hold("answer")
+    start = asyncio.ensure_future(hub.post())
+    await hub.world.at("answer")
+    delete = asyncio.ensure_future(hub.delete())
+    await asyncio.sleep(0.2)
+    again = await hub.post()
+    assert again.status_code == 409
+    assert (await delete).status_code in (202, 204)
+    gate.set()
+    await asyncio.wait({start})
+    await nothing_left(hub)
+    assert (await hub.post()).status_code == 201
+
+
+async def test_one_node_that_fails_takes_the_whole_start_with_it_and_says_why(hub: Hub):
+    hub.world.broken_ranks = {1}
+    answer = await hub.post(options={"nodes": 3})
+    assert answer.status_code == 500
+    assert answer.reason_phrase == "start_failed"
+    assert answer.json()["message"] == "Node 1 ended before it answered (exited 1)."
+    run = await hub.run()
+    assert (run.word, run.reason) == ("failed", "start_failed")
+    assert run.explanation == {
+        "message": "Node {rank} ended before it answered ({why}).",
+        "params": {"rank": 1, "why": "exited 1"},
+    }
+    assert all(node.ready_at is None for node in await hub.intervals(run))
+    await nothing_left(hub)
+    hub.world.broken_ranks = set()
+    assert (await hub.post()).status_code == 201
+
+
+async def test_nodes_that_find_no_place_in_time_send_the_run_back_into_the_line(hub_of: HubFactory):
+    hub = await hub_of(gang_timeout=0.2)
+    gate = hub.world.hold("create")
+    answer = await hub.post(options={"nodes": 2})
+    assert (answer.status_code, answer.reason_phrase) == (503, "queued")
+    run = await hub.run()
+    assert (run.word, run.reason) == ("waiting", "not_placed")
+    assert hub.world.nodes == {}
+    gate.set()
+    assert (await hub.post(name="service:queue")).status_code == 201
+    run = await hub.run()
+    assert (run.word, run.nodes, run.attempt, run.reason) == ("running", 2, 2, "")
+    nodes = await hub.intervals(run)
+    assert [(node.rank, node.attempt, node.ready_at is None) for node in nodes] == [
+        (0, 1, True),
+        (0, 2, False),
+        (1, 1, True),
+        (1, 2, False),
+    ]
+
+
+async def test_nodes_that_do_not_answer_in_time_are_all_removed(hub_of: HubFactory):
+    hub = await hub_of(start_timeout=3)
+    hub.world.hold("answer")
+    answer = await hub.post(options={"nodes": 2})
+    assert answer.status_code == 500
+    assert "0, 1" in answer.json()["message"]
+    assert (await hub.run()).word == "failed"
+    await nothing_left(hub)
+
+
+async def test_a_removal_that_fails_is_tried_again_until_it_is_done(hub: Hub):
+    await hub.post(options={"nodes": 2})
+    hub.world.remove_failures = 2
+    assert (await hub.delete()).status_code in (202, 204)
+    await hub.closed()
+    await nothing_left(hub)
+    assert hub.world.calls["remove"] == 3
+
+
+async def test_an_unreachable_backend_delays_a_release_and_is_never_taken_for_gone(hub: Hub):
+    await hub.post()
+    spawner = hub.spawner()
+    hub.world.unreachable = True
+    assert await spawner.poll() is None
+    delete = asyncio.ensure_future(hub.delete())
+    await asyncio.sleep(0.5)
+    run = await hub.run()
+    assert (run.status, run.target, run.released_at) == ("stopping", "released", None)
+    hub.world.unreachable = False
+    assert (await delete).status_code in (202, 204)
+    await hub.closed()
+    await nothing_left(hub)
+
+
+async def test_a_database_that_cannot_be_read_is_not_an_end(hub: Hub, monkeypatch):
+    await hub.post()
+    spawner = hub.spawner()
+    spawner._run = None
+
+    async def broken(*args, **kwargs):
+        raise OSError("gone for a moment")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(spawner.collaborators.database, "run_read", broken)
+        assert await spawner.poll() is None
+    assert await spawner.poll() is None
+    assert (await hub.run()).word == "running"
+
+
+async def test_a_dead_node_releases_the_whole_and_says_why(hub: Hub):
+    await hub.post(options={"nodes": 3})
+    died = hub.world.kill("heat", 2)
+    assert await hub.spawner().poll_and_notify() == 1
+    run = await hub.run()
+    assert (run.word, run.reason) == ("released", "node_lost")
+    assert run.explanation is not None
+    assert run.explanation["params"] == {"rank": 2, "why": "killed by signal 9"}
+    nodes = await hub.intervals(run)
+    assert nodes[2].gone_at == died
+    assert nodes[2].exit_reason == "killed by signal 9"
+    assert nodes[0].gone_at == run.released_at
+    await nothing_left(hub)
+    assert hub.app.proxy.table.keys() == {hub.app.hub.routespec}
+
+
+async def test_a_dead_worker_may_be_survived_a_dead_head_not(hub: Hub):
+    await hub.post(options={"nodes": 3, "on_node_loss": "keep"})
+    spec = hub.spawner().proxy_spec
+    died = hub.world.kill("heat", 2)
+    assert await hub.spawner().poll_and_notify() is None
+    run = await hub.run()
+    assert run.word == "running"
+    assert [node.gone_at for node in await hub.intervals(run)] == [None, None, died]
+    await hub.app.proxy.check_routes(hub.app.users, {})
+    assert node_spec(spec, 2) not in hub.app.proxy.table
+    assert node_spec(spec, 1) in hub.app.proxy.table
+    hub.world.kill("heat", 0)
+    assert await hub.spawner().poll_and_notify() == 1
+    assert (await hub.run()).reason == "node_lost"
+    assert (await hub.intervals(run))[2].gone_at == died
+    await nothing_left(hub)
+
+
+async def test_a_node_that_is_not_seen_once_is_not_lost_yet(hub: Hub):
+    await hub.post(options={"nodes": 2})
+    spawner = hub.spawner()
+    gone = hub.world.nodes.pop(("ada", "heat", 1))
+    assert await spawner.poll() is None
+    hub.world.nodes["ada", "heat", 1] = gone
+    assert await spawner.poll() is None
+    del hub.world.nodes["ada", "heat", 1]
+    assert await spawner.poll() is None
+    assert await spawner.poll() == 1
+
+
+async def test_a_running_cluster_is_adopted_by_the_next_hub(hub_of: HubFactory):
+    first = await hub_of()
+    await first.post(options={"nodes": 3})
+    before = await first.run()
+    await first.die()
+    hub = await hub_of()
+    await hub.until(lambda: ready(hub), "adopting")
+    assert (await hub.run()) == before
+    assert len(hub.world.nodes) == 3
+    assert hub.spawner().node_urls == dict.fromkeys(range(3), hub.world.url)
+    assert await hub.spawner().poll() is None
+    await hub.app.proxy.check_routes(hub.app.users, {})
+    assert len(hub.app.proxy.table) == 4
+    assert (await hub.delete()).status_code == 204
+    await nothing_left(hub)
+
+
+async def ready(hub: Hub) -> bool:
+    model = await hub.model()
+    return bool(model and model["ready"])
+
+
+async def test_a_start_that_a_dead_hub_left_is_finished_off_by_the_next(hub_of: HubFactory, world: World):
+    first = await hub_of()
+    gate = world.hold("answer")
+    asyncio.ensure_future(first.post(options={"nodes": 2})).add_done_callback(
+        lambda task: task.cancelled() or task.exception()
+    )
+    await world.at("answer")
+    await first.die()
+    gate.set()
+    assert len(world.nodes) == 2
+    hub = await hub_of()
+    run = await hub.closed()
+    assert (run.word, run.reason) == ("failed", "hub_lost")
+    await hub.until(lambda: settled(hub), "settling")
+    await nothing_left(hub)
+
+
+async def settled(hub: Hub) -> bool:
+    model = await hub.model()
+    return model is None or not model["pending"]
+
+
+async def test_a_stop_that_a_dead_hub_left_is_finished_by_the_next(hub_of: HubFactory, world: World):
+    first = await hub_of()
+    await first.post(options={"nodes": 2})
+    gate = world.hold("remove")
+    asyncio.ensure_future(first.delete()).add_done_callback(lambda task: task.cancelled() or task.exception())
+    await world.at("remove")
+    await first.die()
+    gate.set()
+    assert (await first.db.run_read(records.all_open))[0].status == Status.STOPPING
+    hub = await hub_of()
+    run = await hub.closed()
+    assert (run.word, run.reason) == ("released", "asked")
+    await hub.until(lambda: settled(hub), "settling")
+    await nothing_left(hub)
+
+
+async def test_a_backend_that_is_away_when_the_hub_starts_loses_no_cluster(hub_of: HubFactory, world: World):
+    first = await hub_of()
+    await first.post(options={"nodes": 2})
+    await first.die()
+    world.unreachable = True
+    hub = await hub_of()
+    await hub.until(lambda: ready(hub), "adopting")
+    assert hub.spawner().node_urls.keys() == {0, 1}
+    world.unreachable = False
+    assert await hub.spawner().poll() is None
+    assert (await hub.run()).word == "running"
+
+
+async def test_a_row_that_the_hub_knows_nothing_of_is_finished_off_by_the_next_run(hub: Hub):
+    """The hub's database was lost, ours was not."""
+    await hub.post(options={"nodes": 2})
+    user = hub.app.users["ada"]
+    spawner = user.spawners["heat"]
+    spawner.stop_polling()
+    user.spawners.pop("heat")
+    hub.app.db.delete(spawner.orm_spawner)
+    hub.app.db.commit()
+    assert (await hub.post()).status_code == 409
+    await nothing_left(hub)
+    assert (await hub.post()).status_code == 201
