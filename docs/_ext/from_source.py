@@ -111,7 +111,7 @@ def settings_markdown() -> str:
 def commands_markdown() -> str:
     """Each command with its options, as ``--help`` says them."""
     import typer
-    from galilean.cli import app
+    from galilean.cli import build_app
 
     lines: list[str] = []
 
@@ -125,7 +125,11 @@ def commands_markdown() -> str:
                 if getattr(parameter, "hidden", False):
                     continue
                 is_argument = parameter.param_type_name == "argument"
-                spelled = parameter.human_readable_name.upper() if is_argument else ", ".join(parameter.opts)
+                spelled = (
+                    (parameter.metavar or parameter.name).upper()
+                    if is_argument
+                    else ", ".join(parameter.opts)
+                )
                 if is_argument:
                     usage.append(spelled if parameter.required else f"[{spelled}]")
                 if spelled == "--help":
@@ -139,7 +143,7 @@ def commands_markdown() -> str:
             if not child.hidden:
                 walk(child, [*words, name])
 
-    walk(typer.main.get_command(app), ["galilean"])
+    walk(typer.main.get_command(build_app()), ["galilean"])
     return "\n".join(lines)
 
 

@@ -281,8 +281,8 @@ class Product:
                 texts.append(f"--- {path.name}\n" + "\n".join(tail))
         return "\n".join(texts)
 
-    def command(self, *words: str, stdin: str = "") -> str:
-        """What ``galilean …`` prints."""
+    def command(self, *words: str, stdin: str = "", code: int = 0) -> str:
+        """What ``galilean …`` prints; ``code`` is what it must end with."""
         done = subprocess.run(
             [GALILEAN, *words],
             cwd=ROOT,
@@ -292,7 +292,7 @@ class Product:
             text=True,
             timeout=60,
         )
-        assert done.returncode == 0, f"galilean {' '.join(words)}: {done.stdout}{done.stderr}"
+        assert done.returncode == code, f"galilean {' '.join(words)}: {done.stdout}{done.stderr}"
         return done.stdout
 
     # ---- its people

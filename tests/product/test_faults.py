@@ -294,7 +294,7 @@ def test_orphans_are_found_and_removed_by_the_sweeper(product: Product, ada: Per
             .where(clusters.c.user == ada.name)
             .values(status="released", target="released", released_at=datetime.now(UTC))
         )
-    product.command("sweep", "--json")
+    assert slug in product.command("sweep", "--json", code=1)
     assert all(alive(pid) for pid in pids), "a dry run removes nothing"
     product.command("sweep", "--remove")
     wait_for(lambda: not any(alive(pid) for pid in pids), "the orphans are gone", seconds=TOLD_SECONDS)
