@@ -34,6 +34,10 @@ class Assets:
         self._hashes: dict[str, tuple[int, str]] = {}
         self._icons: dict[str, str] = {}
 
+    def add(self, prefix: str, root: Path) -> None:
+        """Files of a room: ``prefix`` of the name → its directory."""
+        self.roots = dict(sorted({**self.roots, prefix: root}.items(), key=lambda item: -len(item[0])))
+
     def find(self, name: str) -> Path | None:
         """The file behind a name, ``None`` when there is none (or when it points outside its root)."""
         for prefix, root in self.roots.items():

@@ -9,6 +9,7 @@ not stick, the other allows one silent renewal of a token that was granted befor
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from functools import partial
 from types import SimpleNamespace
@@ -306,7 +307,19 @@ class PageHandler(BaseHandler):
 
     def toast(self, message: str, *, tone: str = "ok") -> None:
         """Have the browser show one line after this answer (htmx requests)."""
-        self.set_header("HX-Trigger", json_encode({"galilean:toast": {"text": message, "tone": tone}}))
+        self.set_header("HX-Trigger", json.dumps({"galilean:toast": {"text": message, "tone": tone}}))
+
+    def answer_events(self, events: dict[str, Any]) -> None:
+        """Answer an htmx request with events for the page and nothing to put into it.
+
+        Parameters
+        ----------
+        events
+            Such as ``{"galilean:toast": {"text": …}, "galilean:close-dialog": {}, "galilean:clusters": {}}``.
+        """
+        self.set_header("HX-Reswap", "none")
+        self.set_header("HX-Trigger", json.dumps(events))  # ASCII: it is a header
+        self.finish("")
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         error = kwargs.get("exc_info", (None, None, None))[1]

@@ -10,9 +10,10 @@ Every hub page says ``{% extends "page.html" %}`` and so stands in our frame; ou
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -73,6 +74,7 @@ class GalileanExtension(InternationalizationExtension):
         )
         environment.filters.update(formats.FILTERS)
         environment.globals.update(
+            assets=assets,
             asset=asset,
             js_modules=js_modules,
             js_words=js_words,
@@ -109,8 +111,18 @@ _JS_WORDS = (
 )
 
 
-def portal_environment(template_paths: Sequence[Path] = ()) -> Environment:
-    """The environment of the portal: the rooms' templates, then ours, then the hub's."""
+def portal_environment(
+    template_paths: Sequence[Path] = (), static: Mapping[str, Path] = MappingProxyType({})
+) -> Environment:
+    """The environment of the portal: the rooms' templates, then ours, then the hub's.
+
+    Parameters
+    ----------
+    template_paths
+        The rooms' own.
+    static
+        The rooms' static files: prefix of the name → directory.
+    """
     hub = _NoncedHubTemplates(hub_data_files() / "templates")
     loaders: list[BaseLoader] = [FileSystemLoader([*template_paths, TEMPLATES]), hub]
     environment = Environment(
@@ -124,6 +136,9 @@ def portal_environment(template_paths: Sequence[Path] = ()) -> Environment:
         auto_reload=False,
         cache_size=400,
     )
+    assets: Assets = environment.globals["assets"]  # type: ignore[assignment]
+    for prefix, root in static.items():
+        assets.add(prefix, root)
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False, "ensure_ascii": False}
     return environment
 

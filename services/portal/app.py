@@ -1,6 +1,6 @@
 """The portal: every room's pages and the API, behind one address, one sign-in and one top bar.
 
-It owns no rule: rooms bring ``ROUTES`` (patterns below ``/services/portal``) and a ``templates`` folder
+It owns no rule: rooms bring ``routes()`` (patterns below ``/services/portal``) and a ``templates`` folder
 beside them; :data:`ROOMS` is the list. The same process answers ``/health`` and ``/metrics``, outside the
 proxied prefix, for the machine itself.
 """
@@ -33,24 +33,29 @@ from galilean.settings import Settings, load_settings
 from galilean.web.assets import AssetHandler
 from galilean.web.context import Portal
 from galilean.web.handlers import CallbackHandler, NotFoundAPI, NotFoundPage
-from galilean.web.jinja import portal_environment, site_assets
+from galilean.web.jinja import portal_environment
 from galilean.web.language import language_transform
 from services.portal.events import Watcher
 from services.portal.frame import Frame
 
 log = logging.getLogger("galilean.portal")
 
-#: Modules with ``ROUTES``; the first whose pattern fits answers.
+#: Modules with ``routes()``; the first whose pattern fits answers.
 ROOMS = (
     "services.portal.events",
     "services.portal.frame",
     "services.portal.pages.home",
     "services.portal.pages.online",
     "services.portal.pages.people",
+    "services.portal.pages.projects",
+    "services.portal.pages.run",
+    "services.portal.pages.machine_time",
+    "services.portal.api.handlers",
     "services.portal.pages.components",
 )
 
 PAGES = Path(__file__).parent / "pages" / "templates"
+STATIC = Path(__file__).parent / "static"
 
 _SECONDS = Histogram(
     "galilean_portal_answer_seconds",
@@ -110,13 +115,14 @@ def make_portal(settings: Settings, environ: Mapping[str, str]) -> Portal:
         ),
         cache_max_age=30,
     )
+    jinja = portal_environment([PAGES], {"portal/": STATIC})
     portal = Portal(
         settings=settings,
         db=Database(settings.database_url, threads=4),
         hub=HubAPI(api_url, token),
         oauth=oauth,
-        jinja=portal_environment([PAGES]),
-        assets=site_assets(),
+        jinja=jinja,
+        assets=jinja.globals["assets"],  # type: ignore[arg-type]
         prefix=prefix,
         hub_url=f"{host}{base}hub/",
         hub_host=host,
@@ -138,7 +144,7 @@ def make_app(portal: Portal, *, cookie_secret: bytes) -> Application:
         (re.escape(prefix) + r"/oauth_callback", CallbackHandler),
     ]
     for room in ROOMS:
-        for pattern, handler in importlib.import_module(room).ROUTES:
+        for pattern, handler in importlib.import_module(room).routes():
             routes.append((re.escape(prefix) + pattern, handler))
     routes.append((re.escape(prefix) + r"/api/.*", NotFoundAPI))
     return Application(

@@ -5,6 +5,7 @@ one query over the open runs, compared with what it said before. An event carrie
 which part to ask for again, so that rights and texts are made in one place.
 
 ``clusters``: something about the visitor's own clusters. ``online``: about anybody's (administrators).
+``role``: the visitor was given a role.
 """
 
 from __future__ import annotations
@@ -143,7 +144,7 @@ class Events(APIHandler):
     long = True
 
     async def get(self) -> None:
-        names = frozenset(self.query("watch").split(",")) & {"clusters", "online"}
+        names = frozenset(self.query("watch").split(",")) & {"clusters", "online", "role"}
         if "online" in names and not self.person.may("clusters:read-all"):
             raise UserError(403, mark("This page is for administrators."))
         self.set_header("Content-Type", "text/event-stream; charset=utf-8")
@@ -172,4 +173,6 @@ class Events(APIHandler):
             watcher.remove(listener)
 
 
-ROUTES = [(r"/events", Events)]
+def routes() -> list[tuple[str, type[Any]]]:
+    """Addresses of this module, relative to the portal's prefix."""
+    return [(r"/events", Events)]

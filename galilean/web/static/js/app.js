@@ -117,6 +117,39 @@ document.addEventListener("submit", (event) => {
 });
 addEventListener("pageshow", (event) => { if (event.persisted) for (const item of document.querySelectorAll("[aria-busy]")) item.removeAttribute("aria-busy"); });
 
+// ---- a page that is another one after an event ----
+body.addEventListener("galilean:role", () => { if (document.querySelector('[data-reload-on="role"]')) location.reload(); });
+
+// ---- rows that are chosen: the bar below says how many and acts on them ----
+function settleSelection(root = document) {
+  for (const form of root.querySelectorAll("form[data-selection]")) {
+    const chosen = [...form.querySelectorAll("input.row-check:checked")];
+    const bar = form.querySelector("[data-selection-bar]"), all = form.querySelector("input.all-check");
+    const rows = form.querySelectorAll("input.row-check").length;
+    if (all) { all.checked = rows > 0 && chosen.length === rows; all.indeterminate = chosen.length > 0 && chosen.length < rows; }
+    if (!bar) continue;
+    bar.hidden = !chosen.length;
+    const sum = (key) => chosen.reduce((total, item) => total + Number(item.dataset[key] || 0), 0);
+    for (const part of bar.querySelectorAll("[data-sum]")) part.textContent = String(+sum(part.dataset.sum).toFixed(1));
+    for (const part of bar.querySelectorAll("[data-count]")) part.textContent = String(chosen.length);
+    for (const part of bar.querySelectorAll("[data-named]")) part.textContent = chosen.length === 1 ? chosen[0].dataset.named : "";
+    for (const part of bar.querySelectorAll("[data-one]")) part.hidden = chosen.length !== 1;
+    for (const part of bar.querySelectorAll("[data-many]")) part.hidden = chosen.length === 1;
+  }
+}
+document.addEventListener("change", (event) => {
+  const form = event.target.closest("form[data-selection]");
+  if (!form) return;
+  if (event.target.matches("input.all-check")) for (const item of form.querySelectorAll("input.row-check")) item.checked = event.target.checked;
+  settleSelection();
+});
+document.addEventListener("click", (event) => {
+  if (!event.target.closest("[data-clear-selection]")) return;
+  for (const item of document.querySelectorAll("form[data-selection] input:checked")) item.checked = false;
+  settleSelection();
+});
+body.addEventListener("htmx:afterSwap", () => settleSelection());
+
 startTimes();
 startDialogs();
 startSteppers();

@@ -8,7 +8,7 @@ export const language = (meta("language") || "en").replace("_", "-");
 let words;
 /** A sentence in the page's language, with {placeholders} filled. */
 export function say(english, values = {}) {
-  words ??= JSON.parse(document.getElementById("galilean-words")?.textContent || "{}");
+  words ??= Object.assign({}, ...[...document.querySelectorAll("#galilean-words, script[data-words]")].map((item) => JSON.parse(item.textContent)));
   return (words[english] ?? english).replace(/\{(\w+)\}/g, (all, key) => values[key] ?? all);
 }
 

@@ -1,0 +1,196 @@
+"""What stands around every page: navigation with its badges, and the meter.
+
+The meter is the heart of the top bar: what I hold, since when, until when; its menu has every door of
+every node and the way to release, from any page.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from galilean.errors import UserError, mark
+from galilean.web.context import Portal
+from galilean.web.handlers import PageHandler
+from services.people.waiting import count_waiting
+from services.portal.api.clusters import cluster_for, release_cluster
+from services.portal.api.usage import limits_of
+from services.portal.held import Mine, mine_of, read_mine, view_of
+from spawner import records
+
+COUNT_SECONDS = 20.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class NavItem:
+    """One entry of the navigation."""
+
+    label: str
+    url: str
+    icon: str
+    current: bool = False
+    admin: bool = False
+    badge: int = 0
+    badge_title: str = ""
+
+
+class Frame:
+    """Navigation and meter of a portal.
+
+    Parameters
+    ----------
+    portal
+        Its collaborators.
+    monotonic
+        Seconds that never go back.
+    """
+
+    def __init__(self, portal: Portal, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self.portal = portal
+        self._monotonic = monotonic
+        self._waiting: tuple[float, int] | None = None
+
+    async def waiting_people(self) -> int:
+        """How many accounts wait for a role, at most some seconds ago; 0 while the hub is away."""
+        now = self._monotonic()
+        if self._waiting is None or now - self._waiting[0] > COUNT_SECONDS:
+            try:
+                count = await count_waiting(self.portal.hub, list(self.portal.settings.roles))
+            except UserError:
+                return self._waiting[1] if self._waiting else 0
+            self._waiting = (now, count)
+        return self._waiting[1]
+
+    def forget(self) -> None:
+        """Count again: a role was just given."""
+        self._waiting = None
+
+    async def extras(self, handler: PageHandler) -> dict[str, Any]:
+        """Variables of ``page.html`` for somebody who has signed in."""
+        person, path = handler.person, handler.request.path
+        prefix, translate = self.portal.prefix, handler.translate
+
+        def item(label: str, place: str, icon: str, **more: Any) -> NavItem:
+            url = prefix + place
+            return NavItem(
+                label=translate(label), url=url, icon=icon, current=(path + "/").startswith(url + "/"), **more
+            )
+
+        nav = [
+            item(mark("Projects"), "projects", "folder"),
+            item(mark("Machine time"), "machine-time", "speedometer2"),
+        ]
+        if person.may("clusters:read-all"):
+            nav.append(item(mark("Online"), "admin/online", "broadcast", admin=True))
+        if person.may("people:manage"):
+            count = await self.waiting_people()
+            title = translate(mark("wait for a role")) if count else ""
+            nav.append(
+                item(mark("People"), "admin/people", "people", admin=True, badge=count, badge_title=title)
+            )
+        mine = await mine_for(handler)
+        return {
+            "nav": nav,
+            "search_url": prefix + "projects",
+            **meter_values(handler, mine),
+        }
+
+
+def meter_values(handler: PageHandler, mine: Mine) -> dict[str, Any]:
+    """Variables of ``meter.html``."""
+    return {
+        "meter": {"shown": handler.person.has_role or bool(mine.clusters)},
+        "mine": mine,
+        "limits": limits_of(handler.portal, handler.person),
+        "grace_seconds": handler.portal.settings.release.grace_seconds,
+    }
+
+
+async def mine_for(handler: PageHandler) -> Mine:
+    """What the visitor holds; read once for a request."""
+    known = getattr(handler, "_mine", None)
+    if known is None:
+        runs, intervals = await handler.portal.db.run_read(read_mine, handler.person.name)
+        known = mine_of(handler.portal, runs, intervals)
+        handler._mine = known  # type: ignore[attr-defined]
+    return known
+
+
+class Meter(PageHandler):
+    """The meter again, after something changed."""
+
+    async def get(self) -> None:
+        await self.render_fragment("meter.html", **meter_values(self, await mine_for(self)))
+
+
+class Release(PageHandler):
+    """The second step of a release: what stays, what is lost; then the release itself."""
+
+    async def get(self, run_id: str) -> None:
+        run = await cluster_for(self.portal, self.person, run_id)
+        if not run.is_open:
+            raise UserError(409, mark("This cluster has gone back already."))
+        intervals = await self.portal.db.run_read(records.intervals, [run.id])
+        await self.render_fragment(
+            "release_dialog.html",
+            cluster=view_of(self.portal, run, intervals[run.id]),
+            others=run.user != self.person.name,
+        )
+
+    async def post(self, run_id: str) -> None:
+        run = await cluster_for(self.portal, self.person, run_id)
+        why = self.get_body_argument("why", "").strip()[:300]
+        await release_cluster(
+            self.portal,
+            self.person,
+            self.hub_as_visitor(),
+            run,
+            why=why,
+            address=self.request.remote_ip or "",
+        )
+        self.portal.parts["watcher"].tell(run.user, "clusters")
+        self.portal.parts["watcher"].tell(self.person.name, "clusters")
+        self.released(run.project_name)
+
+    def released(self, name: str) -> None:
+        """Tell the browser: one line, the dialog away, the parts that show clusters again."""
+        text = self.translate(mark("{name} goes back. Its files stay.")).format(name=name)
+        self.answer_events(
+            {"galilean:toast": {"text": text}, "galilean:close-dialog": {}, "galilean:clusters": {}}
+        )
+
+
+class ReleaseAll(PageHandler):
+    """Release everything that the visitor holds, from the foot of the meter's menu."""
+
+    async def get(self) -> None:
+        await self.render_fragment("release_all_dialog.html", mine=await mine_for(self))
+
+    async def post(self) -> None:
+        mine = await mine_for(self)
+        asked = set(self.get_body_arguments("run"))
+        chosen = [cluster for cluster in mine.clusters if cluster.run.id in asked]
+        for cluster in chosen:
+            await release_cluster(
+                self.portal,
+                self.person,
+                self.hub_as_visitor(),
+                cluster.run,
+                address=self.request.remote_ip or "",
+            )
+        self.portal.parts["watcher"].tell(self.person.name, "clusters")
+        text = self.translate(mark("{n} clusters go back. Their files stay.")).format(n=len(chosen))
+        self.answer_events(
+            {"galilean:toast": {"text": text}, "galilean:close-dialog": {}, "galilean:clusters": {}}
+        )
+
+
+def routes() -> list[tuple[str, type[Any]]]:
+    """Addresses of this module, relative to the portal's prefix."""
+    return [
+        (r"/meter", Meter),
+        (r"/clusters/release", ReleaseAll),
+        (r"/clusters/([0-9A-Z]{26})/release", Release),
+    ]

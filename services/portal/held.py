@@ -1,0 +1,134 @@
+"""What one person holds, as pages show it: the meter in the top bar and the cards of the home page.
+
+Made of rows that are read in two queries, whatever the number of clusters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection
+
+from extensions.quota.limits import Held
+from galilean.web.context import Portal
+from services.portal.api.clusters import doors, node_state
+from spawner import records
+from spawner.records import NodeInterval, Run
+
+MOST = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeView:
+    """A node and the ways into it; no ways while it does not answer."""
+
+    rank: int
+    state: str
+    lab: str
+    terminal: str
+
+    @property
+    def name(self) -> str:
+        return f"node-{self.rank}"
+
+    @property
+    def answers(self) -> bool:
+        return self.state == "ready"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterView:
+    """One open cluster."""
+
+    run: Run
+    nodes: tuple[NodeView, ...]
+    project_url: str
+    release_url: str
+
+    @property
+    def word(self) -> str:
+        return self.run.word
+
+    @property
+    def since(self) -> datetime | None:
+        """From when it is held: machine time counts from here."""
+        return self.run.ready_at
+
+    @property
+    def ready_nodes(self) -> int:
+        return sum(node.answers for node in self.nodes)
+
+    @property
+    def open_nodes(self) -> tuple[NodeView, ...]:
+        """Nodes that one can go to now."""
+        return tuple(node for node in self.nodes if node.answers) if self.word == "running" else ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mine:
+    """Everything that one person holds or has asked for."""
+
+    clusters: tuple[ClusterView, ...]
+    held: Held
+
+    @property
+    def running(self) -> int:
+        return sum(cluster.word == "running" for cluster in self.clusters)
+
+    @property
+    def coming(self) -> int:
+        """Clusters that start or wait."""
+        return sum(cluster.word in ("starting", "waiting") for cluster in self.clusters)
+
+    @property
+    def longest_since(self) -> datetime | None:
+        """The beginning of the longest hold."""
+        return min((c.since for c in self.clusters if c.since is not None), default=None)
+
+    @property
+    def until(self) -> datetime | None:
+        """The earliest fixed moment at which one of them goes back, if any has one."""
+        return min((c.run.extended_until for c in self.clusters if c.run.extended_until), default=None)
+
+
+def read_mine(conn: Connection, user: str) -> tuple[list[Run], dict[str, list[NodeInterval]]]:
+    """A person's open runs, newest first, and their node intervals."""
+    runs = records.list_runs(conn, user=user, limit=MOST)
+    return runs, records.intervals(conn, [run.id for run in runs])
+
+
+def mine_of(portal: Portal, runs: Sequence[Run], intervals: dict[str, list[NodeInterval]]) -> Mine:
+    """Views of rows; those held longest first, then what is on its way."""
+    order = {"running": 0, "starting": 1, "waiting": 2}
+    views = [view_of(portal, run, intervals.get(run.id, ())) for run in runs]
+    views.sort(key=lambda view: (order.get(view.word, 3), view.run.ready_at or view.run.queued_at))
+    return Mine(
+        clusters=tuple(views),
+        held=Held(
+            clusters=len(runs),
+            cpu_millicores=sum(run.together("cpu_millicores") for run in runs),
+            memory_bytes=sum(run.together("memory_bytes") for run in runs),
+            gpu=sum(run.together("gpu") for run in runs),
+        ),
+    )
+
+
+def view_of(portal: Portal, run: Run, nodes: Sequence[NodeInterval]) -> ClusterView:
+    """One cluster with its nodes of the present attempt, by rank."""
+    present = [node for node in nodes if node.attempt == run.attempt]
+    views = []
+    for node in sorted(present, key=lambda item: item.rank):
+        ways = {door.name: door.url for door in doors(portal, run, node.rank)}
+        views.append(
+            NodeView(
+                rank=node.rank, state=node_state(node), lab=ways["lab"], terminal=ways.get("terminal", "")
+            )
+        )
+    return ClusterView(
+        run=run,
+        nodes=tuple(views),
+        project_url=f"{portal.prefix}projects/{run.project_owner}/{run.project_slug}",
+        release_url=f"{portal.prefix}clusters/{run.id}/release",
+    )

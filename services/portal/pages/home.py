@@ -1,0 +1,167 @@
+"""The home page: what runs, what to go on with, what is left, what it has cost.
+
+Few queries, whatever the number of projects: the open runs with their nodes, one page of projects with
+their last runs, one sum over this month's node intervals.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta, tzinfo
+from typing import Any
+
+from sqlalchemy import Connection, exists, select
+
+from galilean.errors import mark
+from galilean.web.handlers import PageHandler
+from services.catalog import store
+from services.catalog.environments import environments
+from services.catalog.store import Project
+from services.metering.usage import usage
+from services.portal.api.projects import last_started
+from services.portal.frame import meter_values, mine_for
+from spawner.tables import clusters
+
+PROJECTS_SHOWN = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Month:
+    """Machine time of one person in a month: seconds of each day so far, and sums."""
+
+    start: datetime
+    day_seconds: tuple[int, ...]
+    cpu_core_minutes: float
+    gpu_card_minutes: float
+
+    @property
+    def seconds(self) -> int:
+        return sum(self.day_seconds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Steps:
+    """The three steps of a first visit; which are done."""
+
+    project: bool
+    run: bool
+    files: bool
+
+    @property
+    def done(self) -> bool:
+        return self.project and self.run and self.files
+
+    @property
+    def now(self) -> int:
+        """Number of the step to take next."""
+        return 1 if not self.project else 2 if not self.run else 3
+
+
+def month_start(now: datetime, zone: tzinfo) -> datetime:
+    """The first moment of the site's month that ``now`` is in."""
+    return now.astimezone(zone).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+
+
+def month_of(conn: Connection, user: str, now: datetime, zone: tzinfo) -> Month:
+    """Machine time from the first of the month until now."""
+    start = month_start(now, zone)
+    rows = {row.key: row for row in usage(conn, by="day", user=user, start=start, now=now, zone=zone)}
+    today = now.astimezone(zone).date()
+    days = [start.date() + timedelta(days=n) for n in range((today - start.date()).days + 1)]
+    return Month(
+        start=start,
+        day_seconds=tuple(int(rows[str(day)].seconds) if str(day) in rows else 0 for day in days),
+        cpu_core_minutes=sum(row.cpu_core_minutes for row in rows.values()),
+        gpu_card_minutes=sum(row.gpu_card_minutes for row in rows.values()),
+    )
+
+
+def steps_of(conn: Connection, user: str, project_count: int) -> Steps:
+    """What a newcomer has done already."""
+    ran = exists().where(clusters.c.user == user, clusters.c.ready_at.is_not(None))
+    back = exists().where(
+        clusters.c.user == user, clusters.c.ready_at.is_not(None), clusters.c.released_at.is_not(None)
+    )
+    did_run, did_return = conn.execute(select(ran, back)).one()
+    return Steps(project=project_count > 0 or bool(did_run), run=bool(did_run), files=bool(did_return))
+
+
+def home_rows(conn: Connection, user: str, now: datetime, zone: tzinfo) -> dict[str, Any]:
+    """Everything of the page that does not change by itself, in one read."""
+    recent, _ = store.list_for(conn, user, limit=PROJECTS_SHOWN)
+    count = len(recent) if len(recent) < PROJECTS_SHOWN else store.count_for(conn, user)
+    return {
+        "recent": recent,
+        "project_count": count,
+        "last_runs": last_started(conn, user, [project.id for project in recent]),
+        "steps": steps_of(conn, user, count),
+        "month": month_of(conn, user, now, zone),
+    }
+
+
+def greeting(hour: int) -> str:
+    """Message id of the greeting at this hour of the site."""
+    if 5 <= hour < 12:
+        return mark("Good morning, {name}")
+    if 12 <= hour < 18:
+        return mark("Good afternoon, {name}")
+    return mark("Good evening, {name}")
+
+
+def said_name(name: str) -> str:
+    """How a person is greeted: ``alice`` as Alice, everything else as it is written."""
+    return name.capitalize() if name.isascii() and name.isalpha() and name.islower() else name
+
+
+class Home(PageHandler):
+    """The page."""
+
+    async def get(self) -> None:
+        settings, now = self.portal.settings, self.portal.clock()
+        if not self.person.has_role:
+            await self.render_page(
+                "home_waiting.html", admins=settings.signup.admins, name=said_name(self.person.name)
+            )
+            return
+        rows = await self.portal.db.run_read(home_rows, self.person.name, now, settings.site.zone)
+        first = not rows["steps"].done
+        hello = mark("Welcome, {name}") if first else greeting(now.astimezone(settings.site.zone).hour)
+        await self.render_page(
+            "home.html",
+            **rows,
+            greeting=self.translate(hello).format(name=said_name(self.person.name)),
+            environment_titles={entry.name: entry.title for entry in environments(settings)},
+            role_titles=role_titles(self),
+            project_url=self.project_url,
+            backend=settings.backend,
+        )
+
+    def project_url(self, project: Project) -> str:
+        return f"{self.portal.prefix}projects/{project.owner}/{project.slug}"
+
+
+class Running(PageHandler):
+    """The cards of running clusters again, after something changed."""
+
+    async def get(self) -> None:
+        await self.render_fragment("home_running.html", **meter_values(self, await mine_for(self)))
+
+
+class MayHold(PageHandler):
+    """The bars of what one may hold again."""
+
+    async def get(self) -> None:
+        await self.render_fragment(
+            "home_may_hold.html", role_titles=role_titles(self), **meter_values(self, await mine_for(self))
+        )
+
+
+def role_titles(handler: PageHandler) -> list[str]:
+    """The visitor's roles as people call them."""
+    roles = handler.portal.settings.roles
+    return [handler.translate(roles[role].title or role.capitalize()) for role in handler.person.roles]
+
+
+def routes() -> list[tuple[str, type[Any]]]:
+    """Addresses of this module, relative to the portal's prefix."""
+    return [(r"/?", Home), (r"/home", Home), (r"/home/running", Running), (r"/home/may-hold", MayHold)]

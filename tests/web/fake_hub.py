@@ -1,0 +1,193 @@
+"""A small real web server that answers the few calls of a hub that the portal makes, OAuth included.
+
+People, their groups and the scopes of their tokens are plain dictionaries that a test changes while it
+runs. ``whoever`` is the person who is signed in at the hub when a browser comes by for OAuth.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from typing import Any
+from urllib.parse import unquote
+
+from tornado.httpserver import HTTPServer
+from tornado.httputil import url_concat
+from tornado.testing import bind_unused_port
+from tornado.web import Application, RequestHandler
+
+PORTAL_TOKEN = "token-of-the-portal"
+
+
+class FakeHub:
+    """State of the hub, and what it was asked to do."""
+
+    def __init__(self) -> None:
+        self.people: dict[str, dict[str, Any]] = {}
+        self.tokens: dict[str, dict[str, Any]] = {}
+        self.codes: dict[str, str] = {}
+        self.whoever = ""
+        self.calls: list[tuple[str, str]] = []
+        self.refuse_servers = False
+        self.away = False
+
+    def add(self, name: str, *roles: str) -> None:
+        self.people[name] = {
+            "kind": "user",
+            "name": name,
+            "groups": [f"galilean:{role}" for role in roles],
+            "created": "2026-11-20T08:00:00Z",
+            "last_activity": "2026-11-22T12:00:00Z",
+            "admin": False,
+            "servers": {},
+        }
+
+    def scopes(self, name: str) -> list[str]:
+        groups = self.people[name]["groups"]
+        found = [f"read:users!user={name}", "access:services!service=portal"]
+        if groups:
+            found += [f"servers!user={name}", f"start:servers!user={name}"]
+        if "galilean:admin" in groups:
+            found += ["list:users", "read:users", "groups", "servers"]
+        return found
+
+    def token(self, name: str, scopes: list[str] | None = None) -> str:
+        text = secrets.token_hex(16)
+        self.tokens[text] = {"name": name, "scopes": self.scopes(name) if scopes is None else scopes}
+        return text
+
+    def start(self) -> int:
+        """Listen on a free port, which is returned; needs a running loop."""
+        sock, port = bind_unused_port()
+        self.server = HTTPServer(self.application())
+        self.server.add_socket(sock)
+        return port
+
+    def application(self) -> Application:
+        routes: list[Any] = [
+            (r"/hub/api/oauth2/authorize", _Authorize),
+            (r"/hub/api/oauth2/token", _Token),
+            (r"/hub/api/user", _Me),
+            (r"/hub/api/users", _Users),
+            (r"/hub/api/users/([^/]+)", _User),
+            (r"/hub/api/users/([^/]+)/servers/([^/]+)", _Server),
+            (r"/hub/api/groups/([^/]+)/users", _Group),
+            (r"/hub/.*", _Page),
+            (r"/user/.*", _Page),
+        ]
+        return Application(routes, hub=self, log_function=lambda handler: None)
+
+
+class _Base(RequestHandler):
+    @property
+    def hub(self) -> FakeHub:
+        return self.settings["hub"]
+
+    def prepare(self) -> None:
+        if self.hub.away:
+            self.send_error(503)
+
+    def check_xsrf_cookie(self) -> None:
+        pass
+
+    def who(self) -> dict[str, Any] | None:
+        token = self.request.headers.get("Authorization", "").removeprefix("token ")
+        if token == PORTAL_TOKEN:
+            return {"name": "portal", "scopes": ["list:users", "read:users"]}
+        return self.hub.tokens.get(token)
+
+    def refuse(self, status: int, message: str) -> None:
+        self.set_status(status)
+        self.finish({"status": status, "message": message})
+
+    def write_json(self, value: Any) -> None:
+        self.set_header("Content-Type", "application/json")
+        self.finish(json.dumps(value))
+
+
+class _Authorize(_Base):
+    def get(self) -> None:
+        code = secrets.token_hex(8)
+        self.hub.codes[code] = self.hub.whoever
+        self.hub.calls.append(("AUTHORIZE", self.hub.whoever))
+        target = self.get_argument("redirect_uri")
+        self.redirect(url_concat(target, {"code": code, "state": self.get_argument("state", "")}))
+
+
+class _Token(_Base):
+    def post(self) -> None:
+        name = self.hub.codes.pop(self.get_argument("code"))
+        self.write_json({"access_token": self.hub.token(name), "token_type": "Bearer"})
+
+
+class _Me(_Base):
+    def get(self) -> None:
+        who = self.who()
+        if who is None or who["name"] not in self.hub.people:
+            self.refuse(403, "Forbidden")
+            return
+        self.write_json({**self.hub.people[who["name"]], "scopes": who["scopes"]})
+
+
+class _Users(_Base):
+    def get(self) -> None:
+        who = self.who()
+        if who is None or "list:users" not in who["scopes"]:
+            self.refuse(403, "Action is not authorized with current scopes; requires any of [list:users]")
+            return
+        offset, limit = int(self.get_argument("offset", "0")), int(self.get_argument("limit", "50"))
+        self.write_json(list(self.hub.people.values())[offset : offset + limit])
+
+
+class _User(_Base):
+    def get(self, name: str) -> None:
+        self.hub.calls.append(("USER", unquote(name)))
+        person = self.hub.people.get(unquote(name))
+        if self.who() is None or person is None:
+            self.refuse(404, "No such user")
+            return
+        self.write_json(person)
+
+
+class _Server(_Base):
+    def delete(self, name: str, server: str) -> None:
+        who = self.who()
+        allowed = {"servers", f"servers!user={name}"}
+        if who is None or not allowed & set(who["scopes"]):
+            self.refuse(403, "Action is not authorized with current scopes; requires any of [delete:servers]")
+            return
+        self.hub.calls.append(("DELETE", f"{name}/{server}"))
+        self.set_status(202)
+        self.finish()
+
+    def post(self, name: str, server: str) -> None:
+        self.hub.calls.append(("POST", f"{name}/{server}"))
+        self.set_status(202)
+        self.finish()
+
+
+class _Group(_Base):
+    def post(self, group: str) -> None:
+        self._change(unquote(group), add=True)
+
+    def delete(self, group: str) -> None:
+        self._change(unquote(group), add=False)
+
+    def _change(self, group: str, *, add: bool) -> None:
+        who = self.who()
+        if who is None or "groups" not in who["scopes"]:
+            self.refuse(403, "Action is not authorized with current scopes; requires any of [groups]")
+            return
+        for name in json.loads(self.request.body)["users"]:
+            groups = self.hub.people[name]["groups"]
+            if add and group not in groups:
+                groups.append(group)
+            if not add and group in groups:
+                groups.remove(group)
+        self.hub.calls.append(("GROUP", group))
+        self.write_json({"name": group})
+
+
+class _Page(_Base):
+    def get(self) -> None:
+        self.finish(f"<!doctype html><title>hub</title><p>{self.request.path}")
