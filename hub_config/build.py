@@ -232,4 +232,7 @@ def service_environment(
             "JUPYTERHUB_OAUTH_CLIENT_ALLOWED_SCOPES": json.dumps(list(roles.VISITOR)),
             "GALILEAN_COOKIE_SECRET": secrets.portal_cookie,
         }
+    if name == "release":
+        # While the portal is away nodes cannot report presence: then nobody counts as gone.
+        environment["GALILEAN_PORTAL_URL"] = f"http://127.0.0.1:{ports['portal']}/health"
     return environment

@@ -153,8 +153,7 @@ class Starter:
         log.warning("run %s (%s/%s) did not start: %s %s", run.id, run.user, run.server, error.status, error)
         if tried.failures < TRIES_MOST.get(what, 0):
             return False
-        reason = error.reason or "start_failed"
-        if await self.db.run(give_up, run.id, error, reason=reason, now=self.clock()):
+        if await self.db.run(give_up, run.id, error, now=self.clock()):
             self._given_up.inc()
         return True
 

@@ -35,10 +35,11 @@ def close_cancelled(conn: Connection, runs: list[Run], now: datetime) -> list[Ru
     ]
 
 
-def give_up(conn: Connection, run_id: str, error: UserError, *, reason: str, now: datetime) -> bool:
+def give_up(conn: Connection, run_id: str, error: UserError, *, now: datetime) -> bool:
     """Close a wait that can come to nothing, with the hub's words; only while it waits still."""
     run = records.get(conn, run_id)
     if run is None or run.status != Status.QUEUED or not run.is_open:
         return False
-    records.ask_stop(conn, run_id, reason=reason, asked_by=ACTOR, now=now, explanation=error.as_dict())
-    return records.cancel_waiting(conn, run_id, reason=reason, asked_by=ACTOR, now=now)
+    why = "start_failed"
+    records.ask_stop(conn, run_id, reason=why, asked_by=ACTOR, now=now, explanation=error.as_dict())
+    return records.cancel_waiting(conn, run_id, reason=why, asked_by=ACTOR, now=now)

@@ -6,9 +6,10 @@ while it was away. So every open row that should end (:func:`why_finish`) gets a
 growing pauses, until it is closed. Nothing is sent for a row that closed meanwhile: the same server name
 may carry the person's next run already.
 
-Where the hub says again and again that it has no such server although the row is open (its database was
-replaced, a start was lost before it was written down), nobody in the hub will ever call ``stop()``. Then,
-and only then, what the backend still has of the run is removed and the row is closed from here.
+The hub looks for open rows that it knows nothing of itself (:mod:`spawner.leftovers`). Where it still says
+again and again that it has no such server although the row is open (the person is no more in its database),
+nobody there will ever call ``stop()``. Then, and only then, what the backend still has of the run is removed
+and the row is closed from here.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ def why_finish(
         return Finish(run=run, patience_seconds=LOST_SECONDS)
     if run.status == Status.RUNNING:
         if lives and all(life.gone_at is not None for life in lives):
-            return Finish(run=run, reason="nodes_lost", patience_seconds=LOST_SECONDS)
+            return Finish(run=run, reason="node_lost", patience_seconds=LOST_SECONDS)
         return None
     began = run.reserved_at or run.queued_at
     if now - began > timedelta(seconds=start_limit_seconds):
@@ -186,10 +187,11 @@ class Finisher:
         log.warning(
             "run %s (%s/%s): the hub does not know it; closing it from here", run.id, run.user, run.server
         )
-        for sighting in await self.inventory.inventory():
-            if sighting.run == run.id:
-                await self.inventory.remove(sighting)
-        await self.db.run(_close, run, self.clock())
+        left = [sighting for sighting in await self.inventory.inventory() if sighting.run == run.id]
+        for sighting in left:
+            await self.inventory.remove(sighting)
+        lived = {sighting.rank for sighting in left if sighting.alive}
+        await self.db.run(_close, run, lived, self.clock())
 
 
 def _ask(conn: Connection, run_id: str, reason: str, now: datetime) -> bool:
@@ -202,6 +204,15 @@ def _ask(conn: Connection, run_id: str, reason: str, now: datetime) -> bool:
     return True
 
 
-def _close(conn: Connection, run: Run, now: datetime) -> bool:
+def _close(conn: Connection, run: Run, lived: Collection[int], now: datetime) -> bool:
+    """Close the row; nodes that lived until they were removed end now, others where they were last seen."""
+    present = records.open_run(conn, run.user, run.server)
+    if present is None or present.id != run.id:
+        return False
     stopping = steps.begin_stop(conn, run.user, run.server, reason="hub_lost", run_id=run.id)
-    return stopping is not None and steps.close(conn, stopping, ends={}, now=now)
+    ends = {
+        life.rank: steps.NodeEnd(at=life.sighted_at or life.ready_at, exit_reason="disappeared")
+        for life in records.intervals(conn, [run.id])[run.id]
+        if life.attempt == run.attempt and life.rank not in lived
+    }
+    return stopping is not None and steps.close(conn, stopping, ends=ends, now=now)

@@ -163,7 +163,7 @@ async def test_what_can_never_be_is_closed_with_the_hubs_words_and_the_next_one_
     with db.read() as conn:
         run = records.get(conn, "R-a")
     assert run is not None
-    assert (run.word, run.reason, run.released_at) == ("released", "quota", clocks.now())
+    assert (run.word, run.reason, run.released_at) == ("released", "start_failed", clocks.now())
     assert run.explanation is not None and run.explanation["params"]["text"] == "You hold 2 of 2"
     assert status(db, "b") == "running"
 

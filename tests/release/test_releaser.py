@@ -185,7 +185,7 @@ async def test_who_came_back_at_the_last_moment_is_not_released(db: Database) ->
     ("values", "gone", "reason"),
     [
         pytest.param({}, False, None, id="running"),
-        pytest.param({}, True, "nodes_lost", id="running, all nodes gone"),
+        pytest.param({}, True, "node_lost", id="running, all nodes gone"),
         pytest.param({"stop_asked_at": T0}, False, "", id="asked"),
         pytest.param({"target": "released"}, False, "", id="on its way out"),
         pytest.param({"status": "stopping", "target": "released"}, True, "", id="half stopped"),
@@ -237,7 +237,7 @@ async def test_a_run_whose_nodes_all_died_while_nobody_looked_is_ended(db: Datab
     await pass_(service, clocks, 10)
     assert hub.stops == []  # the hub's own poll comes first
     await pass_(service, clocks, 20)
-    assert (hub.run("R1").word, hub.run("R1").reason) == ("released", "nodes_lost")
+    assert (hub.run("R1").word, hub.run("R1").reason) == ("released", "node_lost")
 
 
 async def test_a_hub_that_errs_is_asked_again_with_growing_pauses_until_the_row_is_closed(
@@ -285,7 +285,9 @@ async def test_one_hub_answer_that_hangs_does_not_hold_up_the_others(db: Databas
 
 
 async def test_a_run_that_the_hub_does_not_know_is_closed_from_here_with_nothing_left(db: Database) -> None:
-    held(db, stop_asked_at=T0, reason="asked")
+    held(db, stop_asked_at=T0, reason="asked", nodes=2)
+    with db.write() as conn:
+        add_node(conn, "R1", 1, T0, sighted_at=at(1))
     mine = Sighting(user="alice", server="heat", run="R1", rank=0)
     other = Sighting(user="bob", server="heat", run="R9", rank=0)
     backend, clocks = Backend([mine, other]), Clocks()
@@ -301,7 +303,9 @@ async def test_a_run_that_the_hub_does_not_know_is_closed_from_here_with_nothing
     assert (hub.run("R1").word, hub.run("R1").reason) == ("released", "asked")
     assert backend.there == [other]
     with db.read() as conn:
-        assert records.intervals(conn, ["R1"])["R1"][0].gone_at is not None
+        node_0, node_1 = records.intervals(conn, ["R1"])["R1"]
+    assert node_0.gone_at == hub.run("R1").released_at  # lived until it was removed
+    assert node_1.gone_at == at(1)  # last seen
 
 
 async def test_nothing_is_sent_for_a_row_that_closed_meanwhile(db: Database) -> None:
