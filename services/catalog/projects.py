@@ -21,6 +21,8 @@ from galilean.db import Database
 from galilean.settings import Settings
 from services.catalog import environments, store, volumes
 from services.catalog.files import ProjectFiles
+from services.catalog.preview import Preview
+from services.catalog.previewer import Previewer
 from services.catalog.resolver import prepare_directory
 from services.catalog.starter import write_starter
 from services.catalog.store import Project
@@ -49,6 +51,7 @@ class Projects:
         self._settings = settings
         self._clock = clock
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="galilean-files")
+        self._previewer = Previewer()
 
     async def create(
         self,
@@ -133,6 +136,21 @@ class Projects:
         """Call a function that blocks on files, such as a method of :class:`ProjectFiles`, in a thread."""
         return await self._off_loop(function, *args, **kwargs)
 
+    async def preview(
+        self, project: Project, path: str, *, language: str, theme: str = "light", link_base: str = ""
+    ) -> Preview:
+        """A file as one safe document; see :mod:`services.catalog.preview`.
+
+        Raises
+        ------
+        UserError
+            404 when it is not there, 400 for what is no regular file, 503 when the volume is not there.
+        """
+        files = await self.files(project)
+        return await self._off_loop(
+            self._previewer.preview, files, path, language=language, theme=theme, link_base=link_base
+        )
+
     async def touch(self, project: Project) -> None:
         """Note that files changed."""
         await self._db.run(store.touch, project.id, self._clock())
@@ -144,6 +162,7 @@ class Projects:
     def close(self) -> None:
         """Let go of the threads; what is under way ends."""
         self._threads.shutdown(wait=True)
+        self._previewer.close()
 
 
 def _to_bin(settings: Settings, project: Project) -> None:
