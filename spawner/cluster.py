@@ -328,6 +328,12 @@ class VirtualCluster(Spawner):
         """Remove every node, confirm it, close the row; called twice it is one stop."""
         await asyncio.shield(self._stopping())
 
+    async def release_leftover(self) -> None:
+        """Stop a run that is open although the hub has nothing active under its name."""
+        if self._cause is None and not _busy(self._start_task):
+            self._cause = Cause("hub_lost", {"message": _LEFT_OVER, "params": {}})
+        await self.stop()
+
     def _stopping(self) -> asyncio.Task[None]:
         if self._stop_task is None or self._stop_task.done():
             self._stop_task = asyncio.ensure_future(self._stop_run())
@@ -480,6 +486,7 @@ class VirtualCluster(Spawner):
 
 
 _HUB_LOST = mark("The platform was restarted while the cluster was being started, so nothing of it was kept.")
+_LEFT_OVER = mark("The hub no longer knew this cluster, so it was released.")
 _RENAME = mark("A cluster is named after its project and cannot be renamed. Rename the project instead.")
 
 

@@ -117,15 +117,26 @@ class Hub:
 
         return await self.until(look, "closing the row")
 
-    async def die(self) -> None:
-        """What kill -9 leaves: no request is answered and no task goes on; the databases stay."""
+    async def die(self, *, politely: bool = False) -> None:
+        """What kill -9 leaves: no request is answered, no task goes on, nothing more is written.
+
+        ``politely`` is what SIGTERM leaves: the hub's own clean-up of what was under way is written.
+        """
         self.app.http_server.stop()
         for user in list(self.app.users.values()):
             for spawner in list(user.spawners.values()):
                 spawner.stop_polling()
+
+        def too_late() -> None:
+            raise RuntimeError("the hub is dead")
+
+        if not politely:
+            self.app.db.commit = too_late
         for task in asyncio.all_tasks() - {asyncio.current_task()}:
             task.cancel()
-        await asyncio.sleep(0)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        self.app.db.rollback()
         self.app.db.close()
         MockHub.clear_instance()
 

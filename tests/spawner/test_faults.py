@@ -9,7 +9,9 @@ import asyncio
 
 import pytest
 
+from extensions.quota.room import HostRoom
 from spawner import records
+from spawner.leftovers import finish_leftovers
 from spawner.proxy import node_spec
 from spawner.states import Status
 from tests.spawner.backends import PlainResolver, World
@@ -296,6 +298,38 @@ async def test_a_stop_that_a_dead_hub_left_is_finished_by_the_next(hub_of: HubFa
     assert (run.word, run.reason) == ("released", "asked")
     await hub.until(lambda: settled(hub), "settling")
     await nothing_left(hub)
+
+
+async def test_a_stop_that_a_hub_told_to_go_forgot_is_finished_by_the_next(hub_of: HubFactory, world: World):
+    """On its way down the hub writes the server out of its own database: nobody will ever poll it."""
+    first = await hub_of()
+    await first.post(options={"nodes": 2})
+    gate = world.hold("remove")
+    asyncio.ensure_future(first.delete()).add_done_callback(lambda task: task.cancelled() or task.exception())
+    await world.at("remove")
+    await first.die(politely=True)
+    gate.set()
+    hub = await hub_of()
+    run = await hub.run()
+    assert (run.word, len(world.nodes)) == ("releasing", 2)
+    assert await finish_leftovers(hub.app, hub.db) == [run.id]
+    run = await hub.run()
+    assert (run.word, run.reason) == ("released", "asked")
+    await nothing_left(hub)
+    assert await finish_leftovers(hub.app, hub.db) == []
+
+
+async def test_what_runs_or_waits_or_starts_is_no_leftover(hub_of: HubFactory, world: World):
+    hub = await hub_of(room=HostRoom(cpu_millicores=2000, memory_bytes=2**40))
+    await hub.post("one", {})
+    gate = world.hold("answer")
+    start = asyncio.ensure_future(hub.post("two", {}))
+    await world.at("answer")
+    assert (await hub.post("three", {})).status_code == 503
+    assert await finish_leftovers(hub.app, hub.db) == []
+    gate.set()
+    assert (await start).status_code == 201
+    assert [run.word for run in await hub.db.run_read(records.all_open)] == ["running", "running", "waiting"]
 
 
 async def test_a_backend_that_is_away_when_the_hub_starts_loses_no_cluster(hub_of: HubFactory, world: World):
