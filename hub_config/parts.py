@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -116,7 +117,7 @@ def all_parts(
             name="hub",
             command=[python, "-m", "hub_config.hub"],
             environment={**common, "GALILEAN_HUB": "1"},
-            ready=answers(f"{hub_api}/"),
+            ready=answers(*through_the_proxy(settings)),
             after=("proxy",),
             stop_seconds=20,
         ),
@@ -169,12 +170,36 @@ def proxy_command(settings: Settings, ports: Mapping[str, int], proxy: list[str]
     return command
 
 
-def answers(url: str, token: str = "") -> Probe:
-    """Whether a GET there is answered with 200."""
+def through_the_proxy(settings: Settings) -> tuple[str, str, str]:
+    """The hub's health as a browser would ask for it: address, no token, and the host to name."""
+    host = settings.web.host
+    if host in ("", "0.0.0.0"):  # noqa: S104 - compared, not bound
+        host = "127.0.0.1"
+    elif ":" in host:
+        host = "[::1]" if host == "::" else f"[{host}]"
+    tls = "ssl_cert" in settings.jupyterhub.get("JupyterHub", {})
+    url = f"http{'s' if tls else ''}://{host}:{settings.web.port}{settings.web.base_url}hub/health"
+    return url, "", urlsplit(settings.web.subdomain_host).netloc
+
+
+def answers(url: str, token: str = "", host: str = "") -> Probe:
+    """Whether a GET there is answered with 200.
+
+    Parameters
+    ----------
+    url
+        Where to look.
+    token
+        Sent as ``Authorization`` when there is one.
+    host
+        The host to name, where the address alone does not say it.
+    """
     headers = {"Authorization": f"token {token}"} if token else {}
+    if host:
+        headers["Host"] = host
 
     async def probe() -> bool:
-        async with httpx.AsyncClient(timeout=5, trust_env=False) as client:
+        async with httpx.AsyncClient(timeout=5, trust_env=False, verify=False) as client:  # noqa: S501 - our own port
             return (await client.get(url, headers=headers)).status_code == 200
 
     return probe

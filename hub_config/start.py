@@ -131,6 +131,7 @@ def _up(settings: Settings, env: dict[str, str], say: Callable[[str], None]) -> 
     before, after = upgrade(settings.database_url)
     if before and before != after:
         say(f"The database went from revision {before} to {after}.")
+    _ensure_volumes(settings)
     say(f"Galilean starts; its files are in {settings.state}.")
     if settings.backend == "process":
         say("Nodes are processes of this machine, without isolation between people and without hard limits.")
@@ -144,6 +145,17 @@ def _up(settings: Settings, env: dict[str, str], say: Callable[[str], None]) -> 
         settled=lambda: say(f"Ready: {address}   (Ctrl-C releases all clusters and stops)"),
     )
     asyncio.run(supervisor.run())
+
+
+def _ensure_volumes(settings: Settings) -> None:
+    from services.catalog.volumes import ensure_volumes
+
+    database = Database(settings.database_url)
+    try:
+        with database.write() as conn:
+            ensure_volumes(conn, settings, utcnow())
+    finally:
+        database.close()
 
 
 def _inner_ports(state: Path, patience_seconds: float = 3.0) -> dict[str, int]:
