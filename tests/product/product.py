@@ -242,7 +242,7 @@ class Product:
             if self.process.poll() is not None:
                 raise RuntimeError(f"galilean up ended with {self.process.returncode}:\n{self.said()}")
             hub = self.http.get("/hub/api/", timeout=5)
-            portal = self.http.get("/services/portal/health", timeout=5)
+            portal = self.http.get("/services/portal/api/v1/openapi.json", timeout=5)
             return hub.status_code == 200 and portal.status_code == 200
 
         wait_for(answers, "hub and portal answer", seconds=seconds)
