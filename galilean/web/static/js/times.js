@@ -5,6 +5,7 @@ const relative = new Intl.RelativeTimeFormat(language, { numeric: "auto", style:
 const format = (options) => new Intl.DateTimeFormat(language, options);
 const exact = format({ year: "numeric", month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false });
 const clock = format({ hour: "2-digit", minute: "2-digit", hour12: false });
+const time = format({ hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false });
 const day = format({ weekday: "short", day: "numeric", month: "short" });
 const date = format({ day: "numeric", month: "short", year: "numeric" });
 
@@ -32,7 +33,8 @@ function write(element) {
   const moment = new Date(element.dateTime);
   if (Number.isNaN(+moment)) return;
   const style = element.dataset.style;
-  const text = style === "clock" ? clock.format(moment) : style === "date" ? date.format(moment)
+  const text = style === "clock" ? clock.format(moment) : style === "time" ? time.format(moment)
+    : style === "date" ? date.format(moment)
     : style === "exact" ? exact.format(moment) : ago(moment);
   if (element.textContent !== text) element.textContent = text;
   element.title = exact.format(moment);
