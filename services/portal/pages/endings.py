@@ -20,6 +20,7 @@ from spawner.records import Run
 ENDS: Mapping[str, str] = {
     "": mark("Released"),
     "user": mark("Released by you"),
+    "asked": mark("Released on request"),
     "cancelled": mark("Cancelled before it was ready"),
     "admin": mark("Released by an administrator"),
     "left": mark("Went back after you left"),
@@ -70,7 +71,7 @@ def how_it_ended(run: Run) -> Said | None:
     if run.released_at is None:
         return None
     cancelled = run.ready_at is None and run.status != "failed"
-    if run.reason in ("user", "") and cancelled:
+    if run.reason in ("user", "asked", "") and cancelled:
         return say(ENDS["cancelled"])
     if run.reason == "user" and run.stop_asked_by and run.stop_asked_by != run.user:
         return say(mark("Released by {person}"), person=run.stop_asked_by)
@@ -82,7 +83,7 @@ def how_it_ended(run: Run) -> Said | None:
 def failure_of(run: Run) -> Failure:
     """Title and chain of a start that did not come up."""
     told = explanation_of(run)
-    cancelled = run.status != "failed" and run.reason in ("user", "cancelled", "")
+    cancelled = run.status != "failed" and run.reason in ("user", "asked", "cancelled", "")
     if cancelled:
         return Failure(cause=say(CAUSES["cancelled"]), chain=None, cancelled=True)
     whole = None

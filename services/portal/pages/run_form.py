@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from extensions.quota.limits import Held
 from galilean.amounts import GIB, MIB, parse_bytes, parse_millicores, plain_number
 from galilean.errors import mark
 from galilean.settings import Limits, Settings
@@ -22,16 +23,6 @@ from services.portal.said import Said, cards, cores, memory, nodes, say, size_of
 
 CUSTOM = "custom"
 CORE_STEP_MILLICORES = 500
-
-
-@dataclass(frozen=True, kw_only=True)
-class Held:
-    """What a person holds already, over all clusters: queued for start, starting or running."""
-
-    clusters: int = 0
-    cpu_millicores: int = 0
-    memory_bytes: int = 0
-    gpu: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +92,11 @@ class Bar:
         return f"{plain_number(self.held)} + {plain_number(self.adds)}"
 
     @property
+    def limit_text(self) -> str:
+        """``24``, ``96 GB``: the unit stands once."""
+        return plain_number(self.limit) + (f"\u00a0{self.unit}" if self.unit else "")
+
+    @property
     def held_percent(self) -> float:
         return _percent(self.held, self.limit)
 
@@ -138,6 +134,13 @@ class RunForm:
     together: Said
     refusal: Said | None
     clamped: bool
+
+    @property
+    def size_table(self) -> dict[str, dict[str, float]]:
+        """Sizes by key, as the request takes them, for the page's script."""
+        return {
+            size.key: {"cpu": size.cpu_millicores / 1000, "memory": size.memory_bytes} for size in self.sizes
+        }
 
 
 def last_choice(settings: Settings, environment: str, request: Mapping[str, Any] | None) -> Choice:

@@ -1,0 +1,226 @@
+"""A project's files by their addresses: ``…/files/<path>``.
+
+GET lists a folder or downloads a file, PUT streams a file in, POST makes a folder, PATCH renames, DELETE
+deletes. Rights, XSRF and the limit of one upload are checked before the first byte is taken; a file
+appears under its name only when all of it has arrived. What people wrote is never served as a page of
+ours: downloads are attachments of opaque origin.
+
+The path is read from the address as bytes, because files that a program made may have names in no
+encoding.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+from urllib.parse import quote
+
+from tornado.web import stream_request_body
+
+from galilean.amounts import format_bytes
+from galilean.errors import UserError, mark
+from galilean.web.csp import mark_untrusted
+from services.catalog.files import Entry, OpenFile, ProjectFiles
+from services.catalog.paths import from_address
+from services.catalog.store import Project
+from services.catalog.uploads import Upload
+from services.portal.api import models
+from services.portal.api.base import Handler
+from services.portal.api.projects import catalogue, need_role, project_for
+from services.portal.api.usage import limits_of
+
+PIECE_BYTES = 1 << 20
+SMALL_BODY_BYTES = 64 << 10
+
+
+def file_model(entry: Entry) -> models.File:
+    """An entry as the API shows it."""
+    return models.File(
+        name=entry.name,
+        path=entry.address,
+        kind=entry.kind,
+        size_bytes=entry.size_bytes if entry.kind == "file" else None,
+        changed_at=entry.changed_at,
+    )
+
+
+def attachment(name: str) -> str:
+    """A ``Content-Disposition`` that survives any name."""
+    plain = "".join(
+        char if char.isascii() and char.isprintable() and char not in '"\\%' else "_" for char in name
+    )
+    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"
+
+
+@stream_request_body
+class Files(Handler):
+    """See the module. The body streams in for PUT; for the other methods it is small JSON."""
+
+    project: Project
+    files: ProjectFiles
+    path: str
+    _upload: Upload | None = None
+    _created = True
+    _small: bytearray
+
+    async def prepare(self) -> None:
+        self._small = bytearray()
+        self._turn = asyncio.Lock()  # an upload takes one thread at a time
+        await super().prepare()
+        if self._finished:
+            return
+        owner, slug = self.path_args[0], self.path_args[1]
+        raw = (
+            self.request.path.split("/files", 1)[1].removeprefix("/") if self.path_args[2] is not None else ""
+        )
+        self.path = from_address(raw)
+        self.project = await project_for(self.portal, self.person, owner, slug)
+        self.files = await catalogue(self.portal).files(self.project)
+        if self.request.method in ("POST", "PUT", "PATCH", "DELETE"):
+            need_role(self.person)
+        if self.request.method == "PUT":
+            await self._begin_upload()
+
+    async def _blocking(self, function: Any, *args: Any, **kwargs: Any) -> Any:
+        return await catalogue(self.portal).run(function, *args, **kwargs)
+
+    async def _begin_upload(self) -> None:
+        most = limits_of(self.portal, self.person).upload
+        length = self.request.headers.get("Content-Length", "")
+        expected = int(length) if length.isascii() and length.isdigit() else None
+        if expected is not None and expected > most:
+            # The connection is closed with the answer, the rest of the body is not read.
+            self.set_header("Connection", "close")
+            raise UserError(
+                413,
+                mark("This file has {size}; you may upload {most} at once."),
+                size=format_bytes(expected),
+                most=format_bytes(most),
+            )
+        connection: Any = self.request.connection
+        connection.set_max_body_size(max(most, PIECE_BYTES) + 1)
+        connection.set_body_timeout(24 * 3600)
+        overwrite = self.word("overwrite", "true", "false") == "true"
+        self._created = not overwrite or not await self._exists()
+        self._upload = await self._blocking(
+            self.files.upload,
+            self.path,
+            overwrite=overwrite,
+            parents=True,
+            limit_bytes=most,
+            expected_bytes=expected,
+        )
+
+    async def _exists(self) -> bool:
+        try:
+            await self._blocking(self.files.stat, self.path)
+        except UserError as error:
+            if error.status == 404:
+                return False
+            raise
+        return True
+
+    async def data_received(self, chunk: bytes) -> None:
+        if self._upload is not None:
+            try:
+                async with self._turn:
+                    await self._blocking(self._upload.write, chunk)
+            except BaseException:
+                self._upload = None  # it is over and left nothing
+                self.set_header("Connection", "close")
+                raise
+        elif len(self._small) + len(chunk) > SMALL_BODY_BYTES:
+            raise UserError(413, mark("The request is larger than what is taken here."))
+        else:
+            self._small += chunk
+
+    def on_connection_close(self) -> None:
+        self._abandon()
+        super().on_connection_close()
+
+    def on_finish(self) -> None:
+        self._abandon()
+        super().on_finish()
+
+    def _abandon(self) -> None:
+        upload, self._upload = self._upload, None
+        if upload is not None:
+            task = asyncio.ensure_future(self._give_up(upload))
+            pending: set[Any] = self.portal.parts.setdefault("abandoned", set())
+            pending.add(task)
+            task.add_done_callback(pending.discard)
+
+    async def _give_up(self, upload: Upload) -> None:
+        async with self._turn:
+            await self._blocking(upload.abandon)
+
+    def _json(self, model: type[Any]) -> Any:
+        self.request.body = bytes(self._small)
+        return self.body(model)
+
+    async def get(self, owner: str, slug: str, path: str | None = None) -> None:
+        if self.path and not self.path.endswith("/"):
+            entry = await self._blocking(self.files.stat, self.path)
+            if entry.kind != "folder":
+                await self._download()
+                return
+        listing = await self._blocking(
+            self.files.list,
+            self.path,
+            sort=self.word("sort", "name", "size", "changed"),
+            hidden=self.word("hidden", "false", "true") == "true",
+            limit=self.limit(default=200, most=1000),
+            cursor=self.query("cursor") or None,
+        )
+        self.write_json(
+            models.ListOf[models.File](
+                items=[file_model(entry) for entry in listing.entries], next=listing.next
+            )
+        )
+
+    async def _download(self) -> None:
+        opened: OpenFile = await self._blocking(self.files.open, self.path)
+        with opened:
+            mark_untrusted(self)
+            self.set_header("Content-Type", "application/octet-stream")
+            self.set_header("Content-Disposition", attachment(opened.entry.name))
+            self.set_header("ETag", opened.etag)
+            if self.request.headers.get("If-None-Match") == opened.etag:
+                self.set_status(304)
+                return
+            left = opened.entry.size_bytes
+            self.set_header("Content-Length", str(left))
+            while left > 0:
+                piece = await self._blocking(opened.read, min(PIECE_BYTES, left))
+                if not piece:
+                    break  # it was cut short meanwhile; the length tells the client
+                left -= len(piece)
+                self.write(piece)
+                await self.flush()
+
+    async def put(self, owner: str, slug: str, path: str | None = None) -> None:
+        upload = self._upload
+        assert upload is not None
+        async with self._turn:
+            await self._blocking(upload.finish)
+        self._upload = None
+        await catalogue(self.portal).touch(self.project)
+        entry = await self._blocking(self.files.stat, self.path)
+        self.write_json(file_model(entry), 201 if self._created else 200)
+
+    async def post(self, owner: str, slug: str, path: str | None = None) -> None:
+        self._json(models.NewFolder)
+        entry = await self._blocking(self.files.make_folder, self.path)
+        await catalogue(self.portal).touch(self.project)
+        self.write_json(file_model(entry), 201)
+
+    async def patch(self, owner: str, slug: str, path: str | None = None) -> None:
+        body = self._json(models.Rename)
+        entry = await self._blocking(self.files.rename, self.path, body.to)
+        await catalogue(self.portal).touch(self.project)
+        self.write_json(file_model(entry))
+
+    async def delete(self, owner: str, slug: str, path: str | None = None) -> None:
+        await self._blocking(self.files.delete, self.path, recursive=True)
+        await catalogue(self.portal).touch(self.project)
+        self.set_status(204)

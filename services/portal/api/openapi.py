@@ -1,0 +1,239 @@
+"""The OpenAPI document: made from the models that check what arrives and shape what leaves.
+
+One table says what each address takes and answers; a test holds it against the routes, so that neither is
+there without the other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from services.portal.api import models
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operation:
+    """One method of one address."""
+
+    method: str
+    path: str
+    summary: str
+    answers: dict[int, type[BaseModel] | None]
+    takes: type[BaseModel] | None = None
+    raw_body: bool = False
+    query: dict[str, str] = field(default_factory=dict)
+    public: bool = False
+
+
+PROJECT = "/projects/{owner}/{slug}"
+FILES = PROJECT + "/files/{path}"
+PAGED = {"limit": "At most this many, 1 to 200.", "cursor": "“next” of the page before."}
+
+OPERATIONS: tuple[Operation, ...] = (
+    Operation(
+        method="get",
+        path="/projects",
+        summary="List one's own projects",
+        query={
+            "q": "Words that must all stand in name, address or description.",
+            "sort": "recent, name or created.",
+            "owner": "Somebody else's, for administrators.",
+            **PAGED,
+        },
+        answers={200: models.ListOf[models.Project]},
+    ),
+    Operation(
+        method="post",
+        path="/projects",
+        summary="Make a project",
+        takes=models.NewProject,
+        answers={201: models.Project},
+    ),
+    Operation(method="get", path=PROJECT, summary="Look at a project", answers={200: models.Project}),
+    Operation(
+        method="patch",
+        path=PROJECT,
+        summary="Change a project's name, description or default environment",
+        takes=models.ProjectChange,
+        answers={200: models.Project},
+    ),
+    Operation(
+        method="delete",
+        path=PROJECT,
+        summary="Delete a project with its files; its machine time stays",
+        answers={204: None},
+    ),
+    Operation(
+        method="post",
+        path=PROJECT + "/clusters",
+        summary="Start a cluster of a project (one that is there already is success)",
+        takes=models.StartCluster,
+        answers={202: models.ClusterDetail, 200: models.ClusterDetail},
+    ),
+    Operation(
+        method="get",
+        path=PROJECT + "/files",
+        summary="List the project's top folder",
+        answers={200: models.ListOf[models.File]},
+    ),
+    Operation(
+        method="get",
+        path=FILES,
+        summary="List a folder, or download a file",
+        answers={200: models.ListOf[models.File]},
+    ),
+    Operation(
+        method="put",
+        path=FILES,
+        summary="Upload a file: the body is its content; all of it arrives or nothing",
+        raw_body=True,
+        query={"overwrite": "false = refuse (409) when there is such a file. Default true."},
+        answers={201: models.File, 200: models.File},
+    ),
+    Operation(
+        method="post", path=FILES, summary="Make a folder", takes=models.NewFolder, answers={201: models.File}
+    ),
+    Operation(
+        method="patch",
+        path=FILES,
+        summary="Rename or move a file or folder",
+        takes=models.Rename,
+        answers={200: models.File},
+    ),
+    Operation(method="delete", path=FILES, summary="Delete a file or a folder", answers={204: None}),
+    Operation(
+        method="get",
+        path="/clusters",
+        summary="List clusters: one's own, everybody's with the right",
+        query={"state": "open (default) or all.", "user": "Of this person only.", **PAGED},
+        answers={200: models.ListOf[models.Cluster]},
+    ),
+    Operation(
+        method="get",
+        path="/clusters/{id}",
+        summary="Look at a cluster, its nodes, their doors and the steps of its start",
+        answers={200: models.ClusterDetail},
+    ),
+    Operation(
+        method="delete",
+        path="/clusters/{id}",
+        summary="Release a cluster (anybody's with the right)",
+        takes=models.Release,
+        answers={204: None, 202: models.ClusterDetail},
+    ),
+    Operation(
+        method="get",
+        path="/usage",
+        summary="Machine time: one's own, everybody's with the right",
+        query={
+            "by": "project (default), user or day.",
+            "from": "A day of the site or a time; empty = from the beginning.",
+            "to": "A day of the site (included) or a time; empty = now.",
+            "user": "Of this person only.",
+            "project": "Of this project (its id) only.",
+        },
+        answers={200: models.ListOf[models.UsageItem]},
+    ),
+    Operation(
+        method="get",
+        path="/limits",
+        summary="What one may hold, holds and has left",
+        answers={200: models.MyLimits},
+    ),
+    Operation(
+        method="get",
+        path="/environments",
+        summary="List environments",
+        answers={200: models.ListOf[models.Environment]},
+    ),
+    Operation(
+        method="post",
+        path="/presence",
+        summary="Report that somebody is there (a node's own token)",
+        takes=models.Presence,
+        answers={204: None},
+    ),
+    Operation(method="get", path="/openapi.json", summary="This document", answers={200: None}, public=True),
+)
+
+
+def document(site: str, prefix: str) -> dict[str, Any]:
+    """The OpenAPI 3.1 document.
+
+    Parameters
+    ----------
+    site
+        Name of the centre.
+    prefix
+        Of the portal, such as ``/services/portal/``.
+    """
+    incoming = {op.takes for op in OPERATIONS if op.takes}
+    outgoing = {model for op in OPERATIONS for model in op.answers.values() if model} | {models.Problem}
+    wanted: list[tuple[type[BaseModel], Any]] = [(model, "validation") for model in incoming]
+    wanted += [(model, "serialization") for model in outgoing]
+    refs, schema = models_json_schema(
+        sorted(wanted, key=lambda item: item[0].__name__), ref_template="#/components/schemas/{model}"
+    )
+    paths: dict[str, Any] = {}
+    for op in OPERATIONS:
+        paths.setdefault(op.path, {})[op.method] = _operation(op, refs)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": f"{site} portal",
+            "version": version("galilean"),
+            "description": "Times are UTC. 1 GB = 2**30 bytes. A CPU is what the operating system counts, a "
+            "hardware thread. Lists are {items, next}; errors are RFC 9457 problem documents.",
+        },
+        "servers": [{"url": f"{prefix}api/v1"}],
+        "paths": paths,
+        "components": {
+            "schemas": schema.get("$defs", {}),
+            "securitySchemes": {
+                "token": {
+                    "type": "apiKey",
+                    "in": "header",
+                    "name": "Authorization",
+                    "description": "token <hub API token>",
+                }
+            },
+        },
+        "security": [{"token": []}],
+    }
+
+
+def _operation(op: Operation, refs: Any) -> dict[str, Any]:
+    names = [part[1:-1] for part in op.path.split("/") if part.startswith("{")]
+    parameters: list[dict[str, Any]] = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names
+    ]
+    parameters += [
+        {"name": name, "in": "query", "description": text, "schema": {"type": "string"}}
+        for name, text in op.query.items()
+    ]
+    responses: dict[str, Any] = {}
+    for status, model in op.answers.items():
+        answer: dict[str, Any] = {"description": op.summary}
+        if model is not None:
+            answer["content"] = {"application/json": {"schema": refs[(model, "serialization")]}}
+        responses[str(status)] = answer
+    responses["default"] = {
+        "description": "What went wrong",
+        "content": {"application/problem+json": {"schema": refs[(models.Problem, "serialization")]}},
+    }
+    out: dict[str, Any] = {"summary": op.summary, "parameters": parameters, "responses": responses}
+    if op.takes is not None:
+        out["requestBody"] = {
+            "required": op.method == "post" and op.takes is not models.StartCluster,
+            "content": {"application/json": {"schema": refs[(op.takes, "validation")]}},
+        }
+    if op.raw_body:
+        out["requestBody"] = {"required": True, "content": {"application/octet-stream": {}}}
+    if op.public:
+        out["security"] = []
+    return out

@@ -1,0 +1,278 @@
+"""The Run drawer: the form, the start as it goes, the running cluster, the start that came to nothing.
+
+One drawer, five faces (form, waiting, starting, running, failed), always made from our rows: closing it,
+loading the page again or opening it in a second tab shows the same. While something moves, the portal
+pushes the face; the browser polls nothing. Starting and cancelling go by the API with the visitor's own
+rights. An address with ``?run=1`` opens the drawer (BX-12); it carries nothing secret and starts nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import Connection
+from tornado.iostream import StreamClosedError
+
+from galilean.amounts import GIB
+from galilean.errors import UserError, mark
+from services.catalog.store import Project
+from services.portal.api.clusters import doors, held_seconds, node_url, place_in_line
+from services.portal.api.usage import held_by, limits_of
+from services.portal.pages import run_form as rules
+from services.portal.pages.endings import failure_of
+from services.portal.pages.progress import TILES_MOST, latest_attempt, progress, typical_seconds
+from services.portal.pages.project_frame import ProjectPage
+from services.portal.said import Said, counted, say, size_of_cluster
+from spawner import records
+from spawner.records import NodeInterval, Run
+
+LOOK_SECONDS = 0.25
+STREAM_MOST_SECONDS = 3600
+MOVING = frozenset({"waiting", "starting", "releasing"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """The rows behind the drawer, in one read."""
+
+    run: Run | None
+    nodes: list[NodeInterval]
+    place: int | None
+    last: Run | None
+    typical: float | None
+
+
+def scene(conn: Connection, project: Project, person: str, run_id: str | None) -> Scene:
+    """What the drawer is about: the run that is named, else the open one, else none.
+
+    Raises
+    ------
+    UserError
+        404 for a run that is not this person's run of this project.
+    """
+    if run_id:
+        run = records.get(conn, run_id)
+        if run is None or run.user != person or run.project_id != project.id:
+            raise UserError(404, mark("There is no such cluster."))
+    else:
+        run = records.open_run(conn, person, project.server(person))
+    mine = records.list_runs(conn, user=person, open_only=False, limit=30)
+    last = next((row for row in mine if row.project_id == project.id), None)
+    return Scene(
+        run=run,
+        nodes=records.intervals(conn, [run.id])[run.id] if run else [],
+        place=place_in_line(conn, run) if run else None,
+        last=last,
+        typical=typical_seconds(mine, run.nodes) if run else None,
+    )
+
+
+def face_of(run: Run | None) -> str:
+    """Which face of the drawer a run has: form, waiting, starting, running, releasing or failed."""
+    if run is None or (run.word == "released" and run.ready_at is not None):
+        return "form"
+    if run.word == "released":
+        return "failed"  # cancelled, or ended before it was ready
+    return run.word
+
+
+class RunPage(ProjectPage):
+    """What the three handlers share."""
+
+    async def scene(self, run_id: str | None) -> Scene:
+        return await self.portal.db.run_read(scene, self.project, self.person.name, run_id)
+
+    def html(self, frame: dict[str, Any], found: Scene, form: rules.RunForm | None) -> str:
+        """The inside of the drawer."""
+        now = self.portal.clock()
+        run = found.run
+        values: dict[str, Any] = {
+            **self.base_namespace(),
+            **frame,
+            "face": face_of(run),
+            "run": run,
+            "form": form,
+            "last": found.last,
+            "grace_seconds": self.portal.settings.release.grace_seconds,
+            "release_words": rules.release_in_words,
+            "fate_words": rules.release_as_fate,
+            "gigabytes_text": rules.gigabytes_text,
+            "tiles_most": TILES_MOST,
+            "has_role": self.person.has_role,
+        }
+        if run is not None:
+            told = progress(run, found.nodes, now=now, typical=found.typical)
+            values |= {
+                "size": size_of_cluster(
+                    run.nodes, run.cpu_millicores, run.memory_bytes, run.gpu, run.gpu_model
+                ),
+                "told": told,
+                "failure": failure_of(run) if face_of(run) == "failed" else None,
+                "place": found.place,
+                "place_words": _place(found.place),
+                "wait_words": _why_it_waits(run),
+                "held": held_seconds(run, now),
+                "again": _again(run),
+                "lab_url": node_url(self.portal, run.user, run.server),
+                "node_doors": [
+                    (f"node-{node.rank}", doors(self.portal, run, node.rank), node.gone_at is None)
+                    for node in latest_attempt(found.nodes)
+                ],
+            }
+        return self.portal.jinja.get_template("run_drawer.html").render(values)
+
+    async def form(self, found: Scene) -> rules.RunForm | None:
+        """The form with the last configuration filled in; only where it is shown."""
+        if face_of(found.run) not in ("form", "failed") or not self.person.has_role:
+            return None
+        held = await self.portal.db.run_read(held_by, self.person.name)
+        return rules.run_form(
+            self.portal.settings, limits_of(self.portal, self.person), held, self.wish(found)
+        )
+
+    def wish(self, found: Scene) -> rules.Choice:
+        asked = found.last.request if found.last else self.project.default_request
+        return rules.last_choice(self.portal.settings, self.project.environment, asked)
+
+
+class Drawer(RunPage):
+    """The inside of the drawer, for the script that opens it."""
+
+    async def get(self, owner: str, slug: str) -> None:
+        frame = await self.enter(owner, slug)
+        run_id = self.get_query_argument("run", "")
+        found = await self.scene(run_id if len(run_id) == 26 else None)
+        if self.get_query_argument("change", "") and found.run is not None and not found.run.is_open:
+            found = replace(found, run=None)
+        self.set_header("Content-Type", "text/html; charset=utf-8")
+        self.finish(self.html(frame, found, await self.form(found)))
+
+
+class Sum(RunPage):
+    """What a choice comes to: the bars, the sum, and why it cannot be had (TI-15)."""
+
+    async def get(self, owner: str, slug: str) -> None:
+        frame = await self.enter(owner, slug)
+        limits = limits_of(self.portal, self.person)
+        held = await self.portal.db.run_read(held_by, self.person.name)
+        choice = self._choice()
+        refusal = rules.refusal_of(choice, limits, held)
+        await self.render_fragment(
+            "run_sum.html",
+            **frame,
+            bars=rules.bars_of(choice, limits, held),
+            together=rules.together(choice),
+            refusal=refusal,
+        )
+
+    def _choice(self) -> rules.Choice:
+        settings = self.portal.settings
+        size = settings.sizes.get(self.get_query_argument("size", ""))
+        cpu = size.cpu if size else self._number("cpu", 1000)
+        memory = size.memory if size else self._number("memory_gb", GIB)
+        return rules.Choice(
+            nodes=self._number("nodes", 1) or 1,
+            cpu_millicores=cpu,
+            memory_bytes=memory,
+            gpu=self._number("gpu", 1),
+            environment=settings.defaults.environment,
+            release=settings.defaults.release,
+        )
+
+    def _number(self, name: str, unit: int) -> int:
+        text = self.get_query_argument(name, "0") or "0"
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value) or not 0 <= value <= 1e7:
+            raise UserError(400, mark("“{key}” takes a number."), key=name)
+        return round(value * unit)
+
+
+class Events(RunPage):
+    """The drawer of a run that moves, pushed whenever it changes (server-sent events)."""
+
+    long = True
+    _gone = False
+
+    def on_connection_close(self) -> None:
+        self._gone = True
+        super().on_connection_close()
+
+    async def get(self, owner: str, slug: str) -> None:
+        frame = await self.enter(owner, slug)
+        run_id = self.get_query_argument("run", "")
+        self.set_header("Content-Type", "text/event-stream; charset=utf-8")
+        self.set_header("X-Accel-Buffering", "no")
+        until = self.portal.clock() + timedelta(seconds=STREAM_MOST_SECONDS)
+        told, quiet = "", 0.0
+        while not self._gone and self.portal.clock() < until:
+            found = await self.scene(run_id)
+            html = self.html(frame, found, await self.form(found))
+            face = face_of(found.run)
+            if html != told:
+                told, quiet = html, 0.0
+                url = node_url(self.portal, found.run.user, found.run.server) if found.run else ""
+                data = json.dumps({"face": face, "html": html, "url": url}, ensure_ascii=False)
+                if not await self._send(f"event: face\ndata: {data}\n\n"):
+                    return
+            elif quiet > 15:
+                quiet = 0.0
+                if not await self._send(": still here\n\n"):
+                    return
+            if face not in MOVING:
+                return
+            pause = LOOK_SECONDS if face == "starting" else 1.0
+            quiet += pause
+            await asyncio.sleep(pause)
+
+    async def _send(self, text: str) -> bool:
+        try:
+            self.write(text)
+            await self.flush()
+        except StreamClosedError:
+            return False
+        return True
+
+
+def _again(run: Run) -> dict[str, Any]:
+    """The same request once more, as the API takes it."""
+    return {
+        "nodes": run.nodes,
+        "cpu": run.cpu_millicores / 1000,
+        "memory": run.memory_bytes,
+        "gpu": run.gpu,
+        "environment": run.environment,
+        "release": run.release_policy,
+        "on_node_loss": run.on_node_loss,
+    }
+
+
+def _place(place: int | None) -> Said | None:
+    if place is None:
+        return None
+    if place == 1:
+        return say(mark("You are next in line"))
+    return say(mark("{before} before you"), before=counted(place - 1, mark("{n} start"), mark("{n} starts")))
+
+
+def _why_it_waits(run: Run) -> Said:
+    stored = run.explanation or {}
+    if stored.get("message"):
+        return Said(str(stored["message"]), dict(stored.get("params") or {}))
+    return say(mark("There is no room for this cluster just now. It starts by itself in its turn."))
+
+
+def routes() -> list[tuple[str, type[Any]]]:
+    """Addresses of this module, relative to the portal's prefix."""
+    project = r"/projects/([^/]+)/([^/]+)/run"
+    return [(project, Drawer), (project + "/sum", Sum), (project + "/events", Events)]
+
+
+ROUTES = routes()
