@@ -17,6 +17,7 @@ from datetime import datetime
 from pathlib import Path
 
 from sqlalchemy import Connection, insert, select, update
+from sqlalchemy.exc import IntegrityError
 
 from galilean.errors import UserError, mark
 from galilean.settings import Settings
@@ -45,14 +46,15 @@ def ensure_volumes(conn: Connection, settings: Settings, now: datetime) -> None:
         if row is not None and row.path == str(path):
             continue
         prepare_volume(path, volume_id)
+        values = {"kind": volume.kind, "path": str(path)}
         if row is None:
-            conn.execute(
-                insert(volumes).values(id=volume_id, kind=volume.kind, path=str(path), created_at=now)
-            )
+            try:
+                with conn.begin_nested():
+                    conn.execute(insert(volumes).values(id=volume_id, created_at=now, **values))
+            except IntegrityError:  # somebody registered it a moment ago
+                continue
         else:
-            conn.execute(
-                update(volumes).where(volumes.c.id == volume_id).values(kind=volume.kind, path=str(path))
-            )
+            conn.execute(update(volumes).where(volumes.c.id == volume_id).values(values))
 
 
 def prepare_volume(path: Path, volume_id: str) -> None:
