@@ -105,6 +105,9 @@ def meter_values(handler: PageHandler, mine: Mine) -> dict[str, Any]:
         "mine": mine,
         "limits": limits_of(handler.portal, handler.person),
         "grace_seconds": handler.portal.settings.release.grace_seconds,
+        "environment_titles": {
+            name: entry.title for name, entry in handler.portal.settings.environments.items()
+        },
     }
 
 

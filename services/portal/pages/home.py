@@ -15,7 +15,6 @@ from sqlalchemy import Connection, exists, select
 from galilean.errors import mark
 from galilean.web.handlers import PageHandler
 from services.catalog import store
-from services.catalog.environments import environments
 from services.catalog.store import Project
 from services.metering.usage import usage
 from services.portal.api.projects import last_started
@@ -130,7 +129,7 @@ class Home(PageHandler):
             "home.html",
             **rows,
             greeting=self.translate(hello).format(name=said_name(self.person.name)),
-            environment_titles={entry.name: entry.title for entry in environments(settings)},
+            default_environment=settings.defaults.environment,
             role_titles=role_titles(self),
             project_url=self.project_url,
             backend=settings.backend,
