@@ -92,6 +92,10 @@ def progress(
 
     Parameters
     ----------
+    run, intervals
+        The rows.
+    now
+        The moment of looking.
     typical
         Seconds from admission to ready in the recent past, see :func:`typical_seconds`.
     """
@@ -118,8 +122,10 @@ def progress(
     steps.append(
         Step(
             key="room",
-            title=say(mark("Room found for {found} of {total} nodes"), found=found, total=run.nodes)
-            if room_state == "done" or found
+            title=say(mark("Room found"))
+            if run.nodes == 1 and found
+            else say(mark("Room found for {found} of {total} nodes"), found=found, total=run.nodes)
+            if found
             else say(mark("Finding room for {total} nodes"), total=run.nodes)
             if run.nodes > 1
             else say(mark("Finding room")),

@@ -148,6 +148,8 @@ def last_choice(settings: Settings, environment: str, request: Mapping[str, Any]
 
     Parameters
     ----------
+    settings
+        The site's.
     environment
         The project's default environment; empty or gone means the site's.
     request
