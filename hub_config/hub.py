@@ -4,7 +4,7 @@ What must see the hub's live objects runs here and nowhere else: spawner, proxy 
 of the proxy's activity, and the sweeper (which needs to know which starts are under way). Each is a short
 step on the loop or a hop to a thread; nothing here blocks.
 
-``python -m hub_config.hub`` is what the supervisor starts; its configuration is ``jupyterhub_config.py``.
+``python -m hub_config.launch`` starts it; its configuration is ``jupyterhub_config.py``.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class ToPortal(BaseHandler):
 
     def get(self, user: str = "", server: str = "") -> None:
         portal = self.settings["template_vars"]["portal_url"]
-        self.redirect(portal + (f"run/{quote(user)}/{quote(server)}" if server else ""))
+        self.redirect(portal + (f"projects/{quote(user)}/{quote(server)}" if server else ""))
 
 
 class GalileanHub(JupyterHub):
@@ -71,10 +71,3 @@ class GalileanHub(JupyterHub):
 
 def main() -> None:
     GalileanHub.launch_instance([f"--config={CONFIG_FILE}"])
-
-
-if __name__ == "__main__":
-    # Under its importable name: traits of GalileanHub must not exist twice.
-    from hub_config.hub import main as run
-
-    run()

@@ -115,8 +115,8 @@ def all_parts(
         ),
         Part(
             name="hub",
-            command=[python, "-m", "hub_config.hub"],
-            environment={**common, "GALILEAN_HUB": "1"},
+            command=[python, "-m", "hub_config.launch"],
+            environment=common,
             ready=answers(*through_the_proxy(settings)),
             after=("proxy",),
             stop_seconds=20,
