@@ -8,8 +8,6 @@ row: machine time stays readable (CG-24) and its slug is free again.
 
 from __future__ import annotations
 
-import base64
-import json
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -26,6 +24,7 @@ from ulid import ULID
 from galilean.errors import UserError, mark
 from galilean.names import check_slug, numbered, server_alias, slugify
 from galilean.settings import Settings
+from galilean.web.paging import Cursor
 from services.catalog.tables import projects
 from services.catalog.volumes import PROJECTS
 from spawner.request import ClusterRequest
@@ -244,6 +243,8 @@ def _is_open(conn: Connection, owner: str, slug: str) -> bool:
 
 def get(conn: Connection, owner: str, slug: str) -> Project | None:
     """The living project at ``owner/slug``."""
+    if not _storable(owner) or not _storable(slug):
+        return None
     row = conn.execute(
         select(*_COLUMNS).where(
             projects.c.owner == owner, projects.c.slug == slug, projects.c.deleted_at.is_(None)
@@ -254,6 +255,8 @@ def get(conn: Connection, owner: str, slug: str) -> Project | None:
 
 def by_id(conn: Connection, project_id: str, *, deleted: bool = False) -> Project | None:
     """The project of an id; a deleted one only when ``deleted`` is asked for."""
+    if not _storable(project_id):
+        return None
     query = select(*_COLUMNS).where(projects.c.id == project_id)
     if not deleted:
         query = query.where(projects.c.deleted_at.is_(None))
@@ -270,7 +273,7 @@ def by_alias(conn: Connection, person: str, server: str) -> Project | None:
     if own is not None:
         return own
     head, _, digest = server.rpartition("-")
-    if not head or len(digest) != 6:
+    if not head or len(digest) != 6 or not _storable(server):
         return None
     rows = conn.execute(
         select(*_COLUMNS).where(
@@ -306,6 +309,8 @@ def list_for(
     statement = select(*_COLUMNS, projects.c.sort_name).where(projects.c.deleted_at.is_(None))
     if owner is not None:
         statement = statement.where(projects.c.owner == owner)
+    if not _storable(query):
+        raise UserError(400, mark("This cannot be searched for. Type it anew."))
     for word in _fold(query[:200]).split():
         statement = statement.where(projects.c.search_text.contains(word, autoescape=True))
     columns = {
@@ -327,7 +332,7 @@ def list_for(
         return page, None
     last = rows[limit - 1]
     value = getattr(last, column.name)
-    return page, _write_cursor(sort, value if sort == "name" else value.isoformat(), last.id)
+    return page, Cursor.encode(sort, value if sort == "name" else value.isoformat(), last.id)
 
 
 def _project_of_wide(row: Row[Any]) -> Project:
@@ -336,25 +341,23 @@ def _project_of_wide(row: Row[Any]) -> Project:
     return Project(**values)
 
 
-def _write_cursor(sort: str, value: str, project_id: str) -> str:
-    text = json.dumps([sort, value, project_id], ensure_ascii=False, separators=(",", ":"))
-    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
-
-
 def _read_cursor(cursor: str, sort: str) -> tuple[Any, str]:
-    try:
-        text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
-        kind, value, project_id = json.loads(text)
-        if kind != sort or not isinstance(value, str) or not isinstance(project_id, str):
-            raise ValueError(kind)
+    kind, value, project_id = Cursor.decode(cursor, 3)
+    if kind == sort and _storable(value) and _storable(project_id):
         if sort == "name":
             return value, project_id
-        at = datetime.fromisoformat(value)
-        if at.tzinfo is None:
-            raise ValueError(value)
-        return at, project_id
-    except (ValueError, TypeError):
-        raise UserError(400, mark("This page of the list is not known. Begin again at the first.")) from None
+        try:
+            at = datetime.fromisoformat(value)
+        except ValueError:
+            at = None
+        if at is not None and at.tzinfo is not None:
+            return at, project_id
+    raise UserError(400, mark("This page of the list cannot be found. Begin at the first page."))
+
+
+def _storable(value: object) -> bool:
+    """Whether both databases take a value from an address as text: no NUL, nothing but real characters."""
+    return isinstance(value, str) and "\0" not in value and not any("\ud800" <= c <= "\udfff" for c in value)
 
 
 def count_for(conn: Connection, owner: str) -> int:

@@ -450,6 +450,28 @@ def test_many_writers_at_once_never_mix(files: ProjectFiles, root: Path) -> None
     assert os.listdir(root) == ["a"]
 
 
+def test_of_many_new_files_of_one_name_at_once_exactly_one_is_kept(files: ProjectFiles, root: Path) -> None:
+    count = 8
+    for turn in range(20):
+        together = threading.Barrier(count)
+
+        def write(
+            number: int, name: str = f"a{turn}", together: threading.Barrier = together
+        ) -> bytes | None:
+            with files.upload(name) as upload:
+                upload.write(b"%d" % number)
+                together.wait()
+                try:
+                    upload.finish()
+                except UserError as error:
+                    return None if error.status == 409 else str(error).encode()
+                return b"%d" % number
+
+        with ThreadPoolExecutor(count) as pool:
+            kept = [content for content in pool.map(write, range(count)) if content is not None]
+        assert [(root / f"a{turn}").read_bytes()] == kept
+
+
 def test_an_upload_over_the_limit_is_told_and_leaves_nothing(files: ProjectFiles, root: Path) -> None:
     assert refused(lambda: files.upload("a", limit_bytes=10, expected_bytes=11)).status == 413
     upload = files.upload("a", limit_bytes=10)

@@ -17,6 +17,7 @@ from galilean.db import Database
 from galilean.errors import UserError
 from galilean.names import is_slug
 from galilean.settings import Settings
+from galilean.web.paging import Cursor
 from services.catalog import store, volumes
 from services.catalog.store import Project
 from services.catalog.volumes import choose_volume, ensure_volumes
@@ -413,3 +414,17 @@ def test_free_space_is_looked_up_for_the_volumes_that_are_there(tmp_path: Path) 
     free = volumes.free_bytes(settings)
     assert set(free) == {"here"}
     assert free["here"] > 0
+
+
+@pytest.mark.parametrize("text", ["a\0b", "\ud800", "\udcff"], ids=ascii)
+def test_text_that_no_database_takes_finds_nothing(catalogue: Database, text: str) -> None:
+    with catalogue.write() as conn:
+        project = make(conn)
+        assert store.get(conn, "alice", text) is None
+        assert store.get(conn, text, "heat-flow") is None
+        assert store.by_id(conn, text) is None
+        assert store.by_alias(conn, "alice", f"{text}-000000") is None
+        refused(404, lambda: store.restore(conn, text, now=NOW))
+        refused(400, lambda: store.list_for(conn, "alice", query=text))
+        cursor = Cursor.encode("name", "a\0b", project.id)
+        refused(400, lambda: store.list_for(conn, "alice", sort="name", cursor=cursor))
