@@ -166,6 +166,8 @@ class Zygote:
             connection.settimeout(2)
             try:
                 message, fds, _, _ = socket.recv_fds(connection, MESSAGE_BYTES, 8)
+                if not message:  # somebody only looked whether there is a zygote
+                    return None
                 said = json.loads(message)
                 refusal = self._refusal(said, fds)
                 if refusal:
