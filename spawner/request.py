@@ -18,7 +18,9 @@ from galilean.errors import UserError, mark
 
 NODES_MOST = 1024
 NODE_LOSS = ("release", "keep")
+GPU_MOST = 1024
 PORTS_MOST = 32
+PORT_FIRST, PORT_LAST = 1024, 65535
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,43 +104,41 @@ class ClusterRequest:
         return cls(**values)
 
 
-def _refuse(key: str, takes: str) -> UserError:
-    return UserError(400, mark("“{key}” takes {takes}."), key=key, takes=takes)
-
-
-def _count(least: int, most: int, takes: str) -> Callable[[str, object], int]:
+def _count(least: int, most: int) -> Callable[[str, object], int]:
     def read(key: str, value: object) -> int:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise _refuse(key, takes)
-        if value != int(value) or not least <= value <= most:
-            raise _refuse(key, takes)
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or not math.isfinite(value)
+            or value != int(value)
+            or not least <= value <= most
+        ):
+            message = mark("“{key}” takes a whole number from {least} to {most}.")
+            raise UserError(400, message, key=key, least=least, most=most)
         return int(value)
 
     return read
 
 
 def _cpu(key: str, value: object) -> int:
-    takes = "a number of CPUs, more than 0"
     try:
         millicores = parse_millicores(value)
     except ValueError:
-        raise _refuse(key, takes) from None
+        millicores = 0
     if not 0 < millicores <= 10**7:
-        raise _refuse(key, takes)
+        raise UserError(400, mark("“{key}” takes a number of CPUs, more than 0."), key=key)
     return millicores
 
 
 def _bytes(least: int) -> Callable[[str, object], int]:
     def read(key: str, value: object) -> int:
-        takes = (
-            "an amount such as “8G” or a number of bytes, more than 0" if least else "an amount such as “20G”"
-        )
         try:
             amount = parse_bytes(value)
         except ValueError:
-            raise _refuse(key, takes) from None
+            amount = -1
         if not least <= amount <= 2**55:
-            raise _refuse(key, takes)
+            message = mark("“{key}” takes an amount such as “8G”, or a number of bytes.")
+            raise UserError(400, message, key=key)
         return amount
 
     return read
@@ -146,36 +146,47 @@ def _bytes(least: int) -> Callable[[str, object], int]:
 
 def _word(key: str, value: object) -> str:
     if not isinstance(value, str) or not 0 < len(value) <= 255 or not value.isprintable():
-        raise _refuse(key, "a name")
+        raise UserError(400, mark("“{key}” takes a name."), key=key)
     return value
 
 
 def _one_of(*choices: str) -> Callable[[str, object], str]:
     def read(key: str, value: object) -> str:
         if not isinstance(value, str) or value not in choices:
-            raise _refuse(key, "one of: " + ", ".join(choices))
+            message = mark("“{key}” takes one of: {choices}.")
+            raise UserError(400, message, key=key, choices=", ".join(choices))
         return value
 
     return read
 
 
 def _ports(key: str, value: object) -> tuple[int, ...]:
-    takes = f"a list of at most {PORTS_MOST} port numbers from 1024 to 65535"
+    refusal = UserError(
+        400,
+        mark("“{key}” takes a list of at most {most} port numbers from {first} to {last}."),
+        key=key,
+        most=PORTS_MOST,
+        first=PORT_FIRST,
+        last=PORT_LAST,
+    )
     if not isinstance(value, list | tuple):
-        raise _refuse(key, takes)
+        raise refusal
     items = cast(list[object], list(cast(Any, value)))
     if len(items) > PORTS_MOST:
-        raise _refuse(key, takes)
-    read = _count(1024, 65535, takes)
-    return tuple(dict.fromkeys(read(key, item) for item in items))
+        raise refusal
+    read = _count(PORT_FIRST, PORT_LAST)
+    try:
+        return tuple(dict.fromkeys(read(key, item) for item in items))
+    except UserError:
+        raise refusal from None
 
 
 _KEYS: dict[str, tuple[str, Callable[[str, object], object]]] = {
     "project": ("project", _word),
-    "nodes": ("nodes", _count(1, NODES_MOST, f"a whole number from 1 to {NODES_MOST}")),
+    "nodes": ("nodes", _count(1, NODES_MOST)),
     "cpu": ("cpu_millicores", _cpu),
     "memory": ("memory_bytes", _bytes(1)),
-    "gpu": ("gpu", _count(0, 1024, "a whole number, 0 or more")),
+    "gpu": ("gpu", _count(0, GPU_MOST)),
     "gpu_model": ("gpu_model", _word),
     "storage": ("storage_bytes", _bytes(0)),
     "environment": ("environment", _word),

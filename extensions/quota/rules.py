@@ -10,14 +10,29 @@ from galilean.errors import UserError, mark
 from galilean.settings import Limits
 from spawner.plan import ClusterPlan
 
-_PER_NODE = mark("You may ask for at most {limit} {what} per node; this asks for {asked}.")
+_PER_NODE = {
+    "cpu": mark("You may ask for at most {limit} CPUs per node; this asks for {asked}."),
+    "memory": mark("You may ask for at most {limit} of memory per node; this asks for {asked}."),
+    "gpu": mark("You may ask for at most {limit} GPU card(s) per node; this asks for {asked}."),
+    "storage": mark("You may ask for at most {limit} of storage per node; this asks for {asked}."),
+}
+_TOTAL = {
+    "cpu": mark(
+        "You may hold {limit} CPUs at once and hold {used}; this asks for {asked} more. Ask for less, or "
+        "release a cluster."
+    ),
+    "memory": mark(
+        "You may hold {limit} of memory at once and hold {used}; this asks for {asked} more. Ask for less, or "
+        "release a cluster."
+    ),
+    "gpu": mark(
+        "You may hold {limit} GPU card(s) at once and hold {used}; this asks for {asked} more. Ask for less, "
+        "or release a cluster."
+    ),
+}
 _NODES = mark("You may ask for at most {limit} nodes in a cluster; this asks for {asked}.")
 _CLUSTERS = mark(
     "You may hold {limit} cluster(s) at once and hold {used}. Release one, or wait until one is released."
-)
-_TOTAL = mark(
-    "You may hold {limit} {what} at once and hold {used}; this asks for {asked} more. Ask for less, or "
-    "release a cluster."
 )
 _MANUAL = mark(
     "Your role may not keep a cluster until it is released by hand. Choose another release policy."
@@ -30,7 +45,6 @@ _WAITING_ACCOUNT = mark(
 @dataclass(frozen=True)
 class _Measure:
     which: str
-    what: str
     asked: int
     per_node: int
     used: int
@@ -57,27 +71,23 @@ def decide(plan: ClusterPlan, held: Held, limits: Limits) -> UserError | None:
     if plan.nodes > limits.nodes:
         return _refuse(_NODES, which="nodes", used=0, asked=plan.nodes, limit=limits.nodes)
     measures = (
-        _Measure("cpu", "CPUs", plan.cpu_millicores, limits.cpu, held.cpu_millicores, limits.total_cpu),
-        _Measure(
-            "memory", "memory", plan.memory_bytes, limits.memory, held.memory_bytes, limits.total_memory
-        ),
-        _Measure("gpu", "GPU cards", plan.gpu, limits.gpu, held.gpu, limits.total_gpu),
+        _Measure("cpu", plan.cpu_millicores, limits.cpu, held.cpu_millicores, limits.total_cpu),
+        _Measure("memory", plan.memory_bytes, limits.memory, held.memory_bytes, limits.total_memory),
+        _Measure("gpu", plan.gpu, limits.gpu, held.gpu, limits.total_gpu),
     )
     for item in measures:
         if item.asked > item.per_node:
             return _refuse(
-                _PER_NODE,
+                _PER_NODE[item.which],
                 which=item.which,
-                what=item.what,
                 used=0,
                 asked=_words(item.which, item.asked),
                 limit=_words(item.which, item.per_node),
             )
     if plan.storage_bytes > limits.storage:
         return _refuse(
-            _PER_NODE,
+            _PER_NODE["storage"],
             which="storage",
-            what="storage",
             used=0,
             asked=format_bytes(plan.storage_bytes),
             limit=format_bytes(limits.storage),
@@ -90,9 +100,8 @@ def decide(plan: ClusterPlan, held: Held, limits: Limits) -> UserError | None:
         asked = item.asked * plan.nodes
         if asked and item.used + asked > item.total:
             return _refuse(
-                _TOTAL,
+                _TOTAL[item.which],
                 which=item.which,
-                what=item.what,
                 used=_words(item.which, item.used),
                 asked=_words(item.which, asked),
                 limit=_words(item.which, item.total),

@@ -240,3 +240,28 @@ def test_what_does_not_tell_its_age_is_an_orphan_at_once():
 def test_two_absences_in_a_row_are_needed():
     assert twice([], ["a"]) == []
     assert twice(["a", "b"], ["b", "c"]) == ["b"]
+
+
+def test_every_sentence_of_the_room_is_translated_with_the_same_placeholders():
+    from pathlib import Path
+    from string import Formatter
+
+    from babel.messages.extract import extract_from_file
+
+    from galilean.i18n import translations
+
+    chinese = translations("zh_CN")
+    root = Path(__file__).parents[2]
+    files = [*sorted((root / "spawner").glob("*.py")), *sorted((root / "extensions/quota").glob("*.py"))]
+    messages = {
+        found[1] for file in files for found in extract_from_file("python", file, keywords={"mark": None})
+    }
+    assert len(messages) > 30
+
+    def names(text: str) -> set[str]:
+        return {name for _, name, _, _ in Formatter().parse(text) if name}
+
+    for message in messages:
+        translated = chinese.gettext(message)
+        assert translated != message, message
+        assert names(translated) == names(message)
