@@ -1,7 +1,7 @@
 """All tables of the first version
 
 Revision ID: 0001
-Revises:
+Revises: nothing
 """
 
 from __future__ import annotations
