@@ -406,7 +406,9 @@ class VirtualCluster(Spawner):
         self._run, nodes = found
         if self._run.status == Status.RUNNING:
             self._urls = {node.rank: node.url for node in nodes if node.gone_at is None}
-            self._gone = {node.rank for node in nodes if node.gone_at is not None}
+            # The metering may have written a node off before any hub looked; that alone releases nothing.
+            goes_on = self._run.on_node_loss == "keep"
+            self._gone = {node.rank for node in nodes if node.gone_at and node.rank and goes_on}
         return self._run
 
     async def _loss(self, run: Run) -> Cause | None:
