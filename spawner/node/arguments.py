@@ -28,6 +28,9 @@ def server_arguments(place: Place, *, home: str, cookie_secret_file: str) -> lis
         f"--ServerApp.cookie_secret_file={cookie_secret_file}",
         f"--ServerApp.root_dir={home}/work",
         "--ServerApp.terminado_settings={'shell_command': ['/bin/bash']}",
+        # Worked out from the HOME of whoever imports JupyterLab: in a forked node, the zygote's.
+        f"--LabApp.user_settings_dir={home}/.jupyter/lab/user-settings",
+        f"--LabApp.workspaces_dir={home}/.jupyter/lab/workspaces",
         "--LabApp.extension_manager=readonly",
         "--LabApp.news_url=None",
         "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",

@@ -88,13 +88,13 @@ class Reporter:
         self._send = send
         self._log = log
         self._pause = pause
-        self._told: datetime | None = None
+        self._told: tuple[datetime | None, int] = (None, 0)
         self._away = False
 
     async def run(self) -> None:
         """Report for ever; ends by cancellation only."""
         while True:
-            if self._presence.open_sockets() == 0 and self._presence.last_seen == self._told:
+            if self._presence.open_sockets() == 0 and self._told == (self._presence.last_seen, 0):
                 await self._presence.arrived.wait()
             await self.report()
             for _ in range(round(REPORT_SECONDS / SAMPLE_SECONDS)):
@@ -105,7 +105,7 @@ class Reporter:
         """Tell what is new since the last delivered report; ``False`` when there was nothing or no portal."""
         self._presence.arrived.clear()
         seen, count = self._presence.sample()
-        if seen is None or seen == self._told:
+        if seen is None or (seen, count) == self._told:
             return False
         body = {
             "server": self._place.server,
@@ -124,7 +124,7 @@ class Reporter:
         if self._away:
             self._log.info("The portal takes presence reports again")
         self._away = False
-        self._told = seen
+        self._told = (seen, count)
         return True
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 
@@ -34,12 +35,5 @@ async def _start_jupyter_server_extension(app: Any) -> None:
         "extensions": sorted(app.extension_manager.extensions),
         "directory": os.getcwd(),
         "argv": sys.argv,
-        "descriptors": sorted(
-            os.readlink(f"/proc/self/fd/{fd}")
-            for fd in os.listdir("/proc/self/fd")
-            if os.path.exists(f"/proc/self/fd/{fd}")
-        ),
-        "state": [name for name in ("KeyError",) if name in dir(app)],
     }
-    with open(os.path.join(os.environ["HOME"], "said.json"), "w") as file:
-        json.dump(said, file, default=repr)
+    (Path.home() / "said.json").write_text(json.dumps(said, default=repr))
