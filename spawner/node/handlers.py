@@ -12,6 +12,7 @@ from tornado.websocket import WebSocketHandler
 
 from spawner.node.bounce import bounce_target, head_target
 from spawner.node.place import Place
+from spawner.node.terminal import TerminalHandler
 
 
 class BounceHandler(JupyterHandler):
@@ -64,7 +65,10 @@ class PresenceSocket(WebSocketMixin, WebSocketHandler, JupyterHandler):
 def handlers(place: Place) -> list[tuple[Any, ...]]:
     """Routes of the node; the bounce and ``node-0/`` are on the head only."""
     base = place.node_prefix
-    routes: list[tuple[Any, ...]] = [(f"{_pattern(base)}galilean/presence", PresenceSocket)]
+    routes: list[tuple[Any, ...]] = [
+        (f"{_pattern(base)}galilean/presence", PresenceSocket),
+        (f"{_pattern(base)}galilean/terminal", TerminalHandler, {"place": place}),
+    ]
     if place.rank == 0:
         routes += [
             (f"{_pattern(base)}go/.*", BounceHandler, {"place": place}),

@@ -227,7 +227,7 @@ def doors(portal: Portal, run: Run, rank: int) -> list[models.Door]:
     """The ways into a node (CG-5, BX-1)."""
     return [
         models.Door(name="lab", url=node_url(portal, run.user, run.server, rank, "lab")),
-        models.Door(name="terminal", url=node_url(portal, run.user, run.server, rank, "terminals/new/1")),
+        models.Door(name="terminal", url=node_url(portal, run.user, run.server, rank, "galilean/terminal")),
     ]
 
 
