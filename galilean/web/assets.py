@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import re
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from tornado.web import HTTPError, StaticFileHandler
 
 STATIC = Path(__file__).parent / "static"
 ICONS = STATIC / "vendor" / "icons"
+LOOK_AGAIN_SECONDS = 5.0
 _NAME = re.compile(r"[a-z0-9-]+")
 
 
@@ -27,11 +30,14 @@ class Assets:
     ----------
     roots
         Prefix of the name → directory; the longest prefix that fits wins, ``""`` is our own.
+    monotonic
+        Seconds that never go back: a file is looked at again after a few.
     """
 
-    def __init__(self, roots: dict[str, Path]) -> None:
+    def __init__(self, roots: dict[str, Path], monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
         self.roots = dict(sorted(roots.items(), key=lambda item: -len(item[0])))
-        self._hashes: dict[str, tuple[int, str]] = {}
+        self._hashes: dict[str, tuple[float, int, str]] = {}
         self._icons: dict[str, str] = {}
 
     def add(self, prefix: str, root: Path) -> None:
@@ -49,15 +55,18 @@ class Assets:
 
     def hash(self, name: str) -> str:
         """Ten characters that change with the content; empty for an unknown file."""
-        path = self.find(name)
-        if path is None:
-            return ""
-        stamp = path.stat().st_mtime_ns
+        now = self._monotonic()
         known = self._hashes.get(name)
-        if known is None or known[0] != stamp:
-            known = (stamp, hashlib.blake2b(path.read_bytes(), digest_size=5).hexdigest())
+        if known is None or now - known[0] > LOOK_AGAIN_SECONDS:
+            path = self.find(name)
+            if path is None:
+                return ""
+            stamp = path.stat().st_mtime_ns
+            if known is None or known[1] != stamp:
+                known = (now, stamp, hashlib.blake2b(path.read_bytes(), digest_size=5).hexdigest())
+            known = (now, *known[1:])
             self._hashes[name] = known
-        return known[1]
+        return known[2]
 
     def url(self, prefix: str, name: str) -> str:
         """``<prefix>theme.css?v=0123456789``."""

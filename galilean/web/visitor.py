@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from galilean.errors import UserError, mark
 from galilean.hubapi import HubAPI
 
 GROUP_PREFIX = "galilean:"
@@ -133,7 +134,15 @@ class People:
 
     async def _ask(self, name: str) -> frozenset[str]:
         asked_at = self._monotonic()
-        groups = frozenset((await self.hub.user(name)).get("groups", ()))
+        try:
+            groups = frozenset((await self.hub.user(name)).get("groups", ()))
+        except UserError as error:
+            if error.status < 500:
+                raise
+            raise UserError(
+                503,
+                mark("The hub does not answer just now. Running clusters go on; try again in a few seconds."),
+            ) from error
         self._known[name] = (asked_at, groups)
         if len(self._known) > 10_000:
             limit = asked_at - self.keep_seconds
