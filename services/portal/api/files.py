@@ -21,12 +21,11 @@ from galilean.amounts import format_bytes
 from galilean.errors import UserError, mark
 from galilean.web.csp import mark_untrusted
 from services.catalog.files import Entry, OpenFile, ProjectFiles
-from services.catalog.paths import from_address
 from services.catalog.store import Project
 from services.catalog.uploads import Upload
 from services.portal.api import models
 from services.portal.api.base import Handler
-from services.portal.api.projects import catalogue, need_role, project_for
+from services.portal.api.projects import catalogue, need_role, path_after, project_for
 from services.portal.api.usage import limits_of
 
 PIECE_BYTES = 1 << 20
@@ -70,10 +69,7 @@ class Files(Handler):
         if self._finished:
             return
         owner, slug = self.path_args[0], self.path_args[1]
-        raw = (
-            self.request.path.split("/files", 1)[1].removeprefix("/") if self.path_args[2] is not None else ""
-        )
-        self.path = from_address(raw)
+        self.path = path_after(self.request.path, "files")
         self.project = await project_for(self.portal, self.person, owner, slug)
         self.files = await catalogue(self.portal).files(self.project)
         if self.request.method in ("POST", "PUT", "PATCH", "DELETE"):
@@ -89,8 +85,6 @@ class Files(Handler):
         length = self.request.headers.get("Content-Length", "")
         expected = int(length) if length.isascii() and length.isdigit() else None
         if expected is not None and expected > most:
-            # The connection is closed with the answer, the rest of the body is not read.
-            self.set_header("Connection", "close")
             raise UserError(
                 413,
                 mark("This file has {size}; you may upload {most} at once."),
@@ -127,12 +121,17 @@ class Files(Handler):
                     await self._blocking(self._upload.write, chunk)
             except BaseException:
                 self._upload = None  # it is over and left nothing
-                self.set_header("Connection", "close")
                 raise
         elif len(self._small) + len(chunk) > SMALL_BODY_BYTES:
             raise UserError(413, mark("The request is larger than what is taken here."))
         else:
             self._small += chunk
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        if self.request.method != "GET":
+            # The body may not have been read to its end, and then the connection is of no further use.
+            self.set_header("Connection", "close")
+        super().write_error(status_code, **kwargs)
 
     def on_connection_close(self) -> None:
         self._abandon()

@@ -229,7 +229,7 @@ def routes() -> list[tuple[str, type[APIHandler]]]:
         (r"/api/v1/projects", Projects),
         (project, Project),
         (project + r"/clusters", ProjectClusters),
-        (project + r"/files(?:/(.*))?", files.Files),
+        (project + r"/files(?:/.*)?", files.Files),
         (r"/api/v1/clusters", Clusters),
         (r"/api/v1/clusters/([^/]+)", Cluster),
         (r"/api/v1/usage", Usage),

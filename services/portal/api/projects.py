@@ -6,6 +6,7 @@ business. Administrators see all. Whoever has no role yet can look, not make (AP
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from sqlalchemy import Connection, func, select
@@ -16,6 +17,7 @@ from galilean.web.context import Portal
 from galilean.web.visitor import Visitor
 from services.catalog import store
 from services.catalog.environments import check_environment
+from services.catalog.paths import from_address
 from services.catalog.projects import Projects
 from services.portal.api import models
 from spawner import records
@@ -29,6 +31,15 @@ def catalogue(portal: Portal) -> Projects:
     if found is None:
         found = portal.parts["projects"] = Projects(portal.db, portal.settings, portal.clock)
     return found
+
+
+def path_after(address: str, word: str) -> str:
+    """The path of a file that follows ``…/projects/<owner>/<slug>/<word>/`` in a request's address.
+
+    Taken from the address itself, because names need not be UTF-8; owner and slug may be ``word``, too.
+    """
+    found = re.search(rf"/projects/[^/]+/[^/]+/{word}(?:/(.*))?\Z", address, re.DOTALL)
+    return from_address(found[1] or "") if found else ""
 
 
 def need_role(person: Visitor) -> None:

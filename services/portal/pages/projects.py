@@ -17,7 +17,7 @@ from services.catalog.files import Entry, ProjectFiles
 from services.catalog.paths import address as path_address
 from services.catalog.paths import from_address
 from services.portal.api import projects as calls
-from services.portal.api.projects import catalogue
+from services.portal.api.projects import catalogue, path_after
 from services.portal.api.usage import limits_of
 from services.portal.pages.project_frame import ProjectPage, room_words, said
 
@@ -156,16 +156,15 @@ class Content(ProjectPage):
 class Preview(ProjectPage):
     """A file, rendered; untrusted, so it has an opaque origin wherever it is opened."""
 
-    async def get(self, owner: str, slug: str, _path: str) -> None:
-        await self.enter(owner, slug)
-        path = from_address(self.request.path.split("/preview/", 1)[1])
-        files = await catalogue(self.portal).files(self.project)
-        shown = await catalogue(self.portal).run(
-            preview.preview,
-            files,
+    async def get(self, owner: str, slug: str) -> None:
+        frame = await self.enter(owner, slug)
+        path = path_after(self.request.path, "preview")
+        shown = await catalogue(self.portal).preview(
+            self.project,
             path,
             language=self.language,
             theme=self.get_query_argument("theme", "light"),
+            link_base=f"{frame['address']}?file=",
         )
         mark_untrusted(self)
         self.set_header("Content-Security-Policy", shown.policy)
@@ -201,7 +200,7 @@ def routes() -> list[tuple[str, type[Any]]]:
         (r"/projects/new", NewProject),
         (r"/projects/slug", SlugOf),
         (project, Content),
-        (project + r"/preview/(.+)", Preview),
+        (project + r"/preview/.+", Preview),
         (project + r"/settings", Settings),
     ]
 
