@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from spawner.process.inventory import ProcessInventory
-
 from galilean.service import Context, Tick, run_service
 from galilean.settings import Settings
 from services.metering.reconcile import Reconciler
+from spawner.process.inventory import ProcessInventory
 
 
 def interval_seconds(settings: Settings) -> float:

@@ -14,38 +14,29 @@ Projects keep their rows after they are deleted, marked so, under the name they 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from fractions import Fraction
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from sqlalchemy import (
-    BigInteger,
-    ColumnElement,
     Connection,
-    Integer,
     String,
-    case,
-    cast,
     column,
     func,
-    literal,
-    or_,
     select,
     table,
-    values,
 )
 
 from galilean.amounts import GIB
 from galilean.db import UTCDateTime
+from services.metering.sums import By, of, pieces, sums, walls
 from spawner.tables import cluster_nodes, clusters
 
 MICROSECOND = timedelta(microseconds=1)
 MINUTE = 60_000_000  # microseconds
 DAYS_MOST = 3660
-
-By = Literal["project", "user", "day"]
 
 
 class Interval(Protocol):
@@ -221,11 +212,8 @@ def live_projects(conn: Connection, project_ids: Collection[str]) -> set[str]:
     """Which of these projects are not deleted, by the catalogue's table (its name is the contract)."""
     projects = table("projects", column("id", String), column("deleted_at", UTCDateTime()))
     found: set[str] = set()
-    ids = list(project_ids)
-    for begin in range(0, len(ids), 500):
-        query = select(projects.c.id).where(
-            projects.c.id.in_(ids[begin : begin + 500]), projects.c.deleted_at.is_(None)
-        )
+    for ids in _chunks(project_ids):
+        query = select(projects.c.id).where(projects.c.id.in_(ids), projects.c.deleted_at.is_(None))
         found.update(conn.execute(query).scalars())
     return found
 
@@ -282,8 +270,12 @@ def usage(
             return []
         windows = [("", begin, until)]
     parts = _Parts()
-    for row in conn.execute(_query(conn, by, user, project_id, windows)):
+    for row in conn.execute(sums(conn, pieces(conn, by, user, project_id, windows))):
         parts.add(row)
+    for alone in _chunks({run for _, run in parts.alone}):
+        for row in conn.execute(walls(conn, pieces(conn, by, user, project_id, windows, alone))):
+            if (row.key, row.run) in parts.alone:  # on its other days the run may have been told above
+                parts.wall[row.key] += int(row.wall)
     if by == "project":
         return _named(conn, parts, live)
     rows = [
@@ -297,15 +289,14 @@ def _first_start(conn: Connection, user: str | None, project_id: str | None) -> 
     query = select(func.min(cluster_nodes.c.ready_at, type_=UTCDateTime()))
     if user is not None or project_id is not None:
         query = query.join(clusters, clusters.c.id == cluster_nodes.c.cluster_id)
-    return conn.execute(_of(query, user, project_id)).scalar_one()
+    return conn.execute(of(query, user, project_id)).scalar_one()
 
 
-def _of(query: Any, user: str | None, project_id: str | None) -> Any:
-    if user is not None:
-        query = query.where(clusters.c.user == user)
-    if project_id is not None:
-        query = query.where(clusters.c.project_id == project_id)
-    return query
+def _chunks(ids: Iterable[str]) -> Iterator[list[str]]:
+    """Pieces that fit into one statement's parameters."""
+    rest = sorted(ids)
+    for begin in range(0, len(rest), 500):
+        yield rest[begin : begin + 500]
 
 
 class _Parts:
@@ -316,15 +307,18 @@ class _Parts:
         self.sizes: dict[str, list[tuple[int, int, int, int]]] = {}
         self.first: dict[str, datetime] = {}
         self.latest: dict[str, str] = {}
+        self.alone: set[tuple[str, str]] = set()
 
     def add(self, row: Any) -> None:
         key = row.key
-        self.wall[key] = self.wall.get(key, 0) + int(row.wall)
+        self.wall[key] = self.wall.get(key, 0) + (0 if row.alone else int(row.wall))
         self.sizes.setdefault(key, []).append(
             (int(row.node_time), row.cpu_millicores, row.memory_bytes, row.gpu)
         )
         self.first[key] = min(self.first.get(key, row.first_start), row.first_start)
         self.latest[key] = max(self.latest.get(key, ""), row.latest)
+        if row.alone:
+            self.alone.add((key, row.alone))
 
     def usages(self) -> list[tuple[str, Usage]]:
         return [(key, _usage(wall, self.sizes[key])) for key, wall in self.wall.items()]
@@ -333,11 +327,10 @@ class _Parts:
 def _named(conn: Connection, parts: _Parts, live: LiveProjects) -> list[UsageRow]:
     """Rows of projects with the names that they last ran by."""
     names: dict[str, Any] = {}
-    latest = list(parts.latest.values())
-    for begin in range(0, len(latest), 500):
+    for latest in _chunks(parts.latest.values()):
         query = select(
             clusters.c.project_id, clusters.c.project_name, clusters.c.project_owner, clusters.c.project_slug
-        ).where(clusters.c.id.in_(latest[begin : begin + 500]))
+        ).where(clusters.c.id.in_(latest))
         names.update({row.project_id: row for row in conn.execute(query)})
     there = live(conn, names.keys())
     rows = [
@@ -353,103 +346,3 @@ def _named(conn: Connection, parts: _Parts, live: LiveProjects) -> list[UsageRow
         for key, found in parts.usages()
     ]
     return sorted(rows, key=lambda row: (-row.seconds, row.key))
-
-
-def _query(
-    conn: Connection,
-    by: By,
-    user: str | None,
-    project_id: str | None,
-    windows: Sequence[tuple[str, datetime, datetime]],
-) -> Any:
-    """Per key and size of node: wall time, node time (both in microseconds), first start, latest run.
-
-    The union of a run's intervals is a running maximum: ordered by beginning, each adds what lies after
-    everything before it.
-    """
-    sqlite = conn.dialect.name == "sqlite"
-    least, most = (func.min, func.max) if sqlite else (func.least, func.greatest)
-    last = max(b for _, _, b in windows)
-    nodes = cluster_nodes.c
-    if len(windows) == 1:
-        label, a, b = windows[0]
-        day: ColumnElement[Any] = literal(label)
-        opens: ColumnElement[Any] = literal(a, UTCDateTime())
-        closes: ColumnElement[Any] = literal(b, UTCDateTime())
-        source: Any = cluster_nodes.join(clusters, clusters.c.id == nodes.cluster_id)
-    else:
-        days = (
-            values(
-                column("day", String),
-                column("opens", UTCDateTime()),
-                column("closes", UTCDateTime()),
-                name="days",
-            )
-            .data(list(windows))
-            .cte("days")
-        )
-        day, opens, closes = days.c.day, days.c.opens, days.c.closes
-        source = cluster_nodes.join(clusters, clusters.c.id == nodes.cluster_id).join(
-            days, (nodes.ready_at < closes) & or_(nodes.gone_at.is_(None), nodes.gone_at > opens)
-        )
-    began = most(nodes.ready_at, opens, type_=UTCDateTime())
-    ended = least(func.coalesce(nodes.gone_at, closes), closes, type_=UTCDateTime())
-    first = min(a for _, a, _ in windows)
-    pieces = _of(
-        select(
-            {"project": clusters.c.project_id, "user": clusters.c.user, "day": day}[by].label("key"),
-            day.label("day"),
-            clusters.c.id.label("run"),
-            clusters.c.cpu_millicores,
-            clusters.c.memory_bytes,
-            clusters.c.gpu,
-            nodes.ready_at.label("ready_at"),
-            nodes.rank.label("rank"),
-            nodes.attempt.label("attempt"),
-            began.label("began"),
-            ended.label("ended"),
-        )
-        .select_from(source)
-        .where(
-            nodes.ready_at.is_not(None),
-            nodes.ready_at < last,
-            or_(nodes.gone_at.is_(None), nodes.gone_at > first),
-        ),
-        user,
-        project_id,
-    ).subquery("pieces")
-    before = func.max(pieces.c.ended).over(
-        partition_by=(pieces.c.run, pieces.c.day),
-        order_by=(pieces.c.began, pieces.c.rank, pieces.c.attempt),
-        rows=(None, -1),
-    )
-    covered = (
-        select(pieces, func.coalesce(before, pieces.c.began, type_=UTCDateTime()).label("covered_to"))
-        .where(pieces.c.ended > pieces.c.began)
-        .subquery("covered")
-    )
-    c = covered.c
-    node_time = _microseconds_between(sqlite, c.began, c.ended)
-    fresh = most(c.began, c.covered_to, type_=UTCDateTime())
-    wall = case((c.ended > fresh, _microseconds_between(sqlite, fresh, c.ended)), else_=0)
-    return select(
-        c.key,
-        c.cpu_millicores,
-        c.memory_bytes,
-        c.gpu,
-        func.sum(wall).label("wall"),
-        func.sum(node_time).label("node_time"),
-        func.min(c.ready_at, type_=UTCDateTime()).label("first_start"),
-        func.max(c.run).label("latest"),
-    ).group_by(c.key, c.cpu_millicores, c.memory_bytes, c.gpu)
-
-
-def _microseconds_between(sqlite: bool, start: Any, end: Any) -> ColumnElement[int]:
-    if sqlite:  # times are text of fixed width, to the microsecond
-
-        def moment(text: Any) -> ColumnElement[int]:
-            seconds = cast(func.strftime("%s", func.substr(text, 1, 19)), Integer)
-            return seconds * 1_000_000 + cast(func.substr(text, 21, 6), Integer)
-
-        return moment(end) - moment(start)
-    return cast(func.extract("epoch", end - start) * 1_000_000, BigInteger)
