@@ -158,7 +158,14 @@ class VirtualCluster(Spawner):
         language = language_of(self.handler, self._with.language)
         self._translate = translations(language).gettext
         self._progress = StartProgress(self._with.clock, self._translate)
-        await maybe_future(super().run_pre_spawn_hook())
+        try:
+            await maybe_future(super().run_pre_spawn_hook())
+            await self._admitted_in_time(language)
+        except BaseException:
+            self._progress.close()
+            raise
+
+    async def _admitted_in_time(self, language: str) -> None:
         self._admission = asyncio.ensure_future(self._admit(language))
         self._admission.add_done_callback(lambda task: task.cancelled() or task.exception())
         try:

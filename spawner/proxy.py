@@ -20,6 +20,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
+from aiohttp import ClientResponseError
 from dateutil.parser import isoparse
 from jupyterhub.proxy import ConfigurableHTTPProxy
 from jupyterhub.utils import url_path_join
@@ -42,12 +43,16 @@ class ClusterProxy(ConfigurableHTTPProxy):
         config=True
     )
 
+    watch_seconds = Float(
+        2, help="How often to see whether the proxy has come back empty and must be filled; 0 = never."
+    ).tag(config=True)
+
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._checking: asyncio.Lock | None = None
         self._ranks: dict[str, int] = {}
         self._sampled: dict[tuple[str, str], datetime] = {}
-        self._sampler: PeriodicCallback | None = None
+        self._periodic: list[PeriodicCallback] = []
 
     # ------------------------------------------------------------------------------------------- routes
 
@@ -73,10 +78,13 @@ class ClusterProxy(ConfigurableHTTPProxy):
         if server_name in user.spawners:
             ranks = max(ranks, *getattr(user.spawners[server_name], "node_urls", {}), 0)
         self._sampled.pop((user.name, server_name), None)
-        await asyncio.gather(
-            super().delete_user(user, server_name),
-            *(self.delete_route(node_spec(spec, rank)) for rank in range(1, ranks + 1)),
-        )
+        try:
+            await asyncio.gather(
+                super().delete_user(user, server_name),
+                *(self.delete_route(node_spec(spec, rank)) for rank in range(1, ranks + 1)),
+            )
+        except Exception as error:  # raised, it would keep the hub from stopping the nodes
+            self.log.warning("Routes of %s are left to the next check, the proxy is away: %s", spec, error)
 
     async def check_routes(
         self, user_dict: Any, service_dict: Any, routes: Mapping[str, Any] | None = None
@@ -95,7 +103,7 @@ class ClusterProxy(ConfigurableHTTPProxy):
                 }
             await super().check_routes(user_dict, service_dict, others)
             await self._check_nodes(user_dict, nodes)
-        self._keep_sampling()
+        self._keep_looking()
 
     async def _check_nodes(self, user_dict: Any, have: Mapping[str, Any]) -> None:
         wanted: dict[str, tuple[str, str, int, str]] = {}
@@ -127,6 +135,35 @@ class ClusterProxy(ConfigurableHTTPProxy):
         async with self._checking:
             yield
 
+    async def refill(self) -> bool:
+        """Fill a proxy that lost its routes, as one does that was killed; whether it had.
+
+        The hub itself notices only at its next check, minutes later. One route stands for all.
+        """
+        known = next(iter(self._ranks), None)
+        try:
+            if known is None:
+                empty = not await self.get_all_routes()
+            else:
+                empty = not await self.has_route(known)
+            if empty:
+                self.log.warning("The proxy has lost its routes, filling it again")
+                await self.check_routes(self.app.users, self.app._service_map)
+        except Exception as error:
+            self.log.warning("The proxy cannot be asked: %s", error)
+            return False
+        return empty
+
+    async def has_route(self, spec: str) -> bool:
+        """Whether the proxy has this very route."""
+        try:
+            await self.api_request(self._routespec_to_chp_path(spec))
+        except ClientResponseError as error:
+            if error.status == 404:
+                return False
+            raise
+        return True
+
     # ----------------------------------------------------------------------------------------- presence
 
     async def sample_presence(self, database: Database | None = None) -> int:
@@ -143,14 +180,15 @@ class ClusterProxy(ConfigurableHTTPProxy):
         self._sampled = latest
         return len(moved)
 
-    def _keep_sampling(self) -> None:
-        if (
-            self._sampler is None
-            and self.presence_seconds > 0
-            and isinstance(self.collaborators, Collaborators)
-        ):
-            self._sampler = PeriodicCallback(self._sample_or_tell, 1000 * self.presence_seconds)
-            self._sampler.start()
+    def _keep_looking(self) -> None:
+        if self._periodic:
+            return
+        if self.watch_seconds > 0:
+            self._periodic.append(PeriodicCallback(self.refill, 1000 * self.watch_seconds))
+        if self.presence_seconds > 0 and isinstance(self.collaborators, Collaborators):
+            self._periodic.append(PeriodicCallback(self._sample_or_tell, 1000 * self.presence_seconds))
+        for periodic in self._periodic:
+            periodic.start()
 
     async def _sample_or_tell(self) -> None:
         try:

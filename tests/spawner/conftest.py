@@ -40,6 +40,9 @@ class MemoryProxy(ClusterProxy):
     async def delete_route(self, routespec: str) -> None:
         self.table.pop(routespec, None)
 
+    async def has_route(self, spec: str) -> bool:
+        return spec in self.table
+
     async def get_all_routes(self) -> dict[str, dict[str, Any]]:
         return {spec: {**route, "data": dict(route["data"])} for spec, route in self.table.items()}
 
@@ -190,6 +193,7 @@ async def hub_of(
             }
         )
         config.ConfigurableHTTPProxy.should_start = False
+        config.ClusterProxy.watch_seconds = 0  # tests look by hand
         config.ConfigurableHTTPProxy.auth_token = "t"
         config.Authenticator.allowed_users = {"ada", "bob", "boss"}
         config.VirtualCluster.collaborators = Collaborators(

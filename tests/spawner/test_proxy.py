@@ -99,6 +99,19 @@ async def test_routes_of_nodes_that_nobody_runs_go(running: Hub):
     assert set(running.app.proxy.table) == {running.app.hub.routespec}
 
 
+async def test_a_proxy_that_is_away_does_not_keep_nodes_from_being_removed(running: Hub, monkeypatch):
+    async def away(*args):
+        raise TimeoutError("the proxy does not answer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(running.app.proxy, "delete_route", away)
+        assert (await running.delete()).status_code == 204
+    assert running.world.nodes == {}
+    assert (await running.run()).word == "released"
+    await check(running)
+    assert set(running.app.proxy.table) == {running.app.hub.routespec}
+
+
 async def test_presence_is_the_latest_of_all_routes_and_only_moves_forward(running: Hub):
     proxy = running.app.proxy
     spec = running.spawner().proxy_spec
@@ -171,6 +184,11 @@ async def test_the_real_proxy_carries_every_node_behind_an_awkward_base_url(
     await hub.app.proxy.delete_route(node_spec(spec, 1))
     await hub.app.update_last_activity()
     assert node_spec(spec, 1) in await hub.app.proxy.get_all_routes()
+    assert not await hub.app.proxy.refill()
+    for lost in list(await hub.app.proxy.get_all_routes()):  # what a killed and restarted proxy has
+        await hub.app.proxy.delete_route(lost)
+    assert await hub.app.proxy.refill()
+    assert set(await hub.app.proxy.get_all_routes()) == {hub.app.hub.routespec, spec, node_spec(spec, 1)}
     assert await hub.app.proxy.sample_presence(hub.db) == 1
     run = await hub.run()
     assert run.proxy_seen_at is not None
