@@ -13,6 +13,13 @@ def _jupyter_server_extension_points() -> list[dict[str, str]]:
     return [{"module": "tests.process.said"}]
 
 
+def plain(value: Any) -> str:
+    """Sets have no order, and another one in each process; a secret is another one in each run."""
+    if isinstance(value, dict):
+        return repr({name: plain(item) for name, item in value.items() if name != "cookie_secret"})
+    return repr(sorted(value)) if isinstance(value, set | frozenset) else repr(value)
+
+
 def _load_jupyter_server_extension(app: Any) -> None:
     pass
 
@@ -24,7 +31,7 @@ async def _start_jupyter_server_extension(app: Any) -> None:
         "config": app.config,
         "traits": {
             type(part).__name__: {
-                name: repr(getattr(part, name))
+                name: plain(getattr(part, name))
                 for name in sorted(part.traits(config=True))
                 if name != "config"
             }
