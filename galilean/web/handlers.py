@@ -245,7 +245,8 @@ class PageHandler(BaseHandler):
 
     def base_namespace(self) -> dict[str, Any]:
         """What the hub's ``page.html`` and ours expect."""
-        portal, person = self.portal, self.person
+        # An address that cannot be read is refused before anybody is asked who they are.
+        portal, person = self.portal, getattr(self, "person", None)
         xsrf = bytes(self.xsrf_token or b"").decode("ascii")
         user = None
         if person is not None:

@@ -9,7 +9,6 @@ says where those are shown.
 from __future__ import annotations
 
 import base64
-import os
 import posixpath
 from collections.abc import Callable
 from typing import Any
@@ -19,6 +18,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from services.catalog.code import highlight, lexer_for
+from services.catalog.paths import address
 
 PICTURE_BYTES = 2 * 2**20
 PICTURES_BYTES = 8 * 2**20
@@ -63,8 +63,8 @@ class Prose:
     load
         Gives the pictures; ``None`` = none are shown.
     link_base
-        What a link to a file of the project begins with, the file's percent-encoded path follows; empty =
-        such links are shown as text.
+        What a link to a file of the project begins with; the file's address follows, encoded as the value
+        of a query. Empty = such links are shown as text.
     """
 
     def __init__(self, path: str, *, load: Load | None = None, link_base: str = "") -> None:
@@ -115,7 +115,7 @@ class Prose:
         path = self._below(target)
         if path is None or not self._link_base:
             return None
-        return self._link_base + quote(os.fsencode(path), safe="")
+        return self._link_base + quote(address(path), safe="")
 
     def _image(self, token: Token, attachments: dict[str, str], *, inside_link: bool) -> list[Token]:
         source = str(token.attrGet("src") or "")

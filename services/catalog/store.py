@@ -309,7 +309,7 @@ def list_for(
     statement = select(*_COLUMNS, projects.c.sort_name).where(projects.c.deleted_at.is_(None))
     if owner is not None:
         statement = statement.where(projects.c.owner == owner)
-    if not _storable(query):
+    if not _storable(query) or (owner is not None and not _storable(owner)):
         raise UserError(400, mark("This cannot be searched for. Type it anew."))
     for word in _fold(query[:200]).split():
         statement = statement.where(projects.c.search_text.contains(word, autoescape=True))

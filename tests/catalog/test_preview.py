@@ -176,7 +176,7 @@ def test_links_lead_to_pages_elsewhere_in_a_new_tab_and_to_files_of_the_project(
     page = shown(files, "docs/a.md", "[x](https://example.org) [y](../data/热.csv) [z](#part) [w](../../out)")
     assert page.values("href") == [
         "https://example.org",
-        "/p?file=data%2F%E7%83%AD.csv",
+        "/p?file=data%2F%25E7%2583%25AD.csv",
         "#part",
     ]
     assert page.values("target") == ["_blank", "_blank"]

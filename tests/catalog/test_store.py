@@ -416,7 +416,7 @@ def test_free_space_is_looked_up_for_the_volumes_that_are_there(tmp_path: Path) 
     assert free["here"] > 0
 
 
-@pytest.mark.parametrize("text", ["a\0b", "\ud800", "\udcff"], ids=ascii)
+@pytest.mark.parametrize("text", ["a\0b", "\ud800"], ids=ascii)
 def test_text_that_no_database_takes_finds_nothing(catalogue: Database, text: str) -> None:
     with catalogue.write() as conn:
         project = make(conn)
