@@ -13,14 +13,15 @@ an address, because an address is a public route: the others' ``/metrics`` are f
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from galilean.errors import mark
 from galilean.settings import Settings
 from galilean.web.jinja import TEMPLATES, GalileanExtension, hub_template_vars
-from galilean.web.language import language_transform
+from galilean.web.language import language_transform, translate
 from hub_config import roles
 from hub_config.secrets import SERVICES, Secrets, WaitingAccount
 
@@ -121,6 +122,7 @@ def hub_traits(
                 # From the hub itself, so that the sign-in page has its clothes on while the portal is away.
                 "assets_prefix": settings.web.base_url + "hub/galilean/",
                 "signup_open": settings.signup.open,
+                "nav": navigation(settings),  # the hub calls it with the visitor
             },
             "jinja_environment_options": {"extensions": [GalileanExtension]},
             "tornado_settings": {
@@ -167,6 +169,30 @@ def hub_traits(
 def zygote_socket(settings: Settings) -> Path:
     """Where the zygote takes requests."""
     return settings.state / "run" / "zygote.sock"
+
+
+def navigation(settings: Settings) -> Callable[[Any], list[dict[str, Any]]]:
+    """The top bar's entries on the hub's own pages: those of the portal, without their badges."""
+    portal = portal_host(settings) + portal_prefix(settings)
+
+    def entry(label: str, place: str, icon: str, admin: bool = False) -> dict[str, Any]:
+        return {"label": translate(label), "url": portal + place, "icon": icon, "admin": admin}
+
+    def entries(user: Any) -> list[dict[str, Any]]:
+        if user is None:
+            return []
+        found = [
+            entry(mark("Projects"), "projects", "folder"),
+            entry(mark("Machine time"), "machine-time", "speedometer2"),
+        ]
+        if roles.group_of("admin") in {group.name for group in user.groups}:
+            found += [
+                entry(mark("Online"), "admin/online", "broadcast", admin=True),
+                entry(mark("People"), "admin/people", "people", admin=True),
+            ]
+        return found
+
+    return entries
 
 
 def services(settings: Settings, secrets: Secrets, ports: Mapping[str, int]) -> list[dict[str, Any]]:

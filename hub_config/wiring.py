@@ -181,7 +181,7 @@ def tell_admins(settings: Settings) -> Any:
                 subject=f"{settings.site.name}: {name} waits for a role",
                 text=(
                     f"{name} has made an account and waits for a role.\n"
-                    f"Give one here: {browser_url(settings)}services/portal/people\n"
+                    f"Give one here: {browser_url(settings)}services/portal/admin/people\n"
                 ),
             )
         )

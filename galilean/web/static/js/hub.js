@@ -42,3 +42,38 @@ if (start) {
     if (told.ready) { source.close(); location.reload(); }
   };
 }
+
+// ---- access tokens ----
+const tokens = `${window.jhdata?.base_url ?? ""}api/users/${encodeURIComponent(window.jhdata?.user ?? "")}/tokens`;
+const ask = (method, address, body) => fetch(address, {
+  method,
+  headers: { "Content-Type": "application/json", Accept: "application/json", "X-XSRFToken": window.jhdata.xsrf_token },
+  body: body === undefined ? undefined : JSON.stringify(body),
+});
+
+const request = document.getElementById("request-token-form");
+request?.addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const value = (id) => document.getElementById(id).value.trim();
+  const scopes = value("token-scopes").split(/[\s,]+/).filter(Boolean);
+  const answer = await ask("POST", tokens, {
+    note: value("token-note") || request.dataset.defaultNote,
+    expires_in: Number(value("token-expiration-seconds")) || null,
+    ...(scopes.length ? { scopes } : {}),
+  });
+  const told = await answer.json().catch(() => ({}));
+  const failed = document.getElementById("token-error");
+  failed.hidden = answer.ok;
+  if (!answer.ok) { failed.querySelector("div").textContent = told.message || `HTTP ${answer.status}`; return; }
+  document.getElementById("token-result").textContent = told.token;
+  document.getElementById("token-area").hidden = false;
+});
+
+for (const button of document.querySelectorAll(".revoke-token-btn")) {
+  button.addEventListener("click", async () => {
+    const row = button.closest("[data-token-id]");
+    button.disabled = true;
+    const answer = await ask("DELETE", `${tokens}/${encodeURIComponent(row.dataset.tokenId)}`);
+    if (answer.ok || answer.status === 404) row.remove(); else button.disabled = false;
+  });
+}
