@@ -23,10 +23,9 @@ def test_a_cursor_gives_back_what_was_put_in(key: list) -> None:
 
 @given(st.text(max_size=80))
 def test_a_cursor_that_nobody_gave_is_400_and_never_a_fault(text: str) -> None:
-    try:
+    with pytest.raises(UserError) as refused:
         Cursor.decode(text, 3)
-    except UserError as error:
-        assert error.status == 400
+    assert refused.value.status == 400
 
 
 def test_a_page_tells_of_a_next_one_only_when_there_is_one() -> None:

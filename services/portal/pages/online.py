@@ -40,9 +40,10 @@ class View:
     @classmethod
     def parse(cls, query: dict[str, str]) -> View:
         """A view from the query of an address."""
-        sort = query.get("sort", "held")
-        descending = sort.startswith("-") or (sort == "held" and not query.get("sort"))
-        sort = sort.lstrip("-")
+        order = query.get("sort", "")
+        sort, descending = order.removeprefix("-"), order.startswith("-")
+        if sort not in SORTS:
+            sort, descending = "held", True
         offset = query.get("from", "0")
         return cls(
             text=query.get("q", "").strip()[:100],
@@ -50,7 +51,7 @@ class View:
             word=query.get("state", "") if query.get("state") in WORDS else "",
             held=query.get("held", "") if query.get("held") in HELD else "",
             policy=query.get("policy", "")[:32],
-            sort=sort if sort in SORTS else "held",
+            sort=sort,
             descending=descending,
             offset=min(int(offset), 100_000) if offset.isascii() and offset.isdigit() else 0,
         )
