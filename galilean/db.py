@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -35,7 +36,7 @@ from sqlalchemy import (
     make_url,
     text,
 )
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError, DisconnectionError, OperationalError
 
 from galilean.errors import UserError, mark
 
@@ -53,6 +54,7 @@ metadata = MetaData(
 )
 
 LOCK_WAIT_SECONDS = 5.0
+IDLE_SECONDS = 10.0
 
 
 class UTCDateTime(TypeDecorator[datetime]):
@@ -217,10 +219,26 @@ def _sqlite_engine(url: Any) -> Engine:
 
 
 def _postgresql_engine(url: Any, threads: int) -> Engine:
-    return create_engine(
+    engine = create_engine(
         url,
         pool_size=threads,
         max_overflow=2,
-        pool_pre_ping=True,
         connect_args={"connect_timeout": 5, "options": "-c timezone=UTC -c lock_timeout=5000"},
     )
+
+    @event.listens_for(engine, "checkin")
+    def used(_driver: Any, record: Any) -> None:
+        record.info["used_at"] = time.monotonic()
+
+    @event.listens_for(engine, "checkout")
+    def ask_when_idle(driver: Any, record: Any, _proxy: Any) -> None:
+        # Asked before every transaction, a round trip each, it is felt at thirty starts a second.
+        if time.monotonic() - record.info.get("used_at", 0.0) > IDLE_SECONDS:
+            try:
+                engine.dialect.do_ping(driver)
+            except DBAPIError as error:
+                raise DisconnectionError from error
+            except engine.dialect.loaded_dbapi.Error as error:
+                raise DisconnectionError from error
+
+    return engine

@@ -117,12 +117,12 @@ class NodeInterval:
 
 def get(conn: Connection, run_id: str) -> Run | None:
     """The run of this id."""
-    return _one(conn, clusters.c.id == run_id)
+    return _one(conn, _BY_ID, {"b_id": run_id})
 
 
 def open_run(conn: Connection, user: str, server: str) -> Run | None:
     """The run that is open under this server's name; there is at most one."""
-    return _one(conn, _open_of(user, server))
+    return _one(conn, _BY_SERVER, {"b_user": user, "b_server": server})
 
 
 def list_runs(
@@ -317,8 +317,8 @@ def _run(row: Mapping[Any, Any]) -> Run:
     return Run(**row)
 
 
-def _one(conn: Connection, condition: Any) -> Run | None:
-    row = conn.execute(select(clusters).where(condition)).mappings().first()
+def _one(conn: Connection, query: Any, values: dict[str, Any]) -> Run | None:
+    row = conn.execute(query, values).mappings().first()
     return None if row is None else _run(row)
 
 
@@ -339,6 +339,12 @@ def _waits(pool: str | None, gpu_model: str | None) -> list[Any]:
     return wanted
 
 
+_BY_ID = select(clusters).where(clusters.c.id == bindparam("b_id"))
+_BY_SERVER = select(clusters).where(
+    clusters.c.user == bindparam("b_user"),
+    clusters.c.server == bindparam("b_server"),
+    clusters.c.released_at.is_(None),
+)
 NODE_IS = (
     cluster_nodes.c.cluster_id == bindparam("b_run"),
     cluster_nodes.c.rank == bindparam("b_rank"),

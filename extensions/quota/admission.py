@@ -16,7 +16,7 @@ from collections.abc import Callable
 from sqlalchemy import Connection
 from ulid import ULID
 
-from extensions.quota.limits import held
+from extensions.quota.limits import sums_of
 from extensions.quota.room import RoomCheck
 from extensions.quota.rules import decide, no_role
 from galilean.clock import Clock, utcnow
@@ -79,15 +79,19 @@ class QuotaAdmission:
     ) -> tuple[str, UserError | None]:
         """The transaction: the run's id, and the 503 to raise *after* the commit when it waits in line."""
         now = self._clock()
-        mine = records.open_run(conn, plan.user, plan.server)
-        waiting = mine if mine is not None and mine.status == Status.QUEUED else None
-        if mine is not None and waiting is None:
-            raise steps.already_open(plan.project_name)
-        refusal = decide(plan, held(conn, plan.user, but_run=waiting.id if waiting else ""), limits)
+        sums = sums_of(conn, plan)
+        waiting: records.Run | None = None
+        if sums.mine:
+            waiting = records.get(conn, sums.mine)
+            if waiting is None or waiting.status != Status.QUEUED:
+                raise steps.already_open(plan.project_name)
+        refusal = decide(plan, sums.held, limits)
         if refusal is not None:
             raise refusal
-        fits = self._room is None or self._room.fits(conn, plan)
-        before = records.waits_longer(conn, pool=plan.pool, gpu_model=plan.gpu_model, run=waiting)
+        fits = self._room is None or self._room.fits(plan, sums.taken)
+        before = sums.waiting
+        if before and waiting is not None:
+            before = records.waits_longer(conn, pool=plan.pool, gpu_model=plan.gpu_model, run=waiting)
         queued = not fits or before > 0
         run_id = waiting.id if waiting else str(ULID())
         if waiting is None:

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import Connection, bindparam, func, select
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, case, func, not_, select
 
 from galilean.settings import Limits, Settings
+from spawner.plan import ClusterPlan
+from spawner.states import Status
 from spawner.tables import clusters
 
 __all__ = ["Held", "Limits", "Remaining", "held", "limits_for", "remaining"]
@@ -82,19 +85,77 @@ def remaining(limits: Limits, holds: Held) -> Remaining:
     )
 
 
-def held(conn: Connection, user: str, *, but_run: str = "") -> Held:
-    """What a person holds over all open runs, waiting ones included; ``but_run`` is left out."""
-    row = conn.execute(_HELD, {"b_user": user, "b_but": but_run}).one()
+@dataclass(frozen=True, kw_only=True)
+class Sums:
+    """All that admission compares, from one look at the open rows.
+
+    Attributes
+    ----------
+    held
+        By the person, besides a run of the same server.
+    taken
+        Of the machines by everybody: all that starts, runs or is being removed.
+    waiting
+        How many wait in line for the same pool and GPU model.
+    mine
+        Id of the run that is open under the same server's name, or empty.
+    """
+
+    held: Held
+    taken: Held
+    waiting: int
+    mine: str
+
+
+def held(conn: Connection, user: str) -> Held:
+    """What a person holds over all open runs, waiting ones included."""
+    return _held(conn.execute(_HELD, {"b_user": user, "b_server": ""}).one())
+
+
+def sums_of(conn: Connection, plan: ClusterPlan) -> Sums:
+    """Everything that is open, summed for the admission of ``plan``: one statement, a few hundred rows."""
+    row: Any = conn.execute(
+        _SUMS,
+        {
+            "b_user": plan.user,
+            "b_server": plan.server,
+            "b_pool": plan.pool,
+            "b_gpu_model": plan.gpu_model,
+        },
+    ).one()
+    return Sums(held=_held(row[0:4]), taken=_held(row[4:8]), waiting=int(row[8]), mine=row[9] or "")
+
+
+def _held(row: Any) -> Held:
     return Held(clusters=int(row[0]), cpu_millicores=int(row[1]), memory_bytes=int(row[2]), gpu=int(row[3]))
 
 
-_HELD = select(
-    func.count(),
-    func.coalesce(func.sum(clusters.c.nodes * clusters.c.cpu_millicores), 0),
-    func.coalesce(func.sum(clusters.c.nodes * clusters.c.memory_bytes), 0),
-    func.coalesce(func.sum(clusters.c.nodes * clusters.c.gpu), 0),
-).where(
-    clusters.c.user == bindparam("b_user"),
-    clusters.c.released_at.is_(None),
-    clusters.c.id != bindparam("b_but"),
+def _amounts(which: ColumnElement[bool]) -> list[ColumnElement[Any]]:
+    def total(amount: Any) -> ColumnElement[Any]:
+        return func.coalesce(func.sum(case((which, amount), else_=0)), 0)
+
+    return [
+        total(1),
+        total(clusters.c.nodes * clusters.c.cpu_millicores),
+        total(clusters.c.nodes * clusters.c.memory_bytes),
+        total(clusters.c.nodes * clusters.c.gpu),
+    ]
+
+
+_OPEN = clusters.c.released_at.is_(None)
+_THEIRS = and_(clusters.c.user == bindparam("b_user"), clusters.c.server != bindparam("b_server"))
+_WAITS = clusters.c.status == Status.QUEUED.value
+_IN_LINE = and_(
+    _WAITS,
+    clusters.c.stop_asked_at.is_(None),
+    clusters.c.pool == bindparam("b_pool"),
+    clusters.c.gpu_model == bindparam("b_gpu_model"),
 )
+_MINE = and_(clusters.c.user == bindparam("b_user"), clusters.c.server == bindparam("b_server"))
+_HELD = select(*_amounts(_THEIRS)).where(_OPEN, clusters.c.user == bindparam("b_user"))
+_SUMS = select(
+    *_amounts(_THEIRS),
+    *_amounts(not_(_WAITS)),
+    func.coalesce(func.sum(case((_IN_LINE, 1), else_=0)), 0),
+    func.max(case((_MINE, clusters.c.id))),
+).where(_OPEN)

@@ -9,21 +9,18 @@ import os
 from dataclasses import dataclass
 from typing import Protocol
 
-from sqlalchemy import Connection, func, select
-
+from extensions.quota.limits import Held
 from galilean.amounts import GIB, format_bytes, plain_number
 from galilean.errors import UserError, mark
 from galilean.settings import Process
 from spawner.plan import ClusterPlan
-from spawner.states import Status
-from spawner.tables import clusters
 
 
 class RoomCheck(Protocol):
-    """A backend's word on room; part of the admission's transaction."""
+    """A backend's word on room; asked inside the admission's transaction, so no I/O."""
 
-    def fits(self, conn: Connection, plan: ClusterPlan) -> bool:
-        """Whether the plan fits besides everything that starts, runs or is being removed.
+    def fits(self, plan: ClusterPlan, taken: Held) -> bool:
+        """Whether the plan fits besides ``taken``: everything that starts, runs or is being removed.
 
         Raises
         ------
@@ -56,7 +53,7 @@ class HostRoom:
             memory_bytes=max(GIB, int(memory * settings.memory_overcommit)),
         )
 
-    def fits(self, conn: Connection, plan: ClusterPlan) -> bool:
+    def fits(self, plan: ClusterPlan, taken: Held) -> bool:
         """See :class:`RoomCheck`."""
         cpu, memory = plan.nodes * plan.cpu_millicores, plan.nodes * plan.memory_bytes
         if cpu > self.cpu_millicores or memory > self.memory_bytes:
@@ -71,11 +68,7 @@ class HostRoom:
                 all_cpu=plain_number(self.cpu_millicores / 1000),
                 all_memory=format_bytes(self.memory_bytes),
             )
-        taken_cpu, taken_memory = conn.execute(_TAKEN).one()
-        return int(taken_cpu) + cpu <= self.cpu_millicores and int(taken_memory) + memory <= self.memory_bytes
-
-
-_TAKEN = select(
-    func.coalesce(func.sum(clusters.c.nodes * clusters.c.cpu_millicores), 0),
-    func.coalesce(func.sum(clusters.c.nodes * clusters.c.memory_bytes), 0),
-).where(clusters.c.released_at.is_(None), clusters.c.status != Status.QUEUED.value)
+        return (
+            taken.cpu_millicores + cpu <= self.cpu_millicores
+            and taken.memory_bytes + memory <= self.memory_bytes
+        )
