@@ -11,6 +11,8 @@ from services.people.waiting import count_waiting, grant, list_accounts, take
 from spawner import records
 from tests.hub_config.conftest import SiteFactory
 
+pytestmark = pytest.mark.hub
+
 
 async def refused(call: object) -> UserError:
     with pytest.raises(UserError) as error:

@@ -16,6 +16,8 @@ from hub_config.wiring import tell_admins
 from services.people.waiting import list_accounts
 from tests.hub_config.conftest import SiteFactory, fill
 
+pytestmark = pytest.mark.hub
+
 
 async def sign_up(
     browser: httpx.AsyncClient, name: str, password: str = "winter is coming"
