@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+VOLATILE = ("config", "cookie_secret", "port", "started")
+
 
 def _jupyter_server_extension_points() -> list[dict[str, str]]:
     return [{"module": "tests.process.said"}]
@@ -16,7 +18,7 @@ def _jupyter_server_extension_points() -> list[dict[str, str]]:
 def plain(value: Any) -> str:
     """Sets have no order, and another one in each process; a secret is another one in each run."""
     if isinstance(value, dict):
-        return repr({name: plain(item) for name, item in value.items() if name != "cookie_secret"})
+        return repr({name: plain(item) for name, item in value.items() if name not in VOLATILE})
     return repr(sorted(value)) if isinstance(value, set | frozenset) else repr(value)
 
 
