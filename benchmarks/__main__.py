@@ -1,4 +1,4 @@
-"""``python -m benchmarks [start|hub|proxy|pages|usage …] [--pairs N]``: measure all of it, or what is named."""
+"""``python -m benchmarks [start|hub|proxy|pages|usage|files …] [--pairs N]``: measure all of it, or what is named."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.harness import HEAD, Report
 
-ALL = ("start", "hub", "proxy", "pages", "usage")
+ALL = ("start", "hub", "proxy", "pages", "usage", "files")
 
 
 def main() -> int:

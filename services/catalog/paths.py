@@ -143,6 +143,6 @@ def join(parts: Sequence[str]) -> str:
 
 def natural(name: str) -> tuple[tuple[str | int, ...], bytes]:
     """A sort key that people expect: letter case does not matter, ``run9`` comes before ``run10``."""
-    folded = unicodedata.normalize("NFKC", name).casefold()
+    folded = name.lower() if name.isascii() else unicodedata.normalize("NFKC", name).casefold()
     parts = tuple(int(part) if index % 2 else part for index, part in enumerate(_DIGITS.split(folded)))
     return parts, os.fsencode(name)
