@@ -31,6 +31,7 @@ VIEWS = {"project": mark("By project"), "day": mark("By day")}
 HEADS = {"project": mark("Project"), "day": mark("Day")}
 SPANS = {"30": mark("30 days"), "90": mark("90 days"), "365": mark("A year"), "all": mark("All time")}
 GRAPH_MOST_DAYS = 92
+LINES_SHOWN = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,6 +212,7 @@ class MachineTime(PageHandler):
         await self.render_page(
             "machine_time.html",
             rows=rows,
+            lines=LINES_SHOWN,
             by=by,
             days=days,
             views=VIEWS,

@@ -46,6 +46,16 @@ function frames() {
 new MutationObserver(frames).observe(document.documentElement, { attributes: true, attributeFilter: ["data-bs-theme"] });
 frames();
 
+// ---- the menu of a row, filled when it is opened ----
+root.addEventListener("toggle", (event) => {
+  const menu = event.target;
+  if (!menu.matches?.(".row-menu") || !menu.open || menu.lastElementChild.firstElementChild) return;
+  const item = menu.closest(".tree-item"), parts = root.querySelector("template[data-row-menu]").content.cloneNode(true);
+  const download = parts.querySelector("[data-download]");
+  if (item.dataset.kind === "file") download.href = `${api}/${item.dataset.path}`; else download.remove();
+  menu.lastElementChild.append(parts);
+}, true);
+
 // ---- upload ----
 const lines = new Map();
 let waiting = [], running = 0;
