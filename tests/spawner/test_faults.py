@@ -81,7 +81,13 @@ async def test_releasing_twice_at_once_during_a_start_is_one_release(hub: Hub):
     start = asyncio.ensure_future(hub.post(options={"nodes": 2}))
     await hub.world.at("answer")
     first = asyncio.ensure_future(hub.delete())
-    await asyncio.sleep(0.2)
+
+    async def cancelled() -> bool:
+        return not hub.spawner().pending
+
+    await hub.until(
+        cancelled, "cancelling the start"
+    )  # before that the hub itself answers the second with 500
     second = asyncio.ensure_future(hub.request("DELETE", "/users/ada/servers/heat", {"remove": True}))
     answers = await asyncio.gather(first, second)
     assert {answer.status_code for answer in answers} <= {202, 204}
