@@ -89,4 +89,6 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    from spawner.node import launcher  # as a module of its own name, as in a forked node
+
+    launcher.main(sys.argv[1:])

@@ -19,7 +19,9 @@ def plain(value: Any) -> str:
     """Sets have no order, and another one in each process; a secret is another one in each run."""
     if isinstance(value, dict):
         return repr({name: plain(item) for name, item in value.items() if name not in VOLATILE})
-    return repr(sorted(value)) if isinstance(value, set | frozenset) else repr(value)
+    if isinstance(value, set | frozenset | list):  # JupyterLab makes lists of sets
+        return repr(sorted(plain(item) for item in value))
+    return repr(value)
 
 
 def _load_jupyter_server_extension(app: Any) -> None:
