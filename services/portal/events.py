@@ -71,6 +71,7 @@ class Listener:
 
     def __init__(self, user: str, names: frozenset[str]) -> None:
         self.user, self.names = user, names
+        self.gone = False
         self.pending: set[str] = set()
         self.wake = asyncio.Event()
 
@@ -142,6 +143,13 @@ class Events(APIHandler):
     """The stream itself; ``?watch=clusters,online``."""
 
     long = True
+    _listener: Listener | None = None
+
+    def on_connection_close(self) -> None:
+        if self._listener is not None:
+            self._listener.gone = True
+            self._listener.wake.set()
+        super().on_connection_close()
 
     async def get(self) -> None:
         names = frozenset(self.query("watch").split(",")) & {"clusters", "online", "role"}
@@ -150,14 +158,14 @@ class Events(APIHandler):
         self.set_header("Content-Type", "text/event-stream; charset=utf-8")
         self.set_header("X-Accel-Buffering", "no")
         watcher: Watcher = self.portal.parts["watcher"]
-        listener = Listener(self.person.name, names)
+        listener = self._listener = Listener(self.person.name, names)
         watcher.add(listener)
         loop = asyncio.get_running_loop()
         until = loop.time() + LONGEST_SECONDS
         try:
             self.write(": here\n\n")
             await self.flush()
-            while loop.time() < until and not watcher.closing:
+            while loop.time() < until and not watcher.closing and not listener.gone:
                 try:
                     await asyncio.wait_for(listener.wake.wait(), KEEPALIVE_SECONDS)
                 except TimeoutError:
