@@ -37,7 +37,7 @@ async def _start_jupyter_server_extension(app: Any) -> None:
             type(part).__name__: {
                 name: plain(getattr(part, name))
                 for name in sorted(part.traits(config=True))
-                if name != "config"
+                if name not in VOLATILE
             }
             for part in parts
         },
