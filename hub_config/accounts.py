@@ -130,7 +130,10 @@ class ChangePasswordHandler(AccountHandler):
 
 
 class PasswordAPIHandler(APIHandler):
-    """``PUT /hub/api/galilean/passwords/<name>`` with ``{"password": …}``: for administrators."""
+    """``PUT /hub/api/galilean/passwords/<name>`` with ``{"password": …}``: for administrators.
+
+    With ``"replace": false`` an account that has a password keeps it, and the answer is 409.
+    """
 
     @needs_scope("admin:users")
     async def put(self, name: str) -> None:
@@ -142,6 +145,8 @@ class PasswordAPIHandler(APIHandler):
         user = self.find_user(accounts.normalize_username(name))
         if user is None:
             raise web.HTTPError(404, "no such user")
+        if not body.get("replace", True) and accounts.get_user(user.name) is not None:
+            raise web.HTTPError(409, "this account has a password already")
         hashed = await accounts.in_thread(bcrypt.hashpw, password.encode(), bcrypt.gensalt())
         accounts.keep_password(user.name, hashed)
         self.set_status(204)

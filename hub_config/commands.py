@@ -133,17 +133,20 @@ async def _add_now(settings: Settings, name: str, role: str, password: str, upda
         except UserError as error:
             if error.status == 503:
                 return False
+            if error.status != 409:  # the hub may know the person from elsewhere
+                raise
+        try:
+            await hub.request(
+                "PUT", f"/galilean/passwords/{path}", json={"password": password, "replace": update}
+            )
+        except UserError as error:
             if error.status != 409:
                 raise
-            if not update:
-                raise UserError(
-                    409,
-                    mark(
-                        "There is an account “{name}” already. To set its password and add the role: --update."
-                    ),
-                    name=name,
-                ) from error
-        await hub.request("PUT", f"/galilean/passwords/{path}", json={"password": password})
+            raise UserError(
+                409,
+                mark("There is an account “{name}” already. To set its password and add the role: --update."),
+                name=name,
+            ) from error
         await hub.add_to_group(group_of(role), name)
     finally:
         await hub.close()

@@ -181,6 +181,11 @@ async def test_accounts_and_tokens_are_made_at_once_while_the_hub_runs(
     )
     assert done.exit_code == 0
     assert set((await site.command.user("eva"))["groups"]) == {"galilean:student", "galilean:teacher"}
+    await site.command.request("POST", "/users/tom")  # known to the hub, without a password
+    done = await command(
+        "user", "add", "tom", "--role", "student", "--password-stdin", text="winter is coming\n"
+    )
+    assert done.exit_code == 0, done.exception
     nobody = await command("token", "nobody")
     assert isinstance(nobody.exception, UserError)
     assert "nobody" in str(nobody.exception)
