@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from sqlalchemy import Connection, func, select
 
+from extensions.quota.limits import Held
 from services.queue.starter import Starter
 from services.queue.store import position
 from spawner.plan import ClusterPlan
-from spawner.tables import clusters
 from tests.release.test_in_a_hub import api
 from tests.spawner.conftest import HubFactory
 
@@ -16,9 +15,8 @@ pytestmark = pytest.mark.hub
 
 
 class RoomForOne:
-    def fits(self, conn: Connection, plan: ClusterPlan) -> bool:
-        held = select(func.count()).where(clusters.c.released_at.is_(None), clusters.c.status != "queued")
-        return conn.execute(held).scalar_one() == 0
+    def fits(self, plan: ClusterPlan, taken: Held) -> bool:
+        return taken.clusters == 0
 
 
 async def test_what_waits_starts_in_its_turn_when_something_is_given_back(hub_of: HubFactory) -> None:
