@@ -41,6 +41,7 @@ def take(page: Page, name: str) -> None:
 def walk(product: Product, page: Page) -> None:
     """The tutorial, step by step."""
     product.person("galileo")
+    product.give_password("galileo")
     page.goto(product.url)
     take(page, "sign-in")
     page.get_by_label("User name").fill("galileo")

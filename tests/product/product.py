@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import os
 import random
@@ -173,6 +174,7 @@ class Person:
 
     def sign_in(self, password: str = PASSWORD) -> httpx.Client:
         """A browser's worth of cookies after signing in by the form."""
+        self.product.give_password(self.name)
         browser = httpx.Client(base_url=self.product.url, follow_redirects=True, timeout=30)
         page = browser.get("/hub/login")
         xsrf = re.search(r'name="_xsrf"\s+value="([^"]+)"', page.text)
@@ -198,6 +200,7 @@ class Product:
         self.output = directory / "up.log"
         self.process: subprocess.Popen[bytes] | None = None
         self._db: Database | None = None
+        self._roles: dict[str, str] = {}
 
     # ---- its life
 
@@ -300,9 +303,28 @@ class Product:
     # ---- its people
 
     def person(self, name: str, role: str = "researcher") -> Person:
-        """A new account with a role, and a token of it."""
-        self.command("user", "add", name, "--role", role, "--password-stdin", stdin=PASSWORD + "\n")
-        return Person(self, name, self.command("token", name).strip().splitlines()[-1])
+        """A new account with a role and a token, made as an administrator makes one by API."""
+        admin = self.admin
+        for path, body in (
+            (f"/users/{name}", {}),
+            (f"/groups/galilean:{role}/users", {"users": [name]}),
+        ):
+            admin.api("POST", f"/hub/api{path}", json=body).raise_for_status()
+        token = admin.api("POST", f"/hub/api/users/{name}/tokens", json={}).raise_for_status().json()["token"]
+        self._roles[name] = role
+        return Person(self, name, token)
+
+    @functools.cached_property
+    def admin(self) -> Person:
+        """The administrator of the first start, by a token from the command line."""
+        return Person(self, "admin", self.command("token", "admin").strip().splitlines()[-1])
+
+    def give_password(self, name: str) -> None:
+        """Let somebody sign in by the form, as the command does it."""
+        if role := self._roles.pop(name, ""):
+            self.command(
+                "user", "add", name, "--role", role, "--update", "--password-stdin", stdin=PASSWORD + "\n"
+            )
 
     # ---- its parts
 

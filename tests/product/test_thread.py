@@ -57,14 +57,14 @@ def test_from_sign_in_to_machine_time(product: Product, ada: Person):
 def test_files_are_the_same_on_all_nodes_and_stay_after_the_release(product: Product, ada: Person):
     slug = ada.running("Files stay", nodes=2)
     text = {"type": "file", "format": "text", "content": "0.5\n"}
-    made = ada.api("PUT", f"/user/{ada.name}/{slug}/api/contents/work/result.txt", json=text)
+    made = ada.api("PUT", f"/user/{ada.name}/{slug}/api/contents/result.txt", json=text)
     assert made.status_code == 201, made.text
-    assert ada.node(slug, 1, "api/contents/work/result.txt").json()["content"] == "0.5\n"
+    assert ada.node(slug, 1, "api/contents/result.txt").json()["content"] == "0.5\n"
     ada.stop(slug)
     wait_for(lambda: not ada.clusters(), "the cluster is released")
     assert ada.run(slug, project=slug).status_code in (201, 202)
     wait_for(lambda: ada.is_ready(slug), "the cluster is ready again", seconds=60)
-    assert ada.node(slug, 0, "api/contents/work/result.txt").json()["content"] == "0.5\n"
+    assert ada.node(slug, 0, "api/contents/result.txt").json()["content"] == "0.5\n"
 
 
 def test_a_second_supervisor_on_the_same_state_is_refused(product: Product):
