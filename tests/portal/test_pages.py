@@ -286,3 +286,16 @@ def test_a_person_without_a_role_is_told_what_happens_next(sign: Sign, site: Liv
     text = page(nobody, site, "projects/nobody/old").text
     assert "waits for a role" in text
     assert "data-run-open" not in text
+
+
+def test_a_time_until_ready_is_promised_only_when_it_is_known(sign: Sign, site: LiveSite) -> None:
+    alice = sign("alice")
+    made(alice)
+    sums = "projects/alice/heat-flow/run/sum"
+    assert "Ready in about" not in page(alice, site, sums, nodes="1", size="small").text
+    site.hub.course = Course(place=0.3, ready=0.9)
+    run_id = alice.post("/projects/alice/heat-flow/clusters", json={**SHORT, "nodes": 1}).json()["id"]
+    _until(lambda: alice.get(f"/clusters/{run_id}").json(), lambda c: c["status"] == "running")
+    alice.delete(f"/clusters/{run_id}")
+    assert "Ready in about 1\u00a0s" in page(alice, site, sums, nodes="1", size="small").text
+    assert "Ready in about" not in page(alice, site, sums, nodes="2", size="small").text

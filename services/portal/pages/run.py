@@ -44,7 +44,11 @@ class Scene:
     nodes: list[NodeInterval]
     place: int | None
     last: Run | None
-    typical: float | None
+    recent: list[Run]
+
+    def typical(self, node_count: int) -> float | None:
+        """How long the person's starts of this width took lately, in seconds."""
+        return typical_seconds(self.recent, node_count)
 
 
 def scene(conn: Connection, project: Project, person: str, run_id: str | None) -> Scene:
@@ -68,7 +72,7 @@ def scene(conn: Connection, project: Project, person: str, run_id: str | None) -
         nodes=records.intervals(conn, [run.id])[run.id] if run else [],
         place=place_in_line(conn, run) if run else None,
         last=last,
-        typical=typical_seconds(mine, run.nodes) if run else None,
+        recent=mine,
     )
 
 
@@ -104,9 +108,10 @@ class RunPage(ProjectPage):
             "gigabytes_text": rules.gigabytes_text,
             "tiles_most": TILES_MOST,
             "has_role": self.person.has_role,
+            "ready_in": _ready_in(found.typical(form.choice.nodes)) if form else None,
         }
         if run is not None:
-            told = progress(run, found.nodes, now=now, typical=found.typical)
+            told = progress(run, found.nodes, now=now, typical=found.typical(run.nodes))
             values |= {
                 "size": size_of_cluster(
                     run.nodes, run.cpu_millicores, run.memory_bytes, run.gpu, run.gpu_model
@@ -168,6 +173,7 @@ class Sum(RunPage):
             bars=rules.bars_of(choice, limits, held),
             together=rules.together(choice),
             refusal=refusal,
+            ready_in=_ready_in((await self.scene(None)).typical(choice.nodes)),
         )
 
     def _choice(self) -> rules.Choice:
@@ -239,6 +245,11 @@ class Events(RunPage):
         except StreamClosedError:
             return False
         return True
+
+
+def _ready_in(typical: float | None) -> Said | None:
+    """A promise, made only when it is known."""
+    return say(mark("Ready in about {n}\u00a0s"), n=max(1, round(typical))) if typical is not None else None
 
 
 def _again(run: Run) -> dict[str, Any]:
