@@ -36,7 +36,7 @@ c.JupyterHub.allow_named_servers = True
 c.JupyterHub.concurrent_spawn_limit = 0
 c.JupyterHub.services = [{{"name": "bench", "api_token": "{token}"}}]
 c.JupyterHub.load_roles = [{{"name": "bench", "services": ["bench"],
-    "scopes": ["admin:users", "admin:servers", "access:servers", "tokens"]}}]
+    "scopes": ["admin:users", "admin:servers", "access:servers", "tokens", "proxy"]}}]
 """
 
 
