@@ -32,7 +32,7 @@ def _code(text: object) -> str:
 
 def _type(schema: dict[str, Any]) -> str:
     if "$ref" in schema:
-        return "section " + schema["$ref"].rsplit("/", 1)[1]
+        return schema["$ref"].rsplit("/", 1)[1] + " (see there)"
     if "enum" in schema:
         return "one of " + ", ".join(_code(value) for value in schema["enum"])
     if "const" in schema:
@@ -96,9 +96,8 @@ def settings_markdown() -> str:
             info = model.model_fields[name]
             amount = _unit((*info.metadata, info.annotation))
             default = _default(model, name)
-            if amount and re.fullmatch(r"`\d+`", default):
-                number = int(default.strip("`"))
-                default = _code(f"{number / 2**30:g}G" if "G" in amount else f"{number / 1000:g}")
+            if "G" in amount and re.fullmatch(r"`\d+`", default):
+                default = _code(f"{int(default.strip('`')) / 2**30:g}G")
             lines.append(
                 f"| `{name}` | {amount or _type(field)} | {default} | {_escape(field.get('description', ''))} |"
             )
@@ -111,6 +110,7 @@ def settings_markdown() -> str:
 def commands_markdown() -> str:
     """Each command with its options, as ``--help`` says them."""
     import typer
+
     from galilean.cli import build_app
 
     lines: list[str] = []
