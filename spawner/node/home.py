@@ -48,6 +48,11 @@ def write_home(home: Path, work: Path, rank: int) -> None:
     link = home / "work"
     if not link.is_symlink():
         link.symlink_to(work, target_is_directory=True)
+    write_shell(home, work, rank)
+
+
+def write_shell(home: Path, work: Path, rank: int) -> None:
+    """Let a shell name the node in its prompt."""
     _new(home / ".bashrc", prompt_script(rank, home, work))
     _new(home / ".bash_profile", ". ~/.bashrc\n")
 

@@ -25,6 +25,12 @@ HOSTFILE = "GALILEAN_HOSTFILE"
 LANGUAGE = "GALILEAN_LANGUAGE"
 #: Process backend: the cluster's directory; marks every process of the cluster, whoever started it.
 DIRECTORY = "GALILEAN_CLUSTER_DIR"
+#: Container backends: directory of the cluster's secrets, and how many CPUs a node has.
+SECRETS = "GALILEAN_SECRETS"
+SECRETS_DIRECTORY = "/run/galilean/secrets"
+CPU_MILLICORES = "GALILEAN_CPU_MILLICORES"
+#: Container backends: configuration of the node's sshd; elsewhere it is in the cluster's directory.
+SSHD_CONFIG = "GALILEAN_SSHD_CONFIG"
 #: Inherited descriptors, taken out of the environment before anything else runs.
 READY_FD = "GALILEAN_READY_FD"
 LISTEN_FD = "GALILEAN_LISTEN_FD"

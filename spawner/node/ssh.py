@@ -24,7 +24,7 @@ import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from spawner.node.place import DIRECTORY, RANK, node_name
+from spawner.node.place import DIRECTORY, RANK, SSHD_CONFIG, node_name
 
 #: Variables of the server that a login must not carry on.
 SECRET_VARIABLES = frozenset({"JUPYTERHUB_API_TOKEN", "JPY_API_TOKEN"})
@@ -36,6 +36,12 @@ def find_sshd() -> str | None:
     return shutil.which(
         "sshd", path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
     )
+
+
+def find_sftp_server() -> str:
+    """Path of OpenSSH's sftp server; its bare name where it is in none of the usual places."""
+    places = ("/usr/lib/openssh/sftp-server", "/usr/libexec/openssh/sftp-server", "/usr/lib/ssh/sftp-server")
+    return next((path for path in places if os.access(path, os.X_OK)), "sftp-server")
 
 
 def client_config(ports: Sequence[int], directory: Path, user: str, *, sshd: bool) -> str:
@@ -135,7 +141,9 @@ class SshListener:
     def __init__(self, listener: socket.socket, environ: Mapping[str, str], *, log: logging.Logger) -> None:
         self._listener = listener
         self._environ = {name: value for name, value in environ.items() if name not in SECRET_VARIABLES}
-        self._config = Path(environ[DIRECTORY]) / "ssh" / f"sshd-{environ[RANK]}.conf"
+        self._config = environ.get(SSHD_CONFIG) or (
+            Path(environ[DIRECTORY]) / "ssh" / f"sshd-{environ[RANK]}.conf"
+        )
         self._log = log
         self._sessions: set[asyncio.Task[None]] = set()
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import pwd
-import secrets
 import shutil
 import socket
 from collections.abc import Callable, Mapping
@@ -16,9 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
+from spawner.keys import ClusterKeys
 from spawner.node import place, ssh
 from spawner.node.arguments import server_arguments
 from spawner.node.home import write_home
@@ -101,10 +98,11 @@ def prepare(spec: ClusterSpec, directory: ClusterDirectory) -> list[PreparedNode
         }
     )
     directory.secrets.mkdir(mode=0o700, exist_ok=True)
-    write_secret(directory.cookie_secret, secrets.token_bytes(32))
+    keys = ClusterKeys.new()
+    write_secret(directory.cookie_secret, keys.cookie_secret)
     directory.hostfile.write_text(host_file(spec.nodes, spec.cpu_millicores))
     ssh_sockets = [_bound() for _ in range(spec.nodes)]
-    _write_ssh(directory, [item.getsockname()[1] for item in ssh_sockets])
+    _write_ssh(directory, keys, [item.getsockname()[1] for item in ssh_sockets])
     master_port = _free_port()
     return [
         _prepare_node(spec, directory, rank, ssh_socket, master_port)
@@ -146,7 +144,7 @@ def _prepare_node(
     }
     environment["PATH"] = os.pathsep.join([str(directory.programs), environment.get("PATH", os.defpath)])
     public = {name: value for name, value in environment.items() if name not in ssh.SECRET_VARIABLES}
-    script = ssh.login_script(public, home / "work", _sftp_server())
+    script = ssh.login_script(public, home / "work", ssh.find_sftp_server())
     write_secret(directory.ssh / f"login-{rank}", script.encode(), 0o700)
     command = NodeCommand(
         arguments=server_arguments(node, home=str(home), cookie_secret_file=str(directory.cookie_secret)),
@@ -173,16 +171,12 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _write_ssh(directory: ClusterDirectory, ports: list[int]) -> None:
+def _write_ssh(directory: ClusterDirectory, keys: ClusterKeys, ports: list[int]) -> None:
     """Keys of this run, and the configuration of both sides."""
     folder = directory.ssh
     folder.mkdir(mode=0o700, exist_ok=True)
-    host, host_public = _key()
-    person, person_public = _key()
-    write_secret(folder / "host_ed25519", host)
-    write_secret(folder / "id_ed25519", person)
-    write_secret(folder / "authorized_keys", person_public)
-    write_secret(folder / "known_hosts", ssh.HOST_ALIAS.encode() + b" " + host_public)
+    for name, content in keys.ssh_files().items():
+        write_secret(folder / name, content)
     user = pwd.getpwuid(os.geteuid()).pw_name
     config = ssh.client_config(ports, folder, user, sshd=ssh.find_sshd() is not None)
     write_secret(folder / "config", config.encode())
@@ -201,20 +195,6 @@ def _write_client(directory: ClusterDirectory, home: Path) -> None:
     config = folder / "config"
     if not config.is_symlink():
         config.symlink_to(directory.ssh / "config")
-
-
-def _key() -> tuple[bytes, bytes]:
-    key = Ed25519PrivateKey.generate()
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
-    )
-    public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
-    return private, public + b"\n"
-
-
-def _sftp_server() -> str:
-    places = ("/usr/lib/openssh/sftp-server", "/usr/libexec/openssh/sftp-server", "/usr/lib/ssh/sftp-server")
-    return next((path for path in places if os.access(path, os.X_OK)), "sftp-server")
 
 
 def write_node(directory: ClusterDirectory, rank: int, said: Mapping[str, object]) -> None:

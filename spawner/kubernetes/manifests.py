@@ -1,0 +1,313 @@
+"""The objects of a cluster as plain data: Secret, NetworkPolicy, headless Service, one pod per node.
+
+Pure functions. The Secret comes first and owns everything else (its uid comes with the API server's
+reply), so that deleting it deletes the whole, and a pod that was asked for too late is collected by itself.
+
+A pod begins as KubeSpawner's own, so that its traits (tolerations, selectors, extra configuration) count.
+Over it goes what a node of a cluster needs; our labels last, so that nobody's configuration names another
+run. Secrets are references only: who may read pods may still not read tokens.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from spawner.keys import ClusterKeys
+from spawner.kubernetes import names
+from spawner.kubernetes.spec import HTTP_PORT, SSH_PORT, ClaimMount, ClusterSpec
+from spawner.node.place import (
+    CPU_MILLICORES,
+    LANGUAGE,
+    SECRETS,
+    SECRETS_DIRECTORY,
+    Place,
+    node_name,
+    node_prefix,
+)
+from spawner.node_env import node_environment
+
+Manifest = dict[str, Any]
+
+TOKEN_KEY = "token"  # noqa: S105 - the name of a key
+COOKIE_KEY = "cookie_secret"
+_TOKENS = ("JUPYTERHUB_API_TOKEN", "JPY_API_TOKEN")
+GRACE_SECONDS = 5
+_RESTRICTED_POD = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+_RESTRICTED_CONTAINER = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "runAsNonRoot": True,
+}
+
+
+# ------------------------------------------------------------------------------------------ the four kinds
+
+
+def secret(spec: ClusterSpec, keys: ClusterKeys) -> Manifest:
+    """The run's Secret; immutable, so that no kubelet needs to watch it."""
+    content = {TOKEN_KEY: spec.token.encode(), COOKIE_KEY: keys.cookie_secret, **keys.ssh_files()}
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": _metadata(spec, spec.base),
+        "immutable": True,
+        "type": "Opaque",
+        "data": {key: base64.b64encode(value).decode() for key, value in content.items()},
+    }
+
+
+def network_policy(spec: ClusterSpec, owner: Manifest) -> Manifest:
+    """Who reaches the cluster's nodes and whom they reach (:class:`~spawner.kubernetes.spec.Isolation`)."""
+    ours = [{"podSelector": {"matchLabels": {names.RUN: spec.run}}}]
+    rules = spec.isolation
+    ingress: list[Manifest] = [{"from": ours}]
+    if rules.reached_by:  # an empty list would mean everybody
+        ingress.append({"from": list(rules.reached_by), "ports": [{"protocol": "TCP", "port": HTTP_PORT}]})
+    egress: list[Manifest] = [{"to": ours}]
+    if rules.dns:
+        ports = [{"protocol": protocol, "port": 53} for protocol in ("UDP", "TCP")]
+        egress.append({"to": list(rules.dns), "ports": ports})
+    egress += [dict(rule) for rule in rules.reaches]
+    if rules.outside:
+        egress.append({"to": _outside(rules.not_outside)})
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": _metadata(spec, spec.base, owner),
+        "spec": {
+            "podSelector": {"matchLabels": {names.RUN: spec.run}},
+            "policyTypes": ["Ingress", "Egress"],
+            "ingress": ingress,
+            "egress": egress,
+        },
+    }
+
+
+def service(spec: ClusterSpec, owner: Manifest) -> Manifest:
+    """The headless Service: gives the nodes their names, also before they answer."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": _metadata(spec, spec.base, owner),
+        "spec": {
+            "clusterIP": "None",
+            "publishNotReadyAddresses": True,
+            "selector": {names.CLUSTER: spec.base, names.RUN: spec.run},
+            "ports": [
+                {"name": "http", "port": HTTP_PORT},
+                {"name": "ssh", "port": SSH_PORT},
+            ],
+        },
+    }
+
+
+def pod(spec: ClusterSpec, rank: int, owner: Manifest) -> Manifest:
+    """The pod of node ``rank``."""
+    base = spec.pod
+    metadata = _metadata(spec, names.pod_name(spec.base, rank), owner)
+    theirs = base.get("metadata", {})
+    metadata["labels"] = {**theirs.get("labels", {}), **metadata["labels"], **_pod_labels(spec, rank)}
+    metadata["annotations"] = {**theirs.get("annotations", {}), **metadata["annotations"]}
+    if spec.placement.queue:
+        metadata["annotations"]["kueue.x-k8s.io/pod-group-total-count"] = str(spec.nodes)
+    main, *others = base["spec"]["containers"]
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": metadata,
+        "spec": {
+            **base["spec"],
+            "containers": [_container(spec, rank, main), *others],
+            "hostname": node_name(rank),
+            "subdomain": spec.base,
+            "dnsConfig": _dns(spec, base["spec"].get("dnsConfig", {})),
+            "restartPolicy": "Never",
+            "terminationGracePeriodSeconds": GRACE_SECONDS,
+            "automountServiceAccountToken": False,
+            "enableServiceLinks": False,
+            "securityContext": {**_RESTRICTED_POD, **base["spec"].get("securityContext", {})},
+            "nodeSelector": {**base["spec"].get("nodeSelector", {}), **spec.placement.node_selector},
+            "tolerations": [*base["spec"].get("tolerations", []), *spec.placement.tolerations],
+            "volumes": [*base["spec"].get("volumes", []), *_volumes(spec)],
+        },
+    }
+
+
+def owner_reference(made: Mapping[str, Any]) -> Manifest:
+    """What makes an object the Secret's; ``made`` is the API server's reply.
+
+    Without ``blockOwnerDeletion``: that would need a right on finalizers, and nobody waits in foreground.
+    """
+    metadata = made["metadata"]
+    return {"apiVersion": "v1", "kind": "Secret", "name": metadata["name"], "uid": metadata["uid"]}
+
+
+# --------------------------------------------------------------------------------------------------- parts
+
+
+def _metadata(spec: ClusterSpec, name: str, owner: Manifest | None = None) -> Manifest:
+    metadata: Manifest = {
+        "name": name,
+        "namespace": spec.namespace,
+        "labels": {
+            names.RUN: spec.run,
+            names.CLUSTER: spec.base,
+            names.USER: names.label(spec.user),
+            names.SERVER: names.label(spec.server),
+        },
+        "annotations": {names.USER: spec.user, names.SERVER: spec.server},
+    }
+    if owner is not None:
+        metadata["ownerReferences"] = [owner]
+    return metadata
+
+
+def _pod_labels(spec: ClusterSpec, rank: int) -> Manifest:
+    labels = {
+        names.RANK: str(rank),
+        names.COMPONENT: names.component(rank),
+        names.POOL: names.label(spec.pool),
+    }
+    if spec.gpu_model:
+        labels[names.GPU_MODEL] = names.label(spec.gpu_model)
+    if rank:  # else others that look for KubeSpawner's servers would count a cluster N times
+        labels |= {"component": "singleuser-worker", "app.kubernetes.io/component": "singleuser-worker"}
+    if spec.placement.queue:
+        labels |= {
+            "kueue.x-k8s.io/queue-name": spec.placement.queue,
+            "kueue.x-k8s.io/pod-group-name": spec.run.lower(),
+        }
+    return labels
+
+
+def _container(spec: ClusterSpec, rank: int, theirs: Mapping[str, Any]) -> Manifest:
+    resources = _resources(spec)
+    asked = theirs.get("resources", {})
+    return {
+        **theirs,
+        "env": _variables(spec, rank, theirs.get("env", ())),
+        "resources": {
+            "requests": {**asked.get("requests", {}), **resources},
+            "limits": {**asked.get("limits", {}), **resources},
+        },
+        "securityContext": {**_RESTRICTED_CONTAINER, **theirs.get("securityContext", {})},
+        # After its first success nothing probes any more; ready then means "answers".
+        "startupProbe": {
+            "httpGet": {"path": node_prefix(spec.prefix, rank) + "api", "port": HTTP_PORT},
+            "periodSeconds": 1,
+            "timeoutSeconds": 5,
+            "failureThreshold": max(1, spec.start_seconds),
+        },
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": [*theirs.get("volumeMounts", ()), *_volume_mounts(spec)],
+    }
+
+
+def _resources(spec: ClusterSpec) -> Manifest:
+    amounts = {"cpu": f"{spec.cpu_millicores}m", "memory": str(spec.memory_bytes)}
+    if spec.storage_bytes:
+        amounts["ephemeral-storage"] = str(spec.storage_bytes)
+    if spec.gpu:
+        amounts[spec.placement.gpu_resource] = str(spec.gpu)
+    return amounts
+
+
+def _variables(spec: ClusterSpec, rank: int, theirs: Sequence[Mapping[str, Any]]) -> list[Manifest]:
+    plain = {item["name"]: item.get("value", "") for item in theirs if "valueFrom" not in item}
+    references = [dict(item) for item in theirs if "valueFrom" in item and item["name"] not in _TOKENS]
+    place = Place(
+        run=spec.run,
+        server=spec.server,
+        nodes=spec.nodes,
+        rank=rank,
+        prefix=spec.prefix,
+        portal_url=spec.portal_url,
+    )
+    values = {
+        **node_environment(
+            {**plain, "JUPYTERHUB_SERVICE_PREFIX": spec.prefix},
+            run_id=spec.run,
+            project=spec.project,
+            rank=rank,
+            nodes=spec.nodes,
+            bind=spec.bind,
+            variables=spec.variables,
+        ),
+        **place.variables(),
+        "HOME": spec.home,
+        LANGUAGE: spec.language,
+        SECRETS: SECRETS_DIRECTORY,
+        CPU_MILLICORES: str(spec.cpu_millicores),
+    }
+    tokens = [
+        {"name": name, "valueFrom": {"secretKeyRef": {"name": spec.base, "key": TOKEN_KEY}}}
+        for name in _TOKENS
+    ]
+    told = [
+        {"name": name, "value": _literal(name, value)}
+        for name, value in sorted(values.items())
+        if name not in _TOKENS
+    ]
+    return [*tokens, *references, *told]
+
+
+def _literal(name: str, value: str) -> str:
+    """A value that Kubernetes leaves alone: ``$(NAME)`` in somebody's name is no reference."""
+    ours = name.startswith(("JUPYTERHUB_", "GALILEAN_"))
+    return value.replace("$", "$$") if ours else value
+
+
+def _dns(spec: ClusterSpec, theirs: Mapping[str, Any]) -> Manifest:
+    """``node-1`` resolves by the domain of the cluster's Service."""
+    ours = f"{spec.base}.{spec.namespace}.svc.{spec.cluster_domain}"
+    return {**theirs, "searches": [*theirs.get("searches", ()), ours]}
+
+
+def _claims(mounts: Sequence[ClaimMount]) -> dict[str, str]:
+    claims = sorted({mount.claim for mount in mounts})
+    return {claim: f"galilean-claim-{number}" for number, claim in enumerate(claims)}
+
+
+def _volumes(spec: ClusterSpec) -> list[Manifest]:
+    files = [COOKIE_KEY, "host_ed25519", "id_ed25519", "authorized_keys", "known_hosts"]
+    volumes: list[Manifest] = [
+        {
+            "name": "galilean-secrets",
+            "secret": {
+                "secretName": spec.base,
+                "defaultMode": 0o444,  # a volume of this pod alone, which has one account
+                "items": [{"key": name, "path": name} for name in files],
+            },
+        }
+    ]
+    if spec.shm_bytes:
+        memory = {"medium": "Memory", "sizeLimit": str(spec.shm_bytes)}
+        volumes.append({"name": "galilean-shm", "emptyDir": memory})
+    for claim, name in _claims(spec.mounts).items():
+        volumes.append({"name": name, "persistentVolumeClaim": {"claimName": claim}})
+    return volumes
+
+
+def _volume_mounts(spec: ClusterSpec) -> list[Manifest]:
+    mounts: list[Manifest] = [{"name": "galilean-secrets", "mountPath": SECRETS_DIRECTORY, "readOnly": True}]
+    if spec.shm_bytes:
+        mounts.append({"name": "galilean-shm", "mountPath": "/dev/shm"})  # noqa: S108 - that is its name
+    volume_of = _claims(spec.mounts)
+    for mount in spec.mounts:
+        entry: Manifest = {
+            "name": volume_of[mount.claim],
+            "mountPath": f"{spec.home}/{mount.target}",
+            "subPath": mount.sub_path,
+        }
+        if mount.read_only:
+            entry["readOnly"] = True
+        mounts.append(entry)
+    return mounts
+
+
+def _outside(not_outside: Sequence[str]) -> list[Manifest]:
+    four = [net for net in not_outside if ":" not in net]
+    six = [net for net in not_outside if ":" in net]
+    return [{"ipBlock": {"cidr": "0.0.0.0/0", "except": four}}, {"ipBlock": {"cidr": "::/0", "except": six}}]

@@ -1,0 +1,144 @@
+"""What a cluster of pods is to be: plain data, made by the spawner class, turned into objects by
+:mod:`spawner.kubernetes.manifests`. Nothing here asks anybody anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from spawner.kubernetes.names import base_name
+
+HTTP_PORT = 8888
+SSH_PORT = 2222
+
+#: What a node must not reach under "the outside": private networks (the cluster's own and the campus's)
+#: and the link-local ones, where clouds keep their metadata address.
+NOT_OUTSIDE = (
+    "10.0.0.0/8", "100.64.0.0/10", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16",
+    "fc00::/7", "fe80::/10",
+)  # fmt: skip
+CLUSTER_DNS: Mapping[str, Any] = {
+    "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}},
+    "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Isolation:
+    """Who may reach the nodes of a cluster, and whom they may reach, besides one another.
+
+    Attributes
+    ----------
+    reached_by
+        NetworkPolicy peers that may open connections to the nodes' pages: the proxy and the hub.
+    reaches
+        NetworkPolicy egress rules: the hub's API, the portal, whatever the site adds.
+    dns
+        Peers that answer names.
+    outside
+        Whether nodes reach addresses outside of ``not_outside``.
+    not_outside
+        Networks in CIDR form.
+    """
+
+    reached_by: Sequence[Mapping[str, Any]] = ()
+    reaches: Sequence[Mapping[str, Any]] = ()
+    dns: Sequence[Mapping[str, Any]] = (CLUSTER_DNS,)
+    outside: bool = True
+    not_outside: Sequence[str] = NOT_OUTSIDE
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClaimMount:
+    """A directory of a claim, at a place below the person's home."""
+
+    claim: str
+    sub_path: str
+    target: str
+    read_only: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """On which machines the pods may be.
+
+    Attributes
+    ----------
+    node_selector, tolerations
+        Of the pool and of the GPU model, besides those of KubeSpawner's own traits.
+    gpu_resource
+        The extended resource that is a GPU card.
+    queue
+        Kueue's local queue; empty = the scheduler alone.
+    """
+
+    node_selector: Mapping[str, str] = field(default_factory=dict)
+    tolerations: Sequence[Mapping[str, Any]] = ()
+    gpu_resource: str = "nvidia.com/gpu"
+    queue: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterSpec:
+    """A cluster to be made of pods; amounts are per node.
+
+    Attributes
+    ----------
+    user, server, run
+        Whose it is; ``run`` is the run's id.
+    nodes
+        How many.
+    project, pool, gpu_model
+        For labels, annotations and variables.
+    namespace, cluster_domain
+        Where its objects are, and what the cluster calls its own domain.
+    prefix
+        Path of the cluster, ``/user/U/S/``.
+    bind
+        Address that the nodes' servers listen on.
+    token
+        The hub's API token of this server; goes into the Secret and nowhere else.
+    pod
+        KubeSpawner's pod for this server, as plain data.
+    variables
+        Of the chosen environment.
+    home
+        HOME in the image.
+    shm_bytes
+        Size of ``/dev/shm``; it counts as the node's memory.
+    start_seconds
+        How long a node may take to answer.
+    """
+
+    user: str
+    server: str
+    run: str
+    nodes: int
+    project: str
+    namespace: str
+    prefix: str
+    token: str = field(repr=False)
+    pod: Mapping[str, Any] = field(repr=False)
+    cpu_millicores: int
+    memory_bytes: int
+    storage_bytes: int = 0
+    gpu: int = 0
+    gpu_model: str = ""
+    shm_bytes: int = 0
+    pool: str = "default"
+    mounts: Sequence[ClaimMount] = ()
+    variables: Mapping[str, str] = field(default_factory=dict)
+    bind: str = f"http://0.0.0.0:{HTTP_PORT}"
+    home: str = "/home/jovyan"
+    cluster_domain: str = "cluster.local"
+    portal_url: str = ""
+    language: str = ""
+    start_seconds: int = 120
+    placement: Placement = field(default_factory=Placement)
+    isolation: Isolation = field(default_factory=Isolation)
+
+    @property
+    def base(self) -> str:
+        return base_name(self.user, self.server)

@@ -1,0 +1,259 @@
+"""The objects of a cluster: the whole of them as golden files, and what must hold for every cluster.
+
+After a wanted change: ``GALILEAN_WRITE_GOLDEN=1 pytest tests/kubernetes/test_manifests.py``, then read the diff.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from kubernetes_asyncio.client import ApiClient
+from kubespawner.objects import make_pod
+
+from spawner.keys import ClusterKeys
+from spawner.kubernetes import manifests, names
+from spawner.kubernetes.spec import ClaimMount, ClusterSpec, Isolation, Placement
+
+GOLDEN = Path(__file__).parent / "golden"
+KEYS = ClusterKeys(
+    cookie_secret=b"c" * 32,
+    host=b"host key",
+    person=b"person key",
+    known_hosts=b"known",
+    authorized_keys=b"auth",
+)
+OWNER = manifests.owner_reference({"metadata": {"name": "ada--heat---8640f3d2feb55217", "uid": "u-1"}})
+TOKEN = "the-hubs-token-of-this-server"
+
+
+def plain(model: Any) -> Any:
+    client = ApiClient.__new__(ApiClient)  # only its conversion is needed, no connection
+    return ApiClient.sanitize_for_serialization(client, model)
+
+
+def kubespawners_pod(**more: Any) -> dict[str, Any]:
+    """A pod as KubeSpawner makes it from its traits."""
+    env = {
+        "JUPYTERHUB_API_TOKEN": TOKEN,
+        "JPY_API_TOKEN": TOKEN,
+        "JUPYTERHUB_USER": "ada",
+        "JUPYTERHUB_SERVER_NAME": "heat",
+        "JUPYTERHUB_SERVICE_PREFIX": "/user/ada/heat/",
+        "JUPYTERHUB_PUBLIC_URL": "https://hub.example.edu/user/ada/heat/",
+    } | more.pop("env", {})
+    defaults: dict[str, Any] = {
+        "name": "jupyter-ada",
+        "cmd": ["/opt/galilean/bin/python", "-m", "spawner.node.container"],
+        "port": 8888,
+        "image": "example.edu/jupyter:1",
+        "image_pull_policy": "IfNotPresent",
+        "uid": 1000,
+        "gid": 1000,
+        "allow_privilege_escalation": False,
+        "labels": {"component": "singleuser-server", "app.kubernetes.io/component": "singleuser-server"},
+        "env": env,
+    }
+    return plain(make_pod(**{**defaults, **more}))
+
+
+def spec(**more: Any) -> ClusterSpec:
+    values: dict[str, Any] = {
+        "user": "ada",
+        "server": "heat",
+        "run": "01K0000000000000000000000A",
+        "nodes": 3,
+        "project": "ada/heat",
+        "namespace": "people",
+        "prefix": "/user/ada/heat/",
+        "token": TOKEN,
+        "pod": kubespawners_pod(),
+        "cpu_millicores": 2000,
+        "memory_bytes": 4 * 2**30,
+        "shm_bytes": 2 * 2**30,
+        "storage_bytes": 20 * 2**30,
+        "mounts": (ClaimMount(claim="projects", sub_path="projects/01K", target="work"),),
+        "portal_url": "http://portal:8000/services/portal",
+        "isolation": Isolation(
+            reached_by=({"podSelector": {"matchLabels": {"galilean.io/component": "proxy"}}},),
+            reaches=(
+                {
+                    "to": [{"podSelector": {"matchLabels": {"galilean.io/component": "hub"}}}],
+                    "ports": [{"protocol": "TCP", "port": 8081}],
+                },
+            ),
+        ),
+    }
+    return ClusterSpec(**{**values, **more})
+
+
+GPU = spec(
+    nodes=2,
+    gpu=2,
+    gpu_model="A100",
+    pool="physics",
+    placement=Placement(
+        node_selector={"galilean.io/pool": "physics", "nvidia.com/gpu.product": "A100"},
+        tolerations=({"key": "physics", "operator": "Exists"},),
+        queue="campus",
+    ),
+    variables={"OMP_NUM_THREADS": "2"},
+    mounts=(
+        ClaimMount(claim="projects", sub_path="projects/01K", target="work"),
+        ClaimMount(claim="data", sub_path="sets/7", target="data/sky", read_only=True),
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "made"),
+    [
+        ("secret", manifests.secret(spec(), KEYS)),
+        ("network-policy", manifests.network_policy(spec(), OWNER)),
+        ("service", manifests.service(spec(), OWNER)),
+        ("head", manifests.pod(spec(), 0, OWNER)),
+        ("worker", manifests.pod(spec(), 1, OWNER)),
+        ("gpu-worker", manifests.pod(GPU, 1, OWNER)),
+    ],
+)
+def test_an_object_is_exactly_as_written_down(name: str, made: dict[str, Any]) -> None:
+    path = GOLDEN / f"{name}.yaml"
+    if os.environ.get("GALILEAN_WRITE_GOLDEN"):
+        GOLDEN.mkdir(exist_ok=True)
+        path.write_text(yaml.safe_dump(made, sort_keys=True, width=110))
+    assert made == yaml.safe_load(path.read_text())
+
+
+def variables(pod: dict[str, Any]) -> dict[str, Any]:
+    return {
+        item["name"]: item.get("value", item.get("valueFrom")) for item in pod["spec"]["containers"][0]["env"]
+    }
+
+
+def test_no_secret_stands_in_a_pod_a_service_or_a_policy() -> None:
+    one = spec()
+    made = [manifests.pod(one, rank, OWNER) for rank in range(3)]
+    text = yaml.safe_dump([*made, manifests.service(one, OWNER), manifests.network_policy(one, OWNER)])
+    hidden = [TOKEN.encode(), KEYS.cookie_secret, KEYS.host, KEYS.person]
+    for value in hidden:
+        assert value.decode() not in text
+        assert base64.b64encode(value).decode() not in text
+    assert TOKEN not in repr(one)
+
+
+def test_only_what_a_node_needs_of_the_secret_is_mounted() -> None:
+    volumes = manifests.pod(spec(), 0, OWNER)["spec"]["volumes"]
+    items = {item["key"] for item in volumes[0]["secret"]["items"]}
+    assert items == {"cookie_secret", "host_ed25519", "id_ed25519", "authorized_keys", "known_hosts"}
+
+
+def test_traits_of_kubespawner_count() -> None:
+    theirs = kubespawners_pod(
+        node_selector={"disk": "fast"},
+        tolerations=[{"key": "people", "operator": "Exists"}],
+        extra_container_config={"imagePullPolicy": "Always"},
+        extra_pod_config={"dnsConfig": {"searches": ["example.edu"]}},
+        priority_class_name="people",
+        env={"SITE": "campus", "LICENCE": {"valueFrom": {"secretKeyRef": {"name": "l", "key": "k"}}}},
+        extra_resource_limits={"example.edu/licence": "1"},
+        annotations={"site": "ours"},
+    )
+    pod = manifests.pod(replace(GPU, pod=theirs), 1, OWNER)
+    container = pod["spec"]["containers"][0]
+    assert pod["spec"]["nodeSelector"]["disk"] == "fast"
+    assert [item["key"] for item in pod["spec"]["tolerations"]] == ["people", "physics"]
+    assert pod["spec"]["priorityClassName"] == "people"
+    assert pod["spec"]["dnsConfig"]["searches"][0] == "example.edu"
+    assert pod["metadata"]["annotations"]["site"] == "ours"
+    assert container["imagePullPolicy"] == "Always"
+    assert container["resources"]["limits"]["example.edu/licence"] == "1"
+    assert variables(pod)["SITE"] == "campus"
+    assert "secretKeyRef" in variables(pod)["LICENCE"]
+
+
+def test_nobodys_configuration_names_another_run() -> None:
+    forged = {names.RUN: "another", names.RANK: "7", names.USER: "bob", names.CLUSTER: "x"}
+    theirs = kubespawners_pod(labels=forged, annotations={names.USER: "bob"})
+    metadata = manifests.pod(spec(pod=theirs), 1, OWNER)["metadata"]
+    assert metadata["labels"][names.RUN] == spec().run
+    assert metadata["labels"][names.RANK] == "1"
+    assert metadata["labels"][names.USER] == metadata["annotations"][names.USER] == "ada"
+
+
+def test_dollars_in_names_are_no_references() -> None:
+    theirs = kubespawners_pod(env={"JUPYTERHUB_USER": "$(JUPYTERHUB_API_TOKEN) $$(A)"})
+    told = variables(manifests.pod(spec(pod=theirs), 0, OWNER))
+    assert told["JUPYTERHUB_USER"] == "$$(JUPYTERHUB_API_TOKEN) $$$$(A)"
+
+
+def test_without_peers_nobody_but_the_cluster_reaches_a_node() -> None:
+    """An empty list of peers would mean everybody."""
+    policy = manifests.network_policy(spec(isolation=Isolation(dns=(), outside=False)), OWNER)
+    ours = [{"podSelector": {"matchLabels": {names.RUN: spec().run}}}]
+    assert policy["spec"]["ingress"] == [{"from": ours}]
+    assert policy["spec"]["egress"] == [{"to": ours}]
+
+
+people = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=60)
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow], max_examples=60, deadline=None)
+@given(
+    user=people,
+    server=people,
+    nodes=st.integers(1, 40),
+    cpu=st.integers(10, 512_000),
+    memory=st.integers(2**26, 2**42),
+    storage=st.integers(0, 2**42),
+    gpu=st.integers(0, 16),
+    data=st.data(),
+)
+def test_every_cluster_is_isolated_bounded_and_owned(
+    user: str, server: str, nodes: int, cpu: int, memory: int, storage: int, gpu: int, data: st.DataObject
+) -> None:
+    one = spec(
+        user=user,
+        server=server,
+        nodes=nodes,
+        cpu_millicores=cpu,
+        memory_bytes=memory,
+        storage_bytes=storage,
+        gpu=gpu,
+    )
+    rank = data.draw(st.integers(0, nodes - 1))
+    pod = manifests.pod(one, rank, OWNER)
+    container = pod["spec"]["containers"][0]
+    assert container["resources"]["requests"] == container["resources"]["limits"]
+    assert container["resources"]["limits"]["cpu"] == f"{cpu}m"
+    assert ("nvidia.com/gpu" in container["resources"]["limits"]) == bool(gpu)
+    assert pod["spec"]["restartPolicy"] == "Never"
+    assert pod["spec"]["automountServiceAccountToken"] is False
+    assert pod["spec"]["securityContext"]["runAsNonRoot"] is True
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert container["securityContext"]["allowPrivilegeEscalation"] is False
+    assert "hostPath" not in yaml.safe_dump(pod["spec"]["volumes"])
+    policy = manifests.network_policy(one, OWNER)["spec"]["podSelector"]["matchLabels"]
+    selector = manifests.service(one, OWNER)["spec"]["selector"]
+    labels = pod["metadata"]["labels"]
+    assert policy.items() <= labels.items()
+    assert selector.items() <= labels.items()
+    for made in (pod, manifests.service(one, OWNER), manifests.network_policy(one, OWNER)):
+        assert made["metadata"]["ownerReferences"] == [OWNER]
+        assert made["metadata"]["annotations"] == made["metadata"]["annotations"] | {
+            names.USER: user,
+            names.SERVER: server,
+        }
+    path = container["startupProbe"]["httpGet"]["path"]
+    assert path == ("/user/ada/heat/api" if rank == 0 else f"/user/ada/heat/node-{rank}/api")
+
+
+def test_two_nodes_differ_in_nothing_but_their_place() -> None:
+    one, other = (yaml.safe_dump(manifests.pod(spec(), rank, OWNER)) for rank in (1, 2))
+    assert one.replace("node-1", "node-2").replace("17-1", "17-2").replace("'1'", "'2'") == other
