@@ -105,6 +105,8 @@ class Backend(Protocol):
     async def remove_nodes(self, run: Run) -> Mapping[int, NodeEnd]:
         """Remove everything of the run and come back when nothing of it exists, with what is known of ends.
 
+        A node that lived until now ends at the moment of its removal, by the backend's word. One that is not
+        told of, or without a moment, was gone before anybody looked: it counts until it was last seen.
         Nothing there is success. Must also find nodes of a creation that was cancelled a moment ago.
 
         Raises

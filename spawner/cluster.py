@@ -19,6 +19,7 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any, TypeVar
 
 from jupyterhub.spawner import Spawner, SpawnException
@@ -100,6 +101,7 @@ class VirtualCluster(Spawner):
         self._urls: dict[int, str] = {}
         self._gone: set[int] = set()
         self._lost: dict[int, NodeEnd] = {}
+        self._seen_at: dict[int, datetime] = {}
         self._absences: Mapping[int, int] = {}
 
     @property
@@ -367,7 +369,8 @@ class VirtualCluster(Spawner):
         if run is not None:
             self._run = run
             found = await self._insist(f"remove the nodes of {run.id}", lambda: self.remove_nodes(run))
-            ends = {**found, **self._lost}
+            known = {rank: end for rank, end in self._lost.items() if end.at or not _dated(found.get(rank))}
+            ends = {**found, **known}
             queued = cause.reason == "not_placed" and await self._insist(
                 "wait in line", lambda: database.run(steps.back_to_queue, run, ends=ends, now=clock())
             )
@@ -420,13 +423,15 @@ class VirtualCluster(Spawner):
 
     async def _loss(self, run: Run) -> Cause | None:
         """Why a running cluster must end, if it must; nodes lost on the way are written down."""
+        looked_at = self._with.clock()
         try:
             seen = await self.look_at_nodes(run)
         except Exception as error:
             self.log.warning("%s: cannot look at the nodes, asking again: %s", self._log_name, error)
             return None
         living = set(range(run.nodes)) - self._gone
-        loss = judge(seen, living, self._absences, run.on_node_loss)
+        loss = judge(seen, living, self._absences, run.on_node_loss, self._seen_at)
+        self._seen_at |= dict.fromkeys((rank for rank, node in seen.items() if node.alive), looked_at)
         self._absences = loss.absences
         if loss.release:
             self._lost |= loss.lost
@@ -436,11 +441,8 @@ class VirtualCluster(Spawner):
 
     async def _go_on_without(self, run: Run, lost: Mapping[int, NodeEnd]) -> None:
         for rank, end in lost.items():
-            at = end.at or self._with.clock()
             try:
-                await self._with.database.run(
-                    records.mark_node_gone, run.id, rank, run.attempt, at=at, exit_reason=end.exit_reason
-                )
+                await self._with.database.run(steps.end_node, run, rank, end, now=self._with.clock())
             except UserError as error:  # the next poll writes it
                 self.log.warning("%s: node %d is lost, not written yet: %s", self._log_name, rank, error)
                 continue
@@ -497,6 +499,10 @@ class VirtualCluster(Spawner):
 _HUB_LOST = mark("The platform was restarted while the cluster was being started, so nothing of it was kept.")
 _LEFT_OVER = mark("The hub no longer knew this cluster, so it was released.")
 _RENAME = mark("A cluster is named after its project and cannot be renamed. Rename the project instead.")
+
+
+def _dated(end: NodeEnd | None) -> bool:
+    return end is not None and end.at is not None
 
 
 def _busy(task: asyncio.Task[Any] | None) -> bool:

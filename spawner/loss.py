@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 
 from galilean.errors import mark
@@ -44,7 +46,11 @@ class Loss:
 
 
 def judge(
-    seen: Mapping[int, NodeLook], living: Collection[int], absences: Mapping[int, int], on_node_loss: str
+    seen: Mapping[int, NodeLook],
+    living: Collection[int],
+    absences: Mapping[int, int],
+    on_node_loss: str,
+    seen_at: Mapping[int, datetime] = MappingProxyType({}),
 ) -> Loss:
     """The meaning of a complete look.
 
@@ -58,6 +64,8 @@ def judge(
         From the look before.
     on_node_loss
         ``release`` or ``keep``.
+    seen_at
+        When each was last seen alive, UTC: where a node ends whose end the backend does not know.
     """
     lost: dict[int, NodeEnd] = {}
     missing: dict[int, int] = {}
@@ -66,8 +74,10 @@ def judge(
         if node is None:
             missing[rank] = absences.get(rank, 0) + 1
             if missing[rank] > 1:
-                lost[rank] = NodeEnd(exit_reason="disappeared")
+                lost[rank] = NodeEnd(exit_reason="disappeared", seen_at=seen_at.get(rank))
         elif not node.alive:
-            lost[rank] = NodeEnd(at=node.ended_at, exit_reason=node.exit_reason or "ended")
+            lost[rank] = NodeEnd(
+                at=node.ended_at, exit_reason=node.exit_reason or "ended", seen_at=seen_at.get(rank)
+            )
     goes_on = on_node_loss == "keep" and 0 not in lost and len(lost) < len(living)
     return Loss(lost, missing, release=bool(lost) and not goes_on)

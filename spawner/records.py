@@ -271,7 +271,7 @@ def mark_node_gone(
 
 
 def sight_nodes(conn: Connection, sightings: Iterable[tuple[str, int, int]], at: datetime) -> None:
-    """Note that these nodes (run id, rank, attempt) were seen alive."""
+    """Note that these nodes (run id, rank, attempt) were seen alive; only forward."""
     rows = [
         {"b_run": run_id, "b_rank": rank, "b_attempt": attempt, "b_at": at}
         for run_id, rank, attempt in sightings
@@ -279,8 +279,12 @@ def sight_nodes(conn: Connection, sightings: Iterable[tuple[str, int, int]], at:
     if rows:
         conn.execute(
             update(cluster_nodes)
-            .where(*NODE_IS, cluster_nodes.c.gone_at.is_(None))
-            .values(sighted_at=bindparam("b_at")),
+            .where(
+                *NODE_IS,
+                cluster_nodes.c.gone_at.is_(None),
+                or_(cluster_nodes.c.sighted_at.is_(None), cluster_nodes.c.sighted_at < _AT),
+            )
+            .values(sighted_at=_AT),
             rows,
         )
 

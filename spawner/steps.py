@@ -15,18 +15,20 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, and_, bindparam, func, insert, update
+from sqlalchemy import Connection, and_, bindparam, case, func, insert, update
 from sqlalchemy.exc import IntegrityError
 
 from galilean.errors import UserError, mark
 from spawner.plan import ClusterPlan
-from spawner.records import GONE_NODE, NODE_IS, Run
+from spawner.records import GONE_NODE, NODE_IS, Run, sight_nodes
 from spawner.request import ClusterRequest
 from spawner.states import Status, Target
 from spawner.tables import cluster_nodes, clusters
 
 #: Reasons of an end that nobody asked for: a run that ends so before it ran has *failed*.
 FAILURES = frozenset({"start_failed", "not_placed", "hub_lost", "node_lost"})
+#: What an interval says whose end nobody knows.
+UNSEEN = "counted until last seen"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,13 +51,17 @@ class NodeEnd:
     Attributes
     ----------
     at
-        The last moment the node lived, by the backend's word; ``None`` = now.
+        The last moment the node lived, by the backend's word; ``None`` = nobody knows: the node counts until
+        it was last seen, and its interval says so.
     exit_reason
         ``released``, ``exited 1``, ``killed`` … as the backend tells it.
+    seen_at
+        When the hub itself last saw the node alive; ``None`` = only the metering's sightings are known.
     """
 
     at: datetime | None = None
     exit_reason: str = ""
+    seen_at: datetime | None = None
 
 
 # ------------------------------------------------------------------------------------------------ beginning
@@ -210,7 +216,8 @@ def begin_stop(
 def close(conn: Connection, run: Run, *, ends: Mapping[int, NodeEnd], now: datetime) -> bool:
     """``stopping`` → ``released``, or ``failed`` when it never ran and nobody asked for the end.
 
-    Nothing of the run exists any more. Intervals still open end now, or when the backend says they did.
+    Nothing of the run exists any more. Intervals still open end when the backend says they did, else where
+    their nodes were last seen.
     """
     failed = run.ready_at is None and run.reason in FAILURES
     status = Status.FAILED if failed else Status.RELEASED
@@ -230,6 +237,11 @@ def back_to_queue(conn: Connection, run: Run, *, ends: Mapping[int, NodeEnd], no
     if done:
         _end_nodes(conn, run, ends, now)
     return done
+
+
+def end_node(conn: Connection, run: Run, rank: int, end: NodeEnd, *, now: datetime) -> None:
+    """One node is no more while the others go on; an end that is written already stays."""
+    _end(conn, run, {rank: end}, now)
 
 
 # ------------------------------------------------------------------------------------------------- inside
@@ -262,15 +274,29 @@ def _key(run: Run, rank: int) -> dict[str, Any]:
 
 
 def _end_nodes(conn: Connection, run: Run, ends: Mapping[int, NodeEnd], now: datetime) -> None:
+    _end(conn, run, ends, now)
+    if len(ends) < run.nodes:
+        conn.execute(_GONE_REST, {"b_run": run.id, "b_now": now})
+
+
+def _end(conn: Connection, run: Run, ends: Mapping[int, NodeEnd], now: datetime) -> None:
     told = [
-        {**_key(run, rank), "b_at": end.at or now, "b_why": end.exit_reason[:128]}
+        {**_key(run, rank), "b_at": end.at, "b_why": (end.exit_reason or "ended")[:128]}
         for rank, end in ends.items()
-        if end.at is not None or end.exit_reason
+        if end.at is not None
+    ]
+    unseen = [
+        {**_key(run, rank), "b_now": now, "b_why": f"{end.exit_reason[:100] or 'lost'}, {UNSEEN}"}
+        for rank, end in ends.items()
+        if end.at is None
     ]
     if told:
         conn.execute(GONE_NODE, told)
-    if len(told) < run.nodes:
-        conn.execute(_GONE_REST, {"b_run": run.id, "b_at": now})
+    if unseen:
+        for rank, end in ends.items():
+            if end.at is None and end.seen_at is not None:
+                sight_nodes(conn, [(run.id, rank, run.attempt)], end.seen_at)
+        conn.execute(_GONE_UNSEEN, unseen)
 
 
 _ID = clusters.c.id == bindparam("b_id")
@@ -334,8 +360,20 @@ _BACK_TO_QUEUE = (
         state=bindparam("b_state", type_=clusters.c.state.type),
     )
 )
+# A node that never was ready costs nothing; its end is only a mark.
+_NEVER_READY = cluster_nodes.c.ready_at.is_(None)
+_LAST_SEEN = case(
+    (_NEVER_READY, bindparam("b_now", type_=cluster_nodes.c.gone_at.type)),
+    (cluster_nodes.c.sighted_at > cluster_nodes.c.ready_at, cluster_nodes.c.sighted_at),
+    else_=cluster_nodes.c.ready_at,
+)
+_GONE_UNSEEN = (
+    update(cluster_nodes)
+    .where(*NODE_IS, cluster_nodes.c.gone_at.is_(None))
+    .values(gone_at=_LAST_SEEN, exit_reason=bindparam("b_why"))
+)
 _GONE_REST = (
     update(cluster_nodes)
     .where(cluster_nodes.c.cluster_id == bindparam("b_run"), cluster_nodes.c.gone_at.is_(None))
-    .values(gone_at=bindparam("b_at"), exit_reason="released")
+    .values(gone_at=_LAST_SEEN, exit_reason=case((_NEVER_READY, "released"), else_=f"lost, {UNSEEN}"))
 )

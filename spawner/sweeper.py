@@ -19,7 +19,7 @@ from galilean.clock import Clock, utcnow
 from galilean.db import Database
 from spawner import records, steps
 from spawner.inventory import Inventory, Sighting
-from spawner.records import NodeInterval, Run
+from spawner.records import Run
 from spawner.states import Status
 from spawner.steps import NodeEnd
 
@@ -182,12 +182,8 @@ def close_ghost(conn: Connection, run: Run, now: datetime) -> bool:
     if stopping is None:
         return False
     ends = {
-        node.rank: NodeEnd(at=_last_seen(node), exit_reason="disappeared")
+        node.rank: NodeEnd(exit_reason="disappeared")
         for node in records.intervals(conn, [run.id])[run.id]
         if node.gone_at is None and node.attempt == run.attempt
     }
     return steps.close(conn, stopping, ends=ends, now=now)
-
-
-def _last_seen(node: NodeInterval) -> datetime | None:
-    return node.sighted_at or node.ready_at

@@ -211,8 +211,10 @@ def _close(conn: Connection, run: Run, lived: Collection[int], now: datetime) ->
         return False
     stopping = steps.begin_stop(conn, run.user, run.server, reason="hub_lost", run_id=run.id)
     ends = {
-        life.rank: steps.NodeEnd(at=life.sighted_at or life.ready_at, exit_reason="disappeared")
+        life.rank: steps.NodeEnd(at=now, exit_reason="released")
+        if life.rank in lived
+        else steps.NodeEnd(exit_reason="disappeared")
         for life in records.intervals(conn, [run.id])[run.id]
-        if life.attempt == run.attempt and life.rank not in lived
+        if life.attempt == run.attempt
     }
     return stopping is not None and steps.close(conn, stopping, ends=ends, now=now)

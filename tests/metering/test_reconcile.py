@@ -325,26 +325,20 @@ class Simulation:
             true.ended = true.seen
 
     def release(self) -> None:
-        """The hub stops a run: what lives ends now, what died before has been ended by metering or is now."""
+        """The hub stops a run: what lives ends now, what died before ends as the backend says or when last seen."""
         if not self.open or self.seconds < self.hub_down_until:
             return
         run_id = self.rng.choice(list(self.open))
-        if any(key[0] == run_id and not seen.alive for key, seen in self.world.there.items()) or any(
-            true.run == run_id and true.ended is not None and key not in self.world.there
-            for key, true in self.lives.items()
-        ):
-            with self.db.read() as conn:  # the hub itself ends such a run only after metering told the end
-                if any(
-                    node.gone_at is None
-                    for node in records.intervals(conn, [run_id])[run_id]
-                    if self.lives[(run_id, node.rank)].ended is not None
-                ):
-                    return
         now = self.now()
+        found = {key[1]: seen for key, seen in self.world.there.items() if key[0] == run_id}
+        ends = {
+            rank: steps.NodeEnd(at=now if seen.alive else seen.finished_at, exit_reason="released")
+            for rank, seen in found.items()
+        }
         with self.db.write() as conn:
             run = steps.begin_stop(conn, "alice", self.open[run_id].server, reason="asked", run_id=run_id)
             assert run is not None
-            assert steps.close(conn, run, ends={}, now=now)
+            assert steps.close(conn, run, ends=ends, now=now)
         del self.open[run_id]
         for key in [key for key in self.world.there if key[0] == run_id]:
             del self.world.there[key]

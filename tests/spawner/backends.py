@@ -166,7 +166,8 @@ class MemoryCluster(VirtualCluster):
         ends = {}
         for rank, node in self.world.of(self.name).items():
             del self.world.nodes[self.user.name, self.name, rank]
-            ends[rank] = NodeEnd(at=node.ended_at, exit_reason=node.exit_reason)
+            ended_at = utcnow() if node.alive else node.ended_at
+            ends[rank] = NodeEnd(at=ended_at, exit_reason=node.exit_reason or "released")
         return ends
 
 

@@ -184,6 +184,7 @@ async def hub_of(
                 "cleanup_servers": False,
                 "init_spawners_timeout": 1,
                 "last_activity_interval": 3600,
+                "cookie_secret": b"c" * 32,  # none is left in the working directory
                 "tornado_settings": {"slow_spawn_timeout": 10, "slow_stop_timeout": 10},
                 "load_roles": [
                     {"name": "boss", "users": ["boss"], "scopes": ["admin:users", "admin:servers", "tokens"]},

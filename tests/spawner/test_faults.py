@@ -10,6 +10,7 @@ import asyncio
 import pytest
 
 from extensions.quota.room import HostRoom
+from galilean.clock import utcnow
 from spawner import records
 from spawner.leftovers import finish_leftovers
 from spawner.proxy import node_spec
@@ -211,7 +212,7 @@ async def test_a_dead_node_releases_the_whole_and_says_why(hub: Hub):
     nodes = await hub.intervals(run)
     assert nodes[2].gone_at == died
     assert nodes[2].exit_reason == "killed by signal 9"
-    assert nodes[0].gone_at == run.released_at
+    assert died < nodes[0].gone_at <= run.released_at
     await nothing_left(hub)
     assert hub.app.proxy.table.keys() == {hub.app.hub.routespec}
 
@@ -244,6 +245,42 @@ async def test_a_node_that_is_not_seen_once_is_not_lost_yet(hub: Hub):
     del hub.world.nodes["ada", "heat", 1]
     assert await spawner.poll() is None
     assert await spawner.poll() == 1
+
+
+@pytest.mark.parametrize("goes_on", [False, True])
+async def test_a_node_that_vanished_counts_until_the_hub_last_saw_it(hub: Hub, goes_on: bool):
+    """Its end is not known, and the hub's own *now* is too late by two looks."""
+    await hub.post(options={"nodes": 2, "on_node_loss": "keep" if goes_on else "release"})
+    spawner = hub.spawner()
+    ready = (await hub.run()).ready_at
+    assert await spawner.poll() is None
+    seen = utcnow()
+    del hub.world.nodes["ada", "heat", 1]
+    assert await spawner.poll() is None
+    assert await spawner.poll() == (None if goes_on else 1)
+    node = (await hub.intervals(await hub.run()))[1]
+    assert ready < node.gone_at < seen
+    assert (node.sighted_at, node.exit_reason) == (node.gone_at, "disappeared, counted until last seen")
+
+
+async def test_a_hub_killed_between_removing_and_writing_bills_nobody_for_its_absence(
+    hub_of: HubFactory, world: World
+):
+    first = await hub_of()
+    await first.post(options={"nodes": 2})
+    run = await first.run()
+    seen = utcnow()
+    await first.db.run(records.sight_nodes, [(run.id, 0, 1), (run.id, 1, 1)], seen)
+    gate = world.hold("remove")
+    asyncio.ensure_future(first.delete()).add_done_callback(lambda task: task.cancelled() or task.exception())
+    await world.at("remove")
+    world.nodes.clear()  # they are gone, and nobody could write it
+    await first.die()
+    gate.set()
+    hub = await hub_of()
+    run = await hub.closed()
+    assert [node.gone_at for node in await hub.intervals(run)] == [seen, seen]
+    await nothing_left(hub)
 
 
 async def test_a_running_cluster_is_adopted_by_the_next_hub(hub_of: HubFactory):

@@ -56,18 +56,56 @@ def test_a_life_is_written_step_by_step(db: Database):
         stopping = steps.begin_stop(conn, "ada", "heat", reason="asked")
         assert stopping is not None
         assert (stopping.status, stopping.target, stopping.word) == ("stopping", "released", "releasing")
-        assert steps.close(
-            conn, stopping, ends={1: NodeEnd(at=later(50), exit_reason="exited 1")}, now=later(60)
-        )
+        ends = {
+            0: NodeEnd(at=later(58), exit_reason="released"),
+            1: NodeEnd(at=later(50), exit_reason="exited 1"),
+        }
+        assert steps.close(conn, stopping, ends=ends, now=later(60))
     with db.read() as conn:
         closed = records.get(conn, run.id)
         nodes = records.intervals(conn, [run.id])[run.id]
     assert closed is not None
     assert (closed.word, closed.released_at) == ("released", later(60))
     assert [(node.gone_at, node.exit_reason) for node in nodes] == [
-        (later(60), "released"),
+        (later(58), "released"),
         (later(50), "exited 1"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("end", "sighted", "gone", "why"),
+    [
+        pytest.param(None, 40, 40, "lost, counted until last seen", id="not told of"),
+        pytest.param(NodeEnd(), 40, 40, "lost, counted until last seen", id="told without a moment"),
+        pytest.param(NodeEnd(exit_reason="disappeared"), None, 10, "disappeared, counted until last seen", id="never seen"),
+        pytest.param(NodeEnd(exit_reason="ended", seen_at=later(45)), 40, 45, "ended, counted until last seen", id="seen by the hub"),
+        pytest.param(NodeEnd(exit_reason="ended", seen_at=later(30)), 40, 40, "ended, counted until last seen", id="seen later by others"),
+        pytest.param(NodeEnd(at=later(50), exit_reason="killed", seen_at=later(45)), 40, 50, "killed", id="the backend knows"),
+    ],
+)  # fmt: skip
+def test_a_node_whose_end_nobody_knows_counts_until_it_was_last_seen(
+    db: Database, end: NodeEnd | None, sighted: int | None, gone: int, why: str
+):
+    run = start(db, reserve(db), at=10)
+    with db.write() as conn:
+        if sighted:
+            records.sight_nodes(conn, [(run.id, 0, 1)], later(sighted))
+        stopping = steps.begin_stop(conn, "ada", "heat", reason="node_lost")
+        assert stopping is not None
+        assert steps.close(conn, stopping, ends={} if end is None else {0: end}, now=later(99))
+        node = records.intervals(conn, [run.id])[run.id][0]
+    assert (node.gone_at, node.exit_reason) == (later(gone), why)
+
+
+def test_a_node_that_never_was_ready_needs_no_last_sighting(db: Database):
+    run_id = reserve(db)
+    with db.write() as conn:
+        steps.begin_start(conn, run_id, names=["n0"])
+        stopping = steps.begin_stop(conn, "ada", "heat", reason="cancelled")
+        assert stopping is not None
+        assert steps.close(conn, stopping, ends={}, now=later(60))
+        node = records.intervals(conn, [run_id])[run_id][0]
+    assert (node.ready_at, node.gone_at, node.exit_reason) == (None, later(60), "released")
 
 
 def test_a_step_is_taken_once_and_only_from_where_it_leaves(db: Database):
@@ -153,6 +191,7 @@ def test_presence_only_moves_forward_and_only_on_the_open_run(db: Database):
         assert (seen.proxy_seen_at, seen.node_seen_at) == (later(20), later(25))
         records.saw_at_proxy(conn, [("ada", "heat", later(30))])
         records.sight_nodes(conn, [(run.id, 0, 1), (run.id, 7, 1)], later(40))
+        records.sight_nodes(conn, [(run.id, 0, 1)], later(35))
         seen = records.get(conn, run.id)
         assert seen is not None
         assert seen.proxy_seen_at == later(30)
