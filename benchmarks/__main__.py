@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -18,6 +19,8 @@ def main() -> int:
     parser.add_argument("which", nargs="*", choices=[*ALL, []], default=list(ALL))
     parser.add_argument("--pairs", type=int, default=10, help="interleaved pairs of each figure")
     arguments = parser.parse_args()
+    # Whoever ends this by SIGTERM finds nothing left of it either.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     report = Report()
     print(report.machine(), HEAD, sep="\n\n", flush=True)
     for name in arguments.which or ALL:

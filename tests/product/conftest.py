@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import signal
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -27,6 +28,11 @@ SETTINGS = {
 }
 for _role in SETTINGS["roles"].values():
     _role.setdefault("limits", {})["manual_release"] = True
+
+
+def pytest_configure() -> None:
+    # A test run that is ended by SIGTERM takes its product along, as one that is ended by Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
