@@ -20,6 +20,7 @@ from traitlets import Any as AnyTrait
 
 from galilean.web.assets import AssetHandler
 from galilean.web.jinja import site_assets
+from galilean.web.quiet import hide_form_ids
 from hub_config.secrets import waiting_accounts
 
 CONFIG_FILE = Path(__file__).parent / "jupyterhub_config.py"
@@ -70,4 +71,5 @@ class GalileanHub(JupyterHub):
 
 
 def main() -> None:
+    hide_form_ids()
     GalileanHub.launch_instance([f"--config={CONFIG_FILE}"])

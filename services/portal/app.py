@@ -35,6 +35,7 @@ from galilean.web.context import Portal
 from galilean.web.handlers import CallbackHandler, NotFoundAPI, NotFoundPage
 from galilean.web.jinja import portal_environment
 from galilean.web.language import language_transform
+from galilean.web.quiet import hide_form_ids
 from services.portal.events import Watcher
 from services.portal.frame import Frame
 
@@ -215,4 +216,5 @@ def main() -> None:
     """``python -m services.portal``."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    hide_form_ids()
     asyncio.run(serve(load_settings(), os.environ))
