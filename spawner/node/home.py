@@ -12,6 +12,7 @@ import os
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 from spawner.node.place import node_name
 
@@ -57,6 +58,14 @@ def write_shell(home: Path, work: Path, rank: int) -> None:
     _new(home / ".bash_profile", ". ~/.bashrc\n")
 
 
+def write_quiet(home: Path) -> None:
+    """Let JupyterLab fetch no news, and not ask whether it may: nodes need no outside world.
+
+    That no address of news is configured does not keep it from asking.
+    """
+    _lab_settings(home, "apputils-extension/notification", {"fetchNews": "false", "checkForUpdates": False})
+
+
 def write_language(home: Path, language: str) -> bool:
     """Let JupyterLab speak ``language`` if its language pack is there; whether it does.
 
@@ -67,10 +76,14 @@ def write_language(home: Path, language: str) -> bool:
         return False
     if importlib.util.find_spec(f"jupyterlab_language_pack_{language}") is None:
         return False
-    folder = home / ".jupyter/lab/user-settings/@jupyterlab/translation-extension"
-    folder.mkdir(parents=True, exist_ok=True)
-    _new(folder / "plugin.jupyterlab-settings", json.dumps({"locale": language}))
+    _lab_settings(home, "translation-extension/plugin", {"locale": language})
     return True
+
+
+def _lab_settings(home: Path, plugin: str, values: dict[str, Any]) -> None:
+    path = home / ".jupyter/lab/user-settings/@jupyterlab" / f"{plugin}.jupyterlab-settings"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _new(path, json.dumps(values))
 
 
 def _new(path: Path, text: str) -> None:

@@ -76,11 +76,12 @@ def main(arguments: Sequence[str]) -> None:
     if not still_wanted():
         sys.exit(f"{os.environ.get(RANK, '?')}: the run was released before the node started")
     keep_out()
-    home = os.environ.get("HOME", "")
-    if os.environ.get(LANGUAGE) and home:
-        from spawner.node.home import write_language
+    if os.environ.get("HOME"):
+        from spawner.node.home import write_language, write_quiet
 
-        write_language(Path(home), os.environ[LANGUAGE])
+        home = Path(os.environ["HOME"])
+        write_quiet(home)
+        write_language(home, os.environ.get(LANGUAGE, ""))
     use_inherited_socket()
     from jupyterhub.singleuser import main as singleuser
 
