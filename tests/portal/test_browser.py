@@ -51,7 +51,7 @@ def test_from_the_list_to_jupyterlab_with_one_typed_name(page: Page, site: LiveS
     expect(page.locator("#run-sum")).to_contain_text("Together 2\u00a0cores, 4\u00a0GB")
     page.get_by_role("button", name="Start").click()
     expect(page.locator("#run-title")).to_have_text("Starting Heat flow")
-    page.wait_for_url("**/user/alice/heat-flow/lab")
+    page.wait_for_url("**/user/alice/heat-flow/lab/tree/welcome.ipynb")
     page.go_back()
     page.wait_for_url("**/projects/alice/heat-flow")
     page.wait_for_timeout(600)

@@ -154,6 +154,27 @@ def test_the_start_is_pushed_until_it_is_ready(sign: Sign, site: LiveSite) -> No
     assert (faces[0], faces[-1]) == ("starting", "running")
 
 
+def test_the_first_time_jupyterlab_opens_at_the_first_notebook(sign: Sign, site: LiveSite) -> None:
+    alice = sign("alice")
+    made(alice, starter=True)
+    made(alice, "Empty")
+    lab = "/user/alice/heat-flow/lab"
+
+    def opened(slug: str) -> str:
+        """What the stream says when a new start is ready."""
+        run_id = alice.post(f"/projects/alice/{slug}/clusters", json=SHORT).json()["id"]
+        with alice.stream("GET", site.url + f"projects/alice/{slug}/run/events?run={run_id}") as stream:
+            events = [json.loads(line[6:]) for line in stream.iter_lines() if line.startswith("data: ")]
+        assert events[-1]["face"] == "running"
+        assert f'href="{events[-1]["url"]}"' in page(alice, site, f"projects/alice/{slug}").text
+        alice.delete(f"/clusters/{run_id}")
+        return events[-1]["url"]
+
+    assert opened("heat-flow") == f"{lab}/tree/welcome.ipynb"
+    assert opened("heat-flow") == lab, "whoever was here before finds what they left"
+    assert opened("empty") == "/user/alice/empty/lab"
+
+
 @pytest.mark.parametrize("params", [{"nodes": "x"}, {"nodes": "1e99"}, {"cpu": "nan"}, {"memory_gb": "-1"}])
 def test_a_sum_of_nonsense_is_refused_in_words(sign: Sign, site: LiveSite, params: dict[str, str]) -> None:
     alice = sign("alice")

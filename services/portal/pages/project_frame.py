@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from sqlalchemy import Connection, func, select
 
-from galilean.errors import mark
+from galilean.errors import UserError, mark
 from galilean.web import language
 from galilean.web.handlers import PageHandler
+from services.catalog import starter
 from services.catalog.store import Project
 from services.portal.api.clusters import node_url
-from services.portal.api.projects import project_for
+from services.portal.api.projects import catalogue, project_for
 from services.portal.said import Said
 from spawner import records
+from spawner.records import Run
 from spawner.tables import clusters
 
 TABS = ("content", "runs", "settings")
 
 
 def frame_rows(conn: Connection, project: Project, person: str) -> dict[str, Any]:
-    """Rows that the frame needs, in one read: the person's open run and how many runs there were."""
-    count = conn.execute(
-        select(func.count()).select_from(clusters).where(clusters.c.project_id == project.id)
-    ).scalar_one()
+    """Rows that the frame needs, in one read.
+
+    The person's open run, how many runs there were, and how many of them, the open one aside, were ever ready.
+    """
+    count, ready = conn.execute(
+        select(func.count(), func.count(clusters.c.ready_at)).where(clusters.c.project_id == project.id)
+    ).one()
+    run = records.open_run(conn, person, project.server(person))
     return {
-        "open_run": records.open_run(conn, person, project.server(person)),
+        "open_run": run,
         "run_count": int(count),
+        "worked_before": int(ready) > (1 if run and run.ready_at else 0),
     }
 
 
@@ -77,6 +85,21 @@ class ProjectPage(PageHandler):
     tab = "content"
     project: Project
 
+    async def lab_url(self, run: Run | None, *, worked_before: bool) -> str:
+        """Where JupyterLab opens: the first time at the project's first notebook, so that nobody meets emptiness.
+
+        Empty without a run. A volume that does not answer opens JupyterLab all the same.
+        """
+        if run is None:
+            return ""
+        path = "lab"
+        if run.word == "running" and not worked_before:
+            with contextlib.suppress(UserError):
+                files = await catalogue(self.portal).files(self.project)
+                if (await catalogue(self.portal).run(files.stat, starter.NAME)).kind == "file":
+                    path = f"lab/tree/{starter.NAME}"
+        return node_url(self.portal, run.user, run.server, path=path)
+
     async def enter(self, owner: str, slug: str) -> dict[str, Any]:
         """The project, if it is there for the visitor, and what the frame shows.
 
@@ -92,7 +115,7 @@ class ProjectPage(PageHandler):
         run = rows["open_run"]
         return {
             **rows,
-            "lab_url": node_url(self.portal, run.user, run.server) if run else "",
+            "lab_url": await self.lab_url(run, worked_before=rows["worked_before"]),
             "project": project,
             "address": address,
             "api": f"{self.portal.prefix}api/v1/projects/{project.owner}/{project.slug}",

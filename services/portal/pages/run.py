@@ -21,7 +21,7 @@ from tornado.iostream import StreamClosedError
 from galilean.amounts import GIB
 from galilean.errors import UserError, mark
 from services.catalog.store import Project
-from services.portal.api.clusters import doors, held_seconds, node_url, place_in_line
+from services.portal.api.clusters import doors, held_seconds, place_in_line
 from services.portal.api.usage import held_by, limits_of
 from services.portal.pages import run_form as rules
 from services.portal.pages.endings import failure_of
@@ -123,7 +123,6 @@ class RunPage(ProjectPage):
                 "wait_words": _why_it_waits(run),
                 "held": held_seconds(run, now),
                 "again": _again(run),
-                "lab_url": node_url(self.portal, run.user, run.server),
                 "node_doors": [
                     (f"node-{node.rank}", doors(self.portal, run, node.rank), node.gone_at is None)
                     for node in latest_attempt(found.nodes)
@@ -220,12 +219,12 @@ class Events(RunPage):
         told, quiet = "", 0.0
         while not self._gone and self.portal.clock() < until:
             found = await self.scene(run_id)
+            frame["lab_url"] = await self.lab_url(found.run, worked_before=frame["worked_before"])
             html = self.html(frame, found, await self.form(found))
             face = face_of(found.run)
             if html != told:
                 told, quiet = html, 0.0
-                url = node_url(self.portal, found.run.user, found.run.server) if found.run else ""
-                data = json.dumps({"face": face, "html": html, "url": url}, ensure_ascii=False)
+                data = json.dumps({"face": face, "html": html, "url": frame["lab_url"]}, ensure_ascii=False)
                 if not await self._send(f"event: face\ndata: {data}\n\n"):
                     return
             elif quiet > 15:
