@@ -1,0 +1,208 @@
+"""The few verbs that clusters of pods need of the API server, on plain data.
+
+Generated clients turn every answer into objects of hundreds of classes, on the hub's one thread; we keep
+the JSON. Every request has a time limit. Lists come in pages, so that no answer of thousands of pods holds
+the loop for long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
+
+import aiohttp
+from kubernetes_asyncio.client import ApiClient
+
+REQUEST_SECONDS = 10.0
+PAGE = 500
+_PATHS = {
+    "Pod": "/api/v1/namespaces/{namespace}/pods",
+    "Secret": "/api/v1/namespaces/{namespace}/secrets",
+    "Service": "/api/v1/namespaces/{namespace}/services",
+    "NetworkPolicy": "/apis/networking.k8s.io/v1/namespaces/{namespace}/networkpolicies",
+}
+_ONLY_METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+
+
+class APIError(Exception):
+    """The API server said no.
+
+    Attributes
+    ----------
+    status
+        HTTP status.
+    message
+        Its own words.
+    retry_after
+        Seconds after which it wants to be asked again; 0 = it did not say.
+    """
+
+    def __init__(self, status: int, message: str, retry_after: float = 0) -> None:
+        super().__init__(f"{status}: {message}")
+        self.status = status
+        self.message = message
+        self.retry_after = retry_after
+
+
+#: What may have nothing to do with the request: asked again, it may be answered.
+NOT_NOW = (aiohttp.ClientError, TimeoutError, OSError)
+
+
+def is_passing(error: BaseException) -> bool:
+    """Whether the same request may succeed a little later."""
+    if isinstance(error, APIError):
+        return error.status in (429, 500, 502, 503, 504)
+    return isinstance(error, NOT_NOW)
+
+
+class KubeAPI:
+    """The objects of one namespace.
+
+    Parameters
+    ----------
+    namespace
+        Where all clusters of this installation are.
+    client
+        Makes the connection when it is first needed, on the loop that needs it; what it is configured
+        with (the pod's own account, or a kubeconfig) is the caller's.
+    """
+
+    def __init__(self, namespace: str, client: Callable[[], ApiClient] = ApiClient) -> None:
+        self.namespace = namespace
+        self._make = client
+        self._client: ApiClient | None = None
+
+    async def create(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Create an object; the API server's form of it.
+
+        Raises
+        ------
+        APIError
+            409 when one of this name exists, 403 when a quota or a policy forbids it.
+        """
+        return await self._ask("POST", self._path(body["kind"]), body=body)
+
+    async def delete(self, kind: str, name: str, *, uid: str = "", grace_seconds: int | None = None) -> bool:
+        """Delete an object and, in the background, what it owns; ``False`` when there is none.
+
+        With ``uid`` only that very object; another of the same name counts as none.
+        """
+        options: dict[str, Any] = {"propagationPolicy": "Background"}
+        if uid:
+            options["preconditions"] = {"uid": uid}
+        if grace_seconds is not None:
+            options["gracePeriodSeconds"] = grace_seconds
+        try:
+            await self._ask("DELETE", f"{self._path(kind)}/{name}", body=options)
+        except APIError as error:
+            if error.status == 404 or (uid and error.status == 409):
+                return False
+            raise
+        return True
+
+    async def list(
+        self, kind: str, selector: str, *, only_metadata: bool = False
+    ) -> tuple[list[dict[str, Any]], str]:
+        """All objects of a kind that a label selector names, as they are now, and the list's version.
+
+        Complete or an exception. With ``only_metadata`` no contents are asked for.
+        """
+        found: list[dict[str, Any]] = []
+        more = ""
+        while True:
+            query = [("labelSelector", selector), ("limit", str(PAGE))]
+            if more:
+                query.append(("continue", more))
+            headers = {"Accept": _ONLY_METADATA} if only_metadata else None
+            page = await self._ask("GET", self._path(kind), query=query, headers=headers)
+            found += page["items"]
+            more = page["metadata"].get("continue", "")
+            if not more:
+                return found, page["metadata"]["resourceVersion"]
+
+    async def watch(
+        self, kind: str, selector: str, version: str, *, seconds: int, silence_seconds: float
+    ) -> AsyncIterator[dict[str, Any]]:
+        """Events since ``version``, first ``{"type": "OPEN"}`` once the server listens.
+
+        Ends when the server ends it, after ``seconds`` at the latest; a silence longer than
+        ``silence_seconds`` is an exception.
+        """
+        query = [
+            ("labelSelector", selector),
+            ("watch", "true"),
+            ("allowWatchBookmarks", "true"),
+            ("resourceVersion", version),
+            ("timeoutSeconds", str(seconds)),
+        ]
+        limit = aiohttp.ClientTimeout(
+            total=None, connect=REQUEST_SECONDS, sock_connect=REQUEST_SECONDS, sock_read=silence_seconds
+        )
+        answer = await self._send("GET", self._path(kind), query=query, limit=limit)
+        try:
+            await _checked(answer)
+            yield {"type": "OPEN"}
+            rest = b""
+            async for piece in answer.content.iter_any():
+                *lines, rest = (rest + piece).split(b"\n")
+                for line in lines:
+                    if line.strip():
+                        yield json.loads(line)
+        finally:
+            answer.close()
+
+    async def close(self) -> None:
+        """Let go of the connections."""
+        if self._client is not None:
+            client, self._client = self._client, None
+            await client.close()
+
+    def _path(self, kind: str) -> str:
+        return _PATHS[kind].format(namespace=self.namespace)
+
+    async def _ask(self, method: str, path: str, **more: Any) -> dict[str, Any]:
+        async with asyncio.timeout(REQUEST_SECONDS):
+            answer = await self._send(method, path, **more)
+            try:
+                await _checked(answer)
+                return json.loads(await answer.read())
+            finally:
+                answer.release()
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Mapping[str, Any] | None = None,
+        query: list[tuple[str, str]] | None = None,
+        headers: dict[str, str] | None = None,
+        limit: Any = REQUEST_SECONDS,
+    ) -> Any:
+        if self._client is None:
+            self._client = self._make()
+        given = {"Accept": "application/json", "Content-Type": "application/json", **(headers or {})}
+        return await self._client.call_api(
+            path,
+            method,
+            query_params=query or [],
+            header_params=given,
+            body=body,
+            auth_settings=["BearerToken"],
+            _preload_content=False,
+            _request_timeout=limit,
+        )
+
+
+async def _checked(answer: Any) -> None:
+    if answer.status < 400:
+        return
+    content = await answer.read()
+    try:
+        message = str(json.loads(content).get("message", ""))
+    except (ValueError, AttributeError):
+        message = content[:200].decode(errors="replace")
+    wait = answer.headers.get("Retry-After", "")
+    raise APIError(answer.status, message or answer.reason, float(wait) if wait.isdigit() else 0.0)
