@@ -21,6 +21,7 @@ from traitlets import Any as AnyTrait
 from galilean.web.assets import AssetHandler
 from galilean.web.jinja import site_assets
 from galilean.web.quiet import hide_form_ids
+from hub_config.api import handlers
 from hub_config.secrets import waiting_accounts
 
 CONFIG_FILE = Path(__file__).parent / "jupyterhub_config.py"
@@ -48,6 +49,7 @@ class GalileanHub(JupyterHub):
             (r"/spawn", ToPortal),
             (r"/spawn/([^/]+)", ToPortal),
             (r"/spawn/([^/]+)/([^/]+)", ToPortal),
+            *handlers(self.wiring),
         ]
         self.handlers[:0] = self.add_url_prefix(self.hub_prefix, ours)
 

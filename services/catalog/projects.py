@@ -108,7 +108,7 @@ class Projects:
         """
         # With admission's lock: no run of it begins between the look and the mark.
         await self._db.run_serialised("admission", store.delete, project, now=self._clock())
-        await self._off_loop(_to_bin, self._settings, project)
+        await self._off_loop(to_bin, self._settings, project)
 
     async def restore(self, project_id: str) -> Project:
         """Take back a deleted project with its files.
@@ -165,7 +165,7 @@ class Projects:
         self._previewer.close()
 
 
-def _to_bin(settings: Settings, project: Project) -> None:
+def to_bin(settings: Settings, project: Project) -> None:
     """Move the directory to the bin; a directory that is not there is no fault."""
     _move(project.path(settings), bin_path(settings, project))
 

@@ -1,0 +1,147 @@
+"""Two of the hub's own API calls, made whole: stopping a server, and deleting a person.
+
+The hub answers a DELETE of a server with 500 when another one came a moment before, or when it finds the
+server in the middle of a start or a check. Both only mean that the end is on its way, and that is said: 202.
+
+Deleting a person releases what they hold first (the hub by itself refuses, halfway through, when a named
+server is active), takes what they wait for out of the line, and deletes their projects; whoever gets the
+name later begins with nothing. The files go to their volume's bin.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+from jupyterhub.apihandlers.users import UserAPIHandler, UserServerAPIHandler
+from jupyterhub.scopes import needs_scope
+from sqlalchemy import Connection
+from tornado import web
+
+from galilean.errors import UserError, mark
+from galilean.settings import Settings
+from galilean.web.language import translate
+from services.catalog import store
+from services.catalog.store import Project
+from spawner import records
+from spawner.states import Status
+
+PATIENCE_SECONDS = 20.0
+LOOK_SECONDS = 0.05
+REASON = "person_deleted"
+
+
+def _still_busy(name: str) -> web.HTTPError:
+    error = UserError(
+        503, mark("What “{name}” holds is still being released. Try again in a moment."), name=name[:64]
+    )
+    return web.HTTPError(503, error.text(translate).replace("%", "%%"))
+
+
+class StopsOnce:
+    """How a handler stops a server that may be on its way up or down already."""
+
+    async def stop_single_user(self, user: Any, server_name: str = "") -> Any:
+        """Stop a server, or join whoever stops it now; what is being looked at is waited for.
+
+        Raises
+        ------
+        tornado.web.HTTPError
+            503 when the server stays in the middle of a start or check.
+        """
+        loop = asyncio.get_running_loop()
+        end = loop.time() + PATIENCE_SECONDS
+        while loop.time() < end:
+            if server_name not in user.spawners:
+                return None
+            spawner = user.spawners[server_name]
+            if spawner.pending == "stop":
+                return spawner._stop_future
+            if not spawner.pending:
+                return await super().stop_single_user(user, server_name)  # type: ignore[misc]
+            start = spawner._spawn_future
+            # Once: the hub's own clean-up after a cancelled start runs in the same task.
+            if spawner.pending == "spawn" and isinstance(start, asyncio.Task) and not start.cancelling():
+                start.cancel()
+            await asyncio.sleep(LOOK_SECONDS)
+        raise _still_busy(user.name)
+
+
+class ServerAPIHandler(StopsOnce, UserServerAPIHandler):
+    """``/users/<name>/servers/<server>``."""
+
+    async def delete(self, user_name: str, server_name: str = "") -> None:
+        await super().delete(user_name, server_name)
+        user = self.find_user(user_name)
+        if user is not None and server_name in user.spawners and user.spawners[server_name].pending:
+            self.set_status(202)
+
+
+class PersonAPIHandler(StopsOnce, UserAPIHandler):
+    """``/users/<name>``."""
+
+    def initialize(self, wiring: Any) -> None:
+        self.wiring = wiring
+
+    @needs_scope("delete:users")
+    async def delete(self, user_name: str) -> None:
+        user: Any = self.find_user(user_name)
+        asker: Any = self.current_user
+        if user is not None and user.name != asker.name:
+            await self._let_go_of_everything(user, asker.name)
+        await super().delete(user_name)
+
+    async def _let_go_of_everything(self, user: Any, asker: str) -> None:
+        wiring = self.wiring
+        loop = asyncio.get_running_loop()
+        end = loop.time() + PATIENCE_SECONDS
+        while True:
+            await wiring.database.run(_ask_all, user.name, asker, wiring.clock())
+            for name in [name for name, spawner in user.spawners.items() if name and spawner.active]:
+                await self.stop_single_user(user, name)
+            gone: list[Project] | None = None
+            if not any(spawner.active for spawner in user.spawners.values()):
+                # In turn with admissions: no run begins between the look and the mark.
+                gone = await wiring.database.run_serialised(
+                    "admission", _delete_projects, user.name, wiring.clock()
+                )
+            if gone is not None:
+                break
+            if loop.time() >= end:
+                raise _still_busy(user.name)
+            await asyncio.sleep(LOOK_SECONDS)
+        await asyncio.to_thread(_move_away, wiring.settings, gone, self.log)
+
+
+def _ask_all(conn: Connection, person: str, asker: str, now: Any) -> None:
+    for run in records.list_runs(conn, user=person, limit=10_000):
+        if run.status == Status.QUEUED:
+            records.cancel_waiting(conn, run.id, reason=REASON, asked_by=asker, now=now)
+        else:
+            records.ask_stop(conn, run.id, reason=REASON, asked_by=asker, now=now)
+
+
+def _delete_projects(conn: Connection, person: str, now: Any) -> list[Project] | None:
+    """The person's projects, deleted now; ``None`` while anything of the person is open."""
+    if records.count_open(conn, user=person):
+        return None
+    return store.delete_owned(conn, person, now=now)
+
+
+def _move_away(settings: Settings, projects: Iterable[Project], log: Any) -> None:
+    from services.catalog.projects import to_bin
+
+    for project in projects:
+        try:
+            to_bin(settings, project)
+        except (OSError, UserError) as error:
+            log.error("The files of project %s stay where they are: %s", project.id, error)
+
+
+def handlers(wiring: Any) -> list[tuple[Any, ...]]:
+    """What stands in the place of the hub's own."""
+    return [
+        (r"/api/users/([^/]+)", PersonAPIHandler, {"wiring": wiring}),
+        (r"/api/users/([^/]+)/servers/([^/]*)", ServerAPIHandler),
+    ]
