@@ -72,17 +72,27 @@ class Wiring:
         return self  # traitlets copies what is configured; a database must not be
 
     def chores(self, hub: Any) -> list[Chore]:
-        """What runs beside the hub, again and again: the sweeper, which also runs at the start."""
+        """What runs beside the hub, at its start and again and again.
+
+        One sweeper for all its turns: it closes a ghost only when it finds it twice. Leftovers have a turn of
+        their own: finishing one off waits for the backend, and the sweeper need not.
+        """
+        from spawner.leftovers import finish_leftovers
         from spawner.sweeper import Sweeper
 
         sweeper = Sweeper(self.database, self.inventory, self.clock)
+
+        async def finish() -> None:
+            for run in await finish_leftovers(hub, self.database):
+                hub.log.warning("Run %s was open and the hub had nothing of it: released", run)
 
         async def sweep() -> None:
             report = await sweeper.sweep(remove=True)
             if not report.clean:
                 hub.log.warning("The sweeper found something: %s", report.as_dict())
 
-        return [Chore("The sweeper", self.settings.sweep_seconds, sweep)]
+        every = self.settings.sweep_seconds
+        return [Chore("Finishing leftovers", every, finish), Chore("The sweeper", every, sweep)]
 
 
 def configure(c: Any, environ: dict[str, str] | None = None) -> Wiring:

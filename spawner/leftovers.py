@@ -29,7 +29,8 @@ async def finish_leftovers(hub: Any, database: Database) -> list[str]:
             continue
         spawner = user.get_or_create_spawner(run.server, "")
         user.spawners.setdefault(run.server, spawner)
-        if isinstance(spawner, VirtualCluster) and not spawner.active:
+        # A server that the hub has in its database is polled by it; our row may just not be readable yet.
+        if isinstance(spawner, VirtualCluster) and not spawner.active and spawner.server is None:
             left.append((run.id, spawner))
     await asyncio.gather(*(spawner.release_leftover() for _, spawner in left))
     return [run_id for run_id, _ in left]
