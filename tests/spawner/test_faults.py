@@ -305,6 +305,31 @@ async def ready(hub: Hub) -> bool:
     return bool(model and model["ready"])
 
 
+@pytest.mark.parametrize("goes_on", [False, True])
+async def test_a_node_written_off_while_no_hub_ran_ends_its_cluster_unless_the_rest_may_go_on(
+    hub_of: HubFactory, world: World, goes_on: bool
+):
+    """The metering writes the end of a node; that it is written does not mean that anybody acted on it."""
+    first = await hub_of()
+    await first.post(options={"nodes": 2, "on_node_loss": "keep" if goes_on else "release"})
+    run = await first.run()
+    await first.die()
+    died = world.kill("heat", 1)
+    await first.db.run(records.mark_node_gone, run.id, 1, 1, at=died, exit_reason="ended")
+    hub = await hub_of()
+    if goes_on:
+        await hub.until(lambda: ready(hub), "adopting")
+        assert await hub.spawner().poll() is None
+        assert hub.spawner().node_urls.keys() == {0}
+        assert (await hub.run()).word == "running"
+    else:
+        run = await hub.closed()
+        assert (run.word, run.reason) == ("released", "node_lost")
+        await hub.until(lambda: settled(hub), "settling")
+        await nothing_left(hub)
+    assert (await hub.intervals(run))[1].gone_at == died
+
+
 async def test_a_start_that_a_dead_hub_left_is_finished_off_by_the_next(hub_of: HubFactory, world: World):
     first = await hub_of()
     gate = world.hold("answer")
