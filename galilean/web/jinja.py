@@ -104,6 +104,7 @@ _JS_WORDS = (
     mark("You are not signed in any more. The page loads again."),
     mark("Something went wrong. Try again."),
     mark("The portal does not answer. Your clusters run on; try again in a few seconds."),
+    mark("just now"),
     mark("Undo"),
     mark("Close"),
     mark("{n} selected"),
@@ -151,7 +152,13 @@ def hub_template_vars(settings: Settings) -> dict[str, Any]:
         "assets_prefix": portal_url + "static/",
         "site_name": settings.site.name,
         "help_url": settings.site.help_url,
+        "shared_domain": shared_domain(settings),
     }
+
+
+def shared_domain(settings: Settings) -> str:
+    """Domain of cookies that hub and portal both read (language, theme); empty when they are one host."""
+    return urlsplit(settings.web.subdomain_host).hostname or ""
 
 
 def portal_public_url(settings: Settings) -> str:

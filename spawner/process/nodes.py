@@ -40,6 +40,10 @@ RECORD_SECONDS = 1.0
 
 _ENDED = mark("Node {rank} ended before it answered ({how}). Its log says: {log}")
 _NOT_STARTED = mark("Node {rank} could not be started: {why}")
+_NO_PROGRAM = mark(
+    "The program of its environment is missing on this machine: {program}. Choose another environment, or tell "
+    "an administrator."
+)
 _NO_ROOM = mark("The cluster could not be prepared on this machine: {why}")
 
 
@@ -168,6 +172,8 @@ class ProcessNodes:
     def _start_one(self, spec: ClusterSpec, directory: ClusterDirectory, node: PreparedNode) -> Started:
         try:
             started = start_node(node.command, self._zygote)
+        except FileNotFoundError as error:
+            raise NodeFailed(node.rank, _NO_PROGRAM, program=str(error.filename or "?")) from error
         except OSError as error:
             raise NodeFailed(node.rank, _NOT_STARTED, why=error.strerror or str(error)) from error
         handle = Handle.of(started.pid)

@@ -85,15 +85,28 @@ def steps_of(conn: Connection, user: str, project_count: int) -> Steps:
     return Steps(project=project_count > 0 or bool(did_run), run=bool(did_run), files=bool(did_return))
 
 
+def ran_last(conn: Connection, user: str) -> Project | None:
+    """The project whose cluster was ready last: where a newcomer's files are."""
+    found = conn.execute(
+        select(clusters.c.project_id)
+        .where(clusters.c.user == user, clusters.c.ready_at.is_not(None))
+        .order_by(clusters.c.id.desc())
+        .limit(1)
+    ).scalar()
+    return store.by_id(conn, found) if found else None
+
+
 def home_rows(conn: Connection, user: str, now: datetime, zone: tzinfo) -> dict[str, Any]:
     """Everything of the page that does not change by itself, in one read."""
     recent, _ = store.list_for(conn, user, limit=PROJECTS_SHOWN)
     count = len(recent) if len(recent) < PROJECTS_SHOWN else store.count_for(conn, user)
+    steps = steps_of(conn, user, count)
     return {
         "recent": recent,
+        "ran_last": ran_last(conn, user) if steps.now == 3 and not steps.done else None,
         "project_count": count,
         "last_runs": last_started(conn, user, [project.id for project in recent]),
-        "steps": steps_of(conn, user, count),
+        "steps": steps,
         "month": month_of(conn, user, now, zone),
     }
 
@@ -133,6 +146,7 @@ class Home(PageHandler):
             role_titles=role_titles(self),
             project_url=self.project_url,
             backend=settings.backend,
+            first_size=settings.defaults,
         )
 
     def project_url(self, project: Project) -> str:

@@ -115,7 +115,9 @@ def progress(
             took=seconds((run.reserved_at - run.queued_at).total_seconds()) if run.reserved_at else None,
         )
     ]
-    if placed_at or run.ready_at:
+    # A node that could not be started had its place: the room is not what was missing.
+    node_failed = broken and isinstance((run.explanation or {}).get("params", {}).get("rank"), int)
+    if placed_at or run.ready_at or node_failed:
         room_state, found = "done", run.nodes
     else:
         room_state, found = ("failed" if broken and admitted else "now" if admitted else "todo"), placed_count
@@ -130,7 +132,7 @@ def progress(
             if run.nodes > 1
             else say(mark("Finding room")),
             state=room_state,
-            took=_span(run.reserved_at, placed_at or (end if room_state != "todo" else None)),
+            took=_span(run.reserved_at, placed_at or (end if room_state not in ("todo", "done") else None)),
         )
     )
     if run.ready_at:
@@ -146,7 +148,7 @@ def progress(
             if run.nodes > 1
             else say(mark("Starting the node")),
             state=start_state,
-            took=_span(placed_at, run.ready_at or (end if start_state != "todo" else None)),
+            took=_span(placed_at or run.reserved_at, run.ready_at or (end if start_state != "todo" else None)),
         )
     )
     if not broken:

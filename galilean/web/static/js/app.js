@@ -1,6 +1,6 @@
 // The glue of every page: htmx with the XSRF token, errors as toasts, theme, language, menus, keys.
 import { startDialogs } from "galilean/dialogs";
-import { portal, say, xsrf } from "galilean/page";
+import { domain, portal, say, xsrf } from "galilean/page";
 import { startSteppers } from "galilean/stepper";
 import { startStream } from "galilean/stream";
 import { refreshTimes, startTimes } from "galilean/times";
@@ -66,18 +66,18 @@ document.addEventListener("click", (event) => {
   if (theme) {
     const next = document.documentElement.getAttribute("data-bs-theme") === "dark" ? "light" : "dark";
     try { localStorage.setItem("jupyterhub-bs-theme", next); } catch { /* private window */ }
+    if (domain) remember("galilean_theme", next);
     document.documentElement.setAttribute("data-bs-theme", next);
   }
   const language = event.target.closest("[data-language]");
   if (language) {
-    document.cookie = `galilean_language=${language.dataset.language}; path=/; max-age=31536000; SameSite=Lax` + cookieDomain();
+    remember("galilean_language", language.dataset.language);
     location.reload();
   }
 });
-function cookieDomain() {
-  // Hosts of their own for people and portal: the choice is the hub's host's and all below it.
-  const match = /^portal--service\.(.+)$/.exec(location.hostname);
-  return match ? `; domain=${match[1]}` : "";
+function remember(name, value) {
+  const secure = location.protocol === "https:" ? "; Secure" : "";
+  document.cookie = `${name}=${value}; path=/; max-age=31536000; SameSite=Lax${domain ? `; domain=${domain}` : ""}${secure}`;
 }
 
 // ---- nodes: choosing one points the doors of its card at it ----
@@ -105,7 +105,7 @@ document.addEventListener("keydown", (event) => {
     if (menu) { menu.open = false; menu.querySelector("summary").focus(); }
   }
   if (event.key === "/" && !typing && !event.ctrlKey && !event.metaKey && !event.altKey) {
-    const field = document.querySelector('main [data-hotkey="/"], [data-hotkey="/"]');
+    const field = document.querySelector('main [data-hotkey="/"]') ?? document.querySelector('[data-hotkey="/"]');
     if (field) { event.preventDefault(); field.focus(); field.select?.(); }
   }
 });

@@ -1,5 +1,8 @@
 // Times in the visitor's zone and language, and held times that tick without asking the server.
-import { language } from "galilean/page";
+import { language as spoken, say } from "galilean/page";
+
+// The page says which language; the browser says which of its habits: British or American dates.
+const language = navigator.languages.find((name) => name.split("-")[0] === spoken.split("-")[0]) ?? spoken;
 
 const relative = new Intl.RelativeTimeFormat(language, { numeric: "auto", style: "short" });
 const format = (options) => new Intl.DateTimeFormat(language, options);
@@ -20,24 +23,28 @@ export function duration(seconds) {
   return `${two(Math.floor(whole / 3600))}:${two(Math.floor(whole / 60) % 60)}:${two(whole % 60)}`;
 }
 
+const relativeWords = (n, unit) => relative.format(n, unit).replace(/\.(?= |$)/, "");
+
 function ago(moment) {
   const seconds = (moment - now()) / 1000, size = Math.abs(seconds);
-  if (size < 50) return relative.format(Math.round(seconds / 5) * 5 || 0, "second");
-  if (size < 3600) return relative.format(Math.round(seconds / 60), "minute");
-  if (size < 86400) return relative.format(Math.round(seconds / 3600), "hour");
-  if (size < 2 * 86400) return relative.format(Math.round(seconds / 86400), "day");
+  if (size < 50) return say("just now");
+  if (size < 3600) return relativeWords(Math.round(seconds / 60), "minute");
+  if (size < 86400) return relativeWords(Math.round(seconds / 3600), "hour");
+  if (size < 2 * 86400) return relativeWords(Math.round(seconds / 86400), "day");
   return (size < 300 * 86400 ? day : date).format(moment);
 }
 
 function write(element) {
-  const moment = new Date(element.dateTime);
+  // A day is the site's, whatever the visitor's zone: it is only written in the visitor's way.
+  const isDay = element.dataset.style === "day";
+  const moment = new Date(isDay ? `${element.dateTime}T12:00` : element.dateTime);
   if (Number.isNaN(+moment)) return;
   const style = element.dataset.style;
   const text = style === "clock" ? clock.format(moment) : style === "time" ? time.format(moment)
-    : style === "date" ? date.format(moment)
+    : style === "date" || isDay ? date.format(moment)
     : style === "exact" ? exact.format(moment) : ago(moment);
   if (element.textContent !== text) element.textContent = text;
-  element.title = exact.format(moment);
+  if (!isDay) element.title = exact.format(moment);
 }
 
 export function tick() {
