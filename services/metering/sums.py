@@ -4,12 +4,17 @@ Three steps. :func:`pieces` cuts each node's life to the window or to the days t
 adds up per key and size of node, :func:`walls` does the few runs whose wall time the second step cannot
 tell. Times are compared as they are and subtracted as whole microseconds, on both databases; sums are kept
 apart by what a node has, so that none of them leaves 64 bits.
+
+A statement depends on what is asked by, not on for whom and when: each is built once and takes the rest as
+parameters (:func:`asked`), because building and compiling one costs more than a person's answer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from datetime import datetime
+import json
+from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import cache
 from typing import Any, Literal
 
 from sqlalchemy import (
@@ -18,44 +23,88 @@ from sqlalchemy import (
     Connection,
     Integer,
     String,
+    bindparam,
     case,
     cast,
-    column,
     func,
     literal,
     or_,
     select,
-    values,
+    type_coerce,
 )
+from sqlalchemy.dialects.postgresql import JSON
 
 from galilean.db import UTCDateTime
 from spawner.tables import cluster_nodes, clusters
 
 By = Literal["project", "user", "day"]
+Windows = Sequence[tuple[str, datetime, datetime]]
 SIZE = ("cpu_millicores", "memory_bytes", "gpu")
+_FIRST = bindparam("b_first", type_=UTCDateTime())
+_LAST = bindparam("b_last", type_=UTCDateTime())
 
 
-def of(query: Any, user: str | None, project_id: str | None) -> Any:
-    """A query over runs, of this person or project only."""
-    if user is not None:
-        query = query.where(clusters.c.user == user)
-    if project_id is not None:
-        query = query.where(clusters.c.project_id == project_id)
+def of(query: Any, user: bool, project: bool) -> Any:
+    """A query over runs, of the person ``b_user`` or the project ``b_project`` only."""
+    if user:
+        query = query.where(clusters.c.user == bindparam("b_user"))
+    if project:
+        query = query.where(clusters.c.project_id == bindparam("b_project"))
     return query
 
 
-def pieces(
+def asked(
     conn: Connection,
     by: By,
     user: str | None,
     project_id: str | None,
-    windows: Sequence[tuple[str, datetime, datetime]],
+    windows: Windows,
     runs: Collection[str] | None = None,
-) -> Any:
+) -> dict[str, Any]:
+    """The parameters of the statements below: for whom, and when."""
+    values: dict[str, Any] = {
+        "b_first": min(begin for _, begin, _ in windows),
+        "b_last": max(end for _, _, end in windows),
+    }
+    if by == "day":
+        zone = "" if conn.dialect.name == "sqlite" else "+00"
+        values["b_days"] = json.dumps(
+            [
+                (day, *(f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%f}{zone}" for at in ends))
+                for day, *ends in windows
+            ]
+        )
+    if user is not None:
+        values["b_user"] = user
+    if project_id is not None:
+        values["b_project"] = project_id
+    if runs is not None:
+        values["b_runs"] = list(runs)
+    return values
+
+
+def sums_for(conn: Connection, by: By, parameters: Mapping[str, Any]) -> Any:
+    """The statement of :func:`sums` for these parameters."""
+    return _built(sums, conn.dialect.name == "sqlite", by, *_said(parameters))
+
+
+def walls_for(conn: Connection, by: By, parameters: Mapping[str, Any]) -> Any:
+    """The statement of :func:`walls` for these parameters."""
+    return _built(walls, conn.dialect.name == "sqlite", by, *_said(parameters))
+
+
+def _said(parameters: Mapping[str, Any]) -> tuple[bool, bool, bool]:
+    return "b_user" in parameters, "b_project" in parameters, "b_runs" in parameters
+
+
+@cache
+def _built(what: Any, sqlite: bool, by: By, user: bool, project: bool, runs: bool) -> Any:
+    return what(pieces(sqlite, by, user=user, project=project, runs=runs), sqlite)
+
+
+def pieces(sqlite: bool, by: By, *, user: bool, project: bool, runs: bool) -> Any:
     """Each node's life cut to each window that it touches."""
-    sqlite = conn.dialect.name == "sqlite"
     least, most = (func.min, func.max) if sqlite else (func.least, func.greatest)
-    first, last = min(a for _, a, _ in windows), max(b for _, _, b in windows)
     nodes = cluster_nodes.c
     key = {"project": clusters.c.project_id, "user": clusters.c.user, "day": literal("")}[by]
     lives = of(
@@ -73,25 +122,16 @@ def pieces(
         .select_from(cluster_nodes.join(clusters, clusters.c.id == nodes.cluster_id))
         .where(
             nodes.ready_at.is_not(None),
-            nodes.ready_at < last,
-            or_(nodes.gone_at.is_(None), nodes.gone_at > first),
+            nodes.ready_at < _LAST,
+            or_(nodes.gone_at.is_(None), nodes.gone_at > _FIRST),
         ),
         user,
-        project_id,
+        project,
     )
-    if runs is not None:
-        lives = lives.where(clusters.c.id.in_(runs))
+    if runs:
+        lives = lives.where(clusters.c.id.in_(bindparam("b_runs", expanding=True)))
     if by == "day":
-        days = (
-            values(
-                column("day", String),
-                column("opens", UTCDateTime()),
-                column("closes", UTCDateTime()),
-                name="days",
-            )
-            .data(list(windows))
-            .cte("days")
-        )
+        days = _days(sqlite)
         # Materialised: otherwise SQLite looks through all nodes once for each day.
         life = lives.cte("lives").prefix_with("MATERIALIZED")
         key, opens, closes = days.c.day, days.c.opens, days.c.closes
@@ -100,7 +140,7 @@ def pieces(
         )
     else:
         life = source = lives.subquery("lives")
-        key, opens, closes = life.c.key, literal(first, UTCDateTime()), literal(last, UTCDateTime())
+        key, opens, closes = life.c.key, _FIRST, _LAST
     began = most(life.c.ready_at, opens, type_=UTCDateTime())
     ended = least(func.coalesce(life.c.gone_at, closes), closes, type_=UTCDateTime())
     return (
@@ -116,14 +156,29 @@ def pieces(
     )
 
 
-def sums(conn: Connection, cut: Any) -> Any:
+def _days(sqlite: bool) -> Any:
+    """The windows as rows, out of one parameter: as many days as there are, one statement."""
+    text = bindparam("b_days", type_=String)
+    if sqlite:
+        value = func.json_each(text).table_valued("value").c.value
+        day, *ends = (func.json_extract(value, f"$[{index}]") for index in range(3))
+        opens, closes = (type_coerce(end, UTCDateTime()) for end in ends)
+    else:
+        array: Any = func.json_array_elements(cast(text, JSON), type_=JSON()).column_valued("value")
+        day = array[0].astext
+        opens, closes = (cast(array[index].astext, UTCDateTime()) for index in (1, 2))
+    query = select(day.label("day"), opens.label("opens"), closes.label("closes"))
+    return query.cte("days").prefix_with("MATERIALIZED")
+
+
+def sums(cut: Any, sqlite: bool) -> Any:
     """Per key and size of node: wall time, node time (both in microseconds), first start, latest run.
 
     Where all nodes of a run have a moment in common, the union of their intervals goes from the first
     beginning to the last end, and that is nearly every run. The others come one by one, named by ``alone``,
     and their wall time is not to be believed.
     """
-    c, sqlite = cut.c, conn.dialect.name == "sqlite"
+    c = cut.c
     runs = (
         select(
             c.key,
@@ -151,12 +206,11 @@ def sums(conn: Connection, cut: Any) -> Any:
     ).group_by(r.key, *size, r.alone)
 
 
-def walls(conn: Connection, cut: Any) -> Any:
+def walls(cut: Any, sqlite: bool) -> Any:
     """Per key and run: wall time of runs whose nodes came and went as they liked.
 
     The union is a running maximum: ordered by beginning, each piece adds what lies after all before it.
     """
-    sqlite = conn.dialect.name == "sqlite"
     most = func.max if sqlite else func.greatest
     c = cut.c
     before = func.max(c.ended).over(

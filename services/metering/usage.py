@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
-from fractions import Fraction
 from typing import Any, Protocol
 
 from sqlalchemy import (
@@ -31,7 +30,7 @@ from sqlalchemy import (
 
 from galilean.amounts import GIB
 from galilean.db import UTCDateTime
-from services.metering.sums import By, of, pieces, sums, walls
+from services.metering.sums import By, asked, of, sums_for, walls_for
 from spawner.tables import cluster_nodes, clusters
 
 MICROSECOND = timedelta(microseconds=1)
@@ -195,12 +194,19 @@ def _usage(wall: int, parts: Iterable[tuple[int, int, int, int]]) -> Usage:
         cpu += node_time * cpu_millicores
         memory += node_time * memory_bytes
         gpu += node_time * cards
+    # A quotient of whole numbers is the float nearest to it, however large they are.
     return Usage(
-        seconds=round(Fraction(wall, 1_000_000)),
-        cpu_core_minutes=float(Fraction(cpu, 1000 * MINUTE)),
-        memory_gb_minutes=float(Fraction(memory, GIB * MINUTE)),
-        gpu_card_minutes=float(Fraction(gpu, MINUTE)),
+        seconds=_whole_seconds(wall),
+        cpu_core_minutes=cpu / (1000 * MINUTE),
+        memory_gb_minutes=memory / (GIB * MINUTE),
+        gpu_card_minutes=gpu / MINUTE,
     )
+
+
+def _whole_seconds(wall: int) -> int:
+    """Microseconds rounded to seconds, a half to the even one."""
+    seconds, rest = divmod(wall, 1_000_000)
+    return seconds + (rest > 500_000 or (rest == 500_000 and seconds % 2 == 1))
 
 
 # ------------------------------------------------------------------------------------------ in the database
@@ -270,10 +276,12 @@ def usage(
             return []
         windows = [("", begin, until)]
     parts = _Parts()
-    for row in conn.execute(sums(conn, pieces(conn, by, user, project_id, windows))):
+    values = asked(conn, by, user, project_id, windows)
+    for row in conn.execute(sums_for(conn, by, values), values):
         parts.add(row)
     for alone in _chunks({run for _, run in parts.alone}):
-        for row in conn.execute(walls(conn, pieces(conn, by, user, project_id, windows, alone))):
+        values = asked(conn, by, user, project_id, windows, alone)
+        for row in conn.execute(walls_for(conn, by, values), values):
             if (row.key, row.run) in parts.alone:  # on its other days the run may have been told above
                 parts.wall[row.key] += int(row.wall)
     if by == "project":
@@ -289,7 +297,8 @@ def _first_start(conn: Connection, user: str | None, project_id: str | None) -> 
     query = select(func.min(cluster_nodes.c.ready_at, type_=UTCDateTime()))
     if user is not None or project_id is not None:
         query = query.join(clusters, clusters.c.id == cluster_nodes.c.cluster_id)
-    return conn.execute(of(query, user, project_id)).scalar_one()
+    query = of(query, user is not None, project_id is not None)
+    return conn.execute(query, {"b_user": user, "b_project": project_id}).scalar_one()
 
 
 def _chunks(ids: Iterable[str]) -> Iterator[list[str]]:
