@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from galilean.amounts import GIB
+from galilean.amounts import GIB, MIB
 from galilean.settings import Limits, Settings, parse_settings
 from services.portal.pages.run_form import (
     CUSTOM,
@@ -13,6 +13,7 @@ from services.portal.pages.run_form import (
     allowed_releases,
     bars_of,
     clamp,
+    gigabytes_text,
     last_choice,
     refusal_of,
     release_in_words,
@@ -98,6 +99,12 @@ def test_a_size_above_the_role_is_shown_with_the_reason_beside_it() -> None:
     reasons = {size.key: size.reason.text() if size.reason else None for size in form.sizes}
     assert reasons == {"small": None, "medium": None, "large": "Your role: at most 2\u00a0cores per node"}
     assert form.nodes_reason.text() == "Your role: at most 2\u00a0nodes"
+
+
+@pytest.mark.parametrize("megabytes", [64, 100, 512, 1023, 1024, 4096, 4097])
+def test_a_field_of_gigabytes_gives_back_what_it_was_given(megabytes: int) -> None:
+    assert round(float(gigabytes_text(megabytes * MIB)) * GIB) == megabytes * MIB
+    assert gigabytes_text(8 * GIB) == "8"
 
 
 def test_the_last_configuration_is_filled_in() -> None:

@@ -347,8 +347,8 @@ def _percent(part: float, whole: float) -> float:
 
 
 def gigabytes_text(size_bytes: int) -> str:
-    """What a field of gigabytes holds: ``8``, ``0.5``."""
-    return plain_number(round(size_bytes / MIB) / 1024)
+    """What a field of gigabytes holds, exact to the megabyte, because it is sent back: ``8``, ``0.0625``."""
+    return f"{round(size_bytes / MIB) / 1024:.10f}".rstrip("0").rstrip(".")
 
 
 _HOURS = {"2h": 2, "4h": 4, "8h": 8, "16h": 16, "24h": 24}
