@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from galilean.web.visitor import GROUP_PREFIX, RIGHTS
+from galilean.web.visitor import GROUP_PREFIX, RIGHTS, RUN_SCOPE
 
 #: Everybody who can sign in.
 LOOK = (
@@ -24,7 +24,7 @@ LOOK = (
     "access:services!service=portal",
 )
 #: Everybody with a role.
-RUN = ("servers!user", "tokens!user", "custom:galilean:run")
+RUN = ("servers!user", "tokens!user", RUN_SCOPE)
 ADMIN = (
     "admin-ui",
     "admin:users",
@@ -43,7 +43,7 @@ ADMIN = (
 )
 #: What pages allow beyond one's own things, as scopes, so that tokens can carry less than a person may.
 CUSTOM_SCOPES: dict[str, dict[str, Any]] = {
-    "custom:galilean:run": {"description": "Run virtual clusters."},
+    RUN_SCOPE: {"description": "Change things by the portal's API: projects, files, virtual clusters."},
     **{
         f"custom:galilean:{right}": {"description": f"In pages and the API: {right.replace(':', ', ')}."}
         for right in sorted(frozenset[str]().union(*RIGHTS.values()))

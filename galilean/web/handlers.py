@@ -24,8 +24,9 @@ from galilean.errors import UserError, mark
 from galilean.hubapi import HubAPI
 from galilean.web import csp, language
 from galilean.web.context import Portal
+from galilean.web.jinja import shared_domain
 from galilean.web.problems import MEDIA_TYPE, BodyError, Problem, plain, problem_of
-from galilean.web.visitor import Visitor, node_of, roles_of
+from galilean.web.visitor import RUN_SCOPE, Visitor, node_of, roles_of
 
 M = TypeVar("M", bound=BaseModel)
 P = ParamSpec("P")
@@ -106,6 +107,13 @@ class BaseHandler(HubOAuthenticated, RequestHandler):
         if self.person is not None:
             if self.person.node and not self.nodes_enter:
                 raise UserError(403, mark("A node may not do this, only its owner."))
+            if self.request.method in WRITES and not self.person.node and not await self._token_may_change():
+                raise UserError(
+                    403,
+                    mark("This token may look, not change. Make one with the scope {scope}."),
+                    reason="scope",
+                    scope=RUN_SCOPE,
+                )
             if self.right and not self.person.may(self.right):
                 raise UserError(403, mark("This page is for administrators."))
 
@@ -152,6 +160,16 @@ class BaseHandler(HubOAuthenticated, RequestHandler):
         groups = await self.portal.people.groups(name)
         roles = roles_of(groups, self.portal.settings.roles)
         return Visitor(name=name, groups=groups, roles=roles, scopes=scopes, by_token=by_token)
+
+    async def _token_may_change(self) -> bool:
+        """Whether a token carries the scope for changes; whoever waits for a role is told that instead."""
+        if self.person.may_change or not self.person.has_role:
+            return True
+        # What is known of a token is half a minute old: the role may have been given since.
+        model = await self.hub_auth.user_for_token(self.hub_auth.get_token(self), use_cache=False, sync=False)
+        if model:
+            self.person = await self._visitor(model)
+        return self.person.may_change
 
     def get_current_user(self) -> Any:
         """JupyterHub's model of the visitor; pages use :attr:`person`."""
@@ -231,14 +249,16 @@ class PageHandler(BaseHandler):
                 ),
                 reason="sign-in-circle",
             )
-        self.set_cookie(SIGN_INS, str(tries + 1), path=self.portal.prefix, max_age=60, httponly=True)
+        self.set_cookie(
+            SIGN_INS, str(tries + 1), path=self.portal.prefix, max_age=60, httponly=True, samesite="Lax"
+        )
         self.redirect(self.get_login_url())
 
     def renew_sign_in(self) -> bool:
         """Repeat the silent OAuth once a minute at most; ``False`` when it was just done."""
         if self.get_cookie(RENEWED):
             return False
-        self.set_cookie(RENEWED, "1", path=self.portal.prefix, max_age=60, httponly=True)
+        self.set_cookie(RENEWED, "1", path=self.portal.prefix, max_age=60, httponly=True, samesite="Lax")
         self.hub_auth.clear_cookie(self)
         self.redirect(self.get_login_url())
         return True
@@ -262,6 +282,7 @@ class PageHandler(BaseHandler):
             "assets_prefix": portal.prefix + "static/",
             "site_name": portal.settings.site.name,
             "help_url": portal.settings.site.help_url,
+            "shared_domain": shared_domain(portal.settings),
             "language": self.language,
             "now": portal.clock(),
             "path": self.request.path,
@@ -326,7 +347,7 @@ class PageHandler(BaseHandler):
         error = kwargs.get("exc_info", (None, None, None))[1]
         problem = self.problem(status_code, error)
         if problem.reason == "sign-in-again" and not self.get_cookie(RENEWED):
-            self.set_cookie(RENEWED, "1", path=self.portal.prefix, max_age=60, httponly=True)
+            self.set_cookie(RENEWED, "1", path=self.portal.prefix, max_age=60, httponly=True, samesite="Lax")
             self.hub_auth.clear_cookie(self)
         if self.is_fragment or "application/json" in self.request.headers.get("Accept", ""):
             self.write_problem(problem)

@@ -4,6 +4,9 @@ A person's rights come from their hub groups (``galilean:<role>``), asked with t
 kept for a few seconds. The model that comes with an OAuth token is only believed for the name: it is up
 to five minutes old and keeps the groups of the day it was granted.
 
+A token may be made for less than its owner may (SC-20). So whoever comes with one has the rights that the
+groups give *and* the token carries; a browser's session has those of the groups alone.
+
 A node's token names its owner, but code in a node is not the owner: such a visitor has a ``node`` and no
 rights, and only handlers that say so let it in (design §2).
 """
@@ -20,6 +23,9 @@ from galilean.errors import UserError, mark
 from galilean.hubapi import HubAPI
 
 GROUP_PREFIX = "galilean:"
+
+#: A token may change something only with this scope; a token that carries all its owner may has it.
+RUN_SCOPE = "custom:galilean:run"
 
 #: What a role may do in pages beyond one's own things. Own things need any role at all.
 RIGHTS: dict[str, frozenset[str]] = {
@@ -52,8 +58,8 @@ class Visitor:
 
     @property
     def admin(self) -> bool:
-        """Whether the person has the admin role."""
-        return "admin" in self.roles
+        """Whether the person has the admin role, and the token, if one came, all that goes with it."""
+        return "admin" in self.roles and RIGHTS["admin"] <= self.rights
 
     @property
     def has_role(self) -> bool:
@@ -62,8 +68,16 @@ class Visitor:
 
     @property
     def rights(self) -> frozenset[str]:
-        """What the roles allow beyond one's own things, see :data:`RIGHTS`."""
-        return frozenset().union(*(RIGHTS.get(role, frozenset()) for role in self.roles))
+        """What the roles allow beyond one's own things, see :data:`RIGHTS`; by token what it carries of that."""
+        given = frozenset[str]().union(*(RIGHTS.get(role, frozenset()) for role in self.roles))
+        if not self.by_token:
+            return given
+        return frozenset(right for right in given if f"custom:galilean:{right}" in self.scopes)
+
+    @property
+    def may_change(self) -> bool:
+        """Whether the request may change anything; a token needs :data:`RUN_SCOPE` for it."""
+        return not self.by_token or RUN_SCOPE in self.scopes
 
     def may(self, right: str) -> bool:
         return right in self.rights

@@ -16,6 +16,8 @@ from tornado.httputil import url_concat
 from tornado.testing import bind_unused_port
 from tornado.web import Application, RequestHandler
 
+from galilean.web.visitor import RIGHTS, RUN_SCOPE
+
 PORTAL_TOKEN = "token-of-the-portal"
 
 
@@ -46,9 +48,10 @@ class FakeHub:
         groups = self.people[name]["groups"]
         found = [f"read:users!user={name}", "access:services!service=portal"]
         if groups:
-            found += [f"servers!user={name}", f"start:servers!user={name}"]
+            found += [f"servers!user={name}", f"start:servers!user={name}", RUN_SCOPE]
         if "galilean:admin" in groups:
             found += ["list:users", "read:users", "groups", "servers"]
+            found += [f"custom:galilean:{right}" for right in RIGHTS["admin"]]
         return found
 
     def token(self, name: str, scopes: list[str] | None = None) -> str:
@@ -141,8 +144,8 @@ class _Users(_Base):
 
 class _User(_Base):
     def get(self, name: str) -> None:
-        self.hub.calls.append(("USER", unquote(name)))
-        person = self.hub.people.get(unquote(name))
+        self.hub.calls.append(("USER", name))
+        person = self.hub.people.get(name)
         if self.who() is None or person is None:
             self.refuse(404, "No such user")
             return
