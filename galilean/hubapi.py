@@ -115,4 +115,4 @@ def _message(response: httpx.Response) -> str:
 
 def _reason(response: httpx.Response) -> str:
     phrase = response.reason_phrase
-    return phrase if phrase in ("quota", "queued") else ""
+    return phrase if phrase in ("quota", "queued", "cancelled") else ""

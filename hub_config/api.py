@@ -1,7 +1,8 @@
-"""Two of the hub's own API calls, made whole: stopping a server, and deleting a person.
+"""Three of the hub's own API calls, made whole: starting and stopping a server, and deleting a person.
 
 The hub answers a DELETE of a server with 500 when another one came a moment before, or when it finds the
 server in the middle of a start or a check. Both only mean that the end is on its way, and that is said: 202.
+Whoever still waits for a start that somebody cancels would be told 500 as well; they are told that: 409.
 
 Deleting a person releases what they hold first (the hub by itself refuses, halfway through, when a named
 server is active), takes what they wait for out of the line, and deletes their projects; whoever gets the
@@ -25,6 +26,7 @@ from galilean.web.language import translate
 from services.catalog import store
 from services.catalog.store import Project
 from spawner import records
+from spawner.asking import refusal
 from spawner.states import Status
 
 PATIENCE_SECONDS = 20.0
@@ -37,6 +39,12 @@ def _still_busy(name: str) -> web.HTTPError:
         503, mark("What “{name}” holds is still being released. Try again in a moment."), name=name[:64]
     )
     return web.HTTPError(503, error.text(translate).replace("%", "%%"))
+
+
+def _cancelled(server: str) -> UserError:
+    return UserError(
+        409, mark("The start of “{server}” was cancelled."), server=server[:64], reason="cancelled"
+    )
 
 
 class StopsOnce:
@@ -70,6 +78,15 @@ class StopsOnce:
 
 class ServerAPIHandler(StopsOnce, UserServerAPIHandler):
     """``/users/<name>/servers/<server>``."""
+
+    async def post(self, user_name: str, server_name: str = "") -> None:
+        try:
+            await super().post(user_name, server_name)
+        except asyncio.CancelledError:
+            mine = asyncio.current_task()
+            if mine is not None and mine.cancelling():  # not the start: the hub itself ends
+                raise
+            raise refusal(_cancelled(server_name), translate) from None
 
     async def delete(self, user_name: str, server_name: str = "") -> None:
         await super().delete(user_name, server_name)

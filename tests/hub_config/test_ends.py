@@ -76,6 +76,23 @@ async def test_two_releases_at_once_are_one_and_neither_is_an_error(site_of: Sit
         start.exception()
 
 
+@pytest.mark.parametrize("phase", ["create", "answer"])
+async def test_who_waits_for_a_start_that_is_cancelled_is_told_so(site_of: SiteFactory, phase: str) -> None:
+    site = await site_of()
+    eva = await site.person("eva", "student")
+    made = await project_of(site, "eva")
+    gate = world_of(site).hold(phase)
+    start = asyncio.ensure_future(eva.start("eva", made.slug, {"nodes": 2}))
+    await world_of(site).at(phase)
+    stop = asyncio.ensure_future(eva.stop("eva", made.slug))
+    with pytest.raises(UserError) as told:
+        await start
+    gate.set()
+    assert await stop in (202, 204)
+    assert (told.value.status, told.value.reason) == (409, "cancelled")
+    assert "cancelled" in str(told.value)
+
+
 async def test_who_is_deleted_leaves_no_cluster_and_no_project_to_the_next_of_that_name(
     site_of: SiteFactory,
 ) -> None:
