@@ -11,6 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Coroutine
+from datetime import timedelta
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -278,10 +279,13 @@ async def _release(settings: Settings, run_id: str) -> str:
 
 def sweep(
     remove: Annotated[bool, typer.Option("--remove", help="Also remove what is found.")] = False,
+    older_than: Annotated[
+        int, typer.Option(help="Seconds: what is younger may be on its way and is left alone.", min=0)
+    ] = 60,
     as_json: AsJson = False,
 ) -> None:
     """Compare what runs with what should. Exit code 1 when something does not fit and is left."""
-    report = _run(_sweep(_migrated(load_settings()), remove))
+    report = _run(_sweep(_migrated(load_settings()), remove, timedelta(seconds=older_than)))
     if as_json:
         typer.echo(json.dumps(report.as_dict()))
     elif report.clean:
@@ -304,14 +308,14 @@ def sweep(
         raise typer.Exit(1)
 
 
-async def _sweep(settings: Settings, remove: bool) -> Any:
+async def _sweep(settings: Settings, remove: bool, young: timedelta) -> Any:
     from galilean.db import Database
     from hub_config.wiring import inventory_of
     from spawner.sweeper import Sweeper
 
     database = Database(settings.database_url)
     try:
-        sweeper = Sweeper(database, inventory_of(settings))
+        sweeper = Sweeper(database, inventory_of(settings), young=young)
         report = await sweeper.sweep(remove=False)
         if remove and not report.clean:
             # A row is closed only after two complete looks found nothing of it.

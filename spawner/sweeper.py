@@ -64,7 +64,8 @@ def compare(
     for sighting in sightings:
         run = open_rows.get(sighting.run)
         if run is not None and run.status != Status.QUEUED:
-            living.add(run.id)
+            if sighting.rank >= 0:  # objects that a node had are no node
+                living.add(run.id)
         elif sighting.started_at is None or now - sighting.started_at >= young:
             orphans.append(sighting)
     ghosts = [
@@ -128,12 +129,17 @@ class Sweeper:
         What really exists.
     clock
         The time.
+    young
+        What is younger than this is left alone; see :func:`compare`.
     """
 
-    def __init__(self, database: Database, inventory: Inventory, clock: Clock = utcnow) -> None:
+    def __init__(
+        self, database: Database, inventory: Inventory, clock: Clock = utcnow, *, young: timedelta = YOUNG
+    ) -> None:
         self._database = database
         self._inventory = inventory
         self._clock = clock
+        self._young = young
         self._absent: Collection[str] = ()
 
     async def sweep(self, remove: bool = False) -> Report:
@@ -146,7 +152,7 @@ class Sweeper:
         """
         sightings = await self._inventory.inventory()
         rows = await self._database.run_read(records.all_open)
-        found = compare(rows, sightings, self._clock())
+        found = compare(rows, sightings, self._clock(), young=self._young)
         sure = twice(self._absent, found.ghosts)
         self._absent = found.ghosts
         removed, errors = 0, []

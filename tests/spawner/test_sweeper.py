@@ -51,6 +51,14 @@ async def test_orphans_are_removed_at_once_and_ghosts_after_two_absences(sqlite_
     assert (closed.word, closed.reason) == ("released", "disappeared")
 
 
+async def test_what_is_young_may_be_on_its_way(sqlite_db: Database):
+    world = World()
+    world.nodes["ada", "lost", 0] = Node("R", started_at=utcnow() - timedelta(seconds=10))
+    assert (await Sweeper(sqlite_db, world).sweep(remove=True)).clean
+    assert (await Sweeper(sqlite_db, world, young=timedelta(seconds=5)).sweep(remove=True)).removed == 1
+    assert world.nodes == {}
+
+
 async def test_what_cannot_be_looked_at_is_neither(sqlite_db: Database):
     world = World()
     start(sqlite_db, reserve(sqlite_db, at=long_ago()), at=long_ago())
