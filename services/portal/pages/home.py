@@ -17,11 +17,19 @@ from galilean.web.handlers import PageHandler
 from services.catalog import store
 from services.catalog.store import Project
 from services.metering.usage import usage
+from services.portal.addresses import project_path
 from services.portal.api.projects import last_started
 from services.portal.frame import meter_values, mine_for
+from services.portal.pages.endings import failure_of, how_it_ended
+from spawner import records
+from spawner.records import Run
 from spawner.tables import clusters
 
 PROJECTS_SHOWN = 6
+ENDED_SHOWN = 3
+TOLD_FOR = timedelta(hours=12)
+#: Reasons of an end that nobody expects who was working.
+UNASKED = frozenset({"node_lost", "head_lost", "hub_lost", "orphan", "admin", "shutdown"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +104,24 @@ def ran_last(conn: Connection, user: str) -> Project | None:
     return store.by_id(conn, found) if found else None
 
 
+def ended_lately(conn: Connection, user: str, now: datetime) -> list[Run]:
+    """Runs of the last hours that came to an end their person did not ask for, newest first.
+
+    Only the last run of a project counts: whoever ran it again knows. (A cluster never vanishes without a word.)
+    """
+    last: dict[str, Run] = {}
+    for run in records.list_runs(conn, user=user, open_only=False, limit=30):
+        last.setdefault(run.project_id, run)
+    return [run for run in last.values() if is_told(run) and now - run.released_at < TOLD_FOR][:ENDED_SHOWN]  # type: ignore[operator]
+
+
+def is_told(run: Run) -> bool:
+    """Whether the end of a run is news to its person."""
+    if run.released_at is None:
+        return False
+    return run.reason in UNASKED if run.ready_at else not failure_of(run).cancelled
+
+
 def home_rows(conn: Connection, user: str, now: datetime, zone: tzinfo) -> dict[str, Any]:
     """Everything of the page that does not change by itself, in one read."""
     recent, _ = store.list_for(conn, user, limit=PROJECTS_SHOWN)
@@ -103,6 +129,7 @@ def home_rows(conn: Connection, user: str, now: datetime, zone: tzinfo) -> dict[
     steps = steps_of(conn, user, count)
     return {
         "recent": recent,
+        "ended": ended_lately(conn, user, now),
         "ran_last": ran_last(conn, user) if steps.now == 3 and not steps.done else None,
         "project_count": count,
         "last_runs": last_started(conn, user, [project.id for project in recent]),
@@ -141,23 +168,25 @@ class Home(PageHandler):
         await self.render_page(
             "home.html",
             **rows,
+            **words_of(self),
             greeting=self.translate(hello).format(name=said_name(self.person.name)),
             default_environment=settings.defaults.environment,
             role_titles=role_titles(self),
-            project_url=self.project_url,
             backend=settings.backend,
-            first_size=settings.defaults,
         )
-
-    def project_url(self, project: Project) -> str:
-        return f"{self.portal.prefix}projects/{project.owner}/{project.slug}"
 
 
 class Running(PageHandler):
     """The cards of running clusters again, after something changed."""
 
     async def get(self) -> None:
-        await self.render_fragment("home_running.html", **meter_values(self, await mine_for(self)))
+        settings = self.portal.settings
+        rows = await self.portal.db.run_read(
+            home_rows, self.person.name, self.portal.clock(), settings.site.zone
+        )
+        await self.render_fragment(
+            "home_now.html", **rows, **words_of(self), **meter_values(self, await mine_for(self))
+        )
 
 
 class MayHold(PageHandler):
@@ -167,6 +196,22 @@ class MayHold(PageHandler):
         await self.render_fragment(
             "home_may_hold.html", role_titles=role_titles(self), **meter_values(self, await mine_for(self))
         )
+
+
+def words_of(handler: PageHandler) -> dict[str, Any]:
+    """What the templates of this page speak with."""
+
+    def project_url(project: Project) -> str:
+        return handler.portal.prefix + project_path(project.owner, project.slug)
+
+    return {
+        "project_url": project_url,
+        "run_url": lambda run: handler.portal.prefix + project_path(run.project_owner, run.project_slug),
+        "first_size": handler.portal.settings.defaults,
+        "how_it_ended": how_it_ended,
+        "failure_of": failure_of,
+        "said": lambda told: told.text(handler.translate) if told else "",
+    }
 
 
 def role_titles(handler: PageHandler) -> list[str]:

@@ -15,7 +15,7 @@ addEventListener("galilean:uploads", (event) => { uploads = event.detail; });
 
 function remember(shown) {
   const url = new URL(location.href);
-  if (shown) url.searchParams.set("run", "1"); else url.searchParams.delete("run");
+  if (shown) url.searchParams.set("run", face === "failed" && runId ? runId : "1"); else url.searchParams.delete("run");
   history.replaceState(history.state, "", url);
 }
 
@@ -68,13 +68,23 @@ async function load({ run = "", change = false } = {}) {
   return got;
 }
 
-async function openDrawer() {
+/** The run that the address names: a start that came to nothing can still be read after a reload. */
+function named() {
+  const run = new URLSearchParams(location.search).get("run") || "";
+  return run.length === 26 ? run : "";
+}
+
+async function openDrawer(run = "") {
   if (!drawer.firstElementChild) {
     drawer.innerHTML = '<div class="drawer-body"><span class="spinner"></span></div>';
   }
   open(drawer);
-  remember(true);
-  try { await load(); } catch (error) {
+  if (!run) remember(true);
+  try {
+    // Somebody else's run, in an address that was sent on: one's own drawer then.
+    await load({ run }).catch((error) => { if (!run) throw error; return load(); });
+    remember(true);
+  } catch (error) {
     if (error.problem?.reason === "sign-in") { location.reload(); return; }
     close(drawer);
     toast(error.message, { tone: "bad" });
@@ -128,6 +138,7 @@ function arrive(event, before) {
   const was = before || face;
   show(event.html, event.face);
   if (event.face === was) return;
+  if (drawer.open) remember(true);
   body.dispatchEvent(new CustomEvent("galilean:clusters", { detail: {} }));
   if (event.face === "form") { watchForm(); refreshHead(); return; }
   if (event.face !== "running" || !["starting", "waiting"].includes(was)) { refreshHead(); return; }
@@ -270,4 +281,4 @@ body.addEventListener("galilean:clusters", () => {
   if (drawer.open && ["running", "releasing"].includes(face)) load({ run: runId }).catch(() => {});
 });
 
-if ("openNow" in drawer.dataset) openDrawer();
+if ("openNow" in drawer.dataset) openDrawer(named());

@@ -117,6 +117,10 @@ document.addEventListener("submit", (event) => {
 });
 addEventListener("pageshow", (event) => { if (event.persisted) for (const item of document.querySelectorAll("[aria-busy]")) item.removeAttribute("aria-busy"); });
 
+// ---- a page that looks again by itself, while it is seen ----
+const again = document.querySelector("[data-reload-after]");
+if (again) setInterval(() => { if (!document.hidden) location.reload(); }, Number(again.dataset.reloadAfter) * 1000);
+
 // ---- a page that is another one after an event ----
 body.addEventListener("galilean:role", () => { if (document.querySelector('[data-reload-on="role"]')) location.reload(); });
 
@@ -149,6 +153,20 @@ document.addEventListener("click", (event) => {
   settleSelection();
 });
 body.addEventListener("htmx:afterSwap", () => settleSelection());
+
+// ---- news that is read once: what ended without being asked ----
+const TOLD = "galilean-told";
+const told = () => { try { return JSON.parse(localStorage.getItem(TOLD)) ?? []; } catch { return []; } };
+function hideTold() { const known = told(); for (const item of document.querySelectorAll("[data-told]")) if (known.includes(item.dataset.told)) item.remove(); }
+document.addEventListener("click", (event) => {
+  const item = event.target.closest("[data-told-close]")?.closest("[data-told]");
+  if (!item) return;
+  try { localStorage.setItem(TOLD, JSON.stringify([...told(), item.dataset.told].slice(-50))); } catch { /* private window */ }
+  item.remove();
+  document.getElementById("main")?.focus({ preventScroll: true });
+});
+body.addEventListener("htmx:afterSwap", hideTold);
+hideTold();
 
 startTimes();
 startDialogs();
