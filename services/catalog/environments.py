@@ -7,8 +7,11 @@ started, so that a report of last year can say what the numbers were computed wi
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from glob import escape, glob
 from pathlib import Path
 
 from galilean.errors import UserError, mark
@@ -89,7 +92,22 @@ def digest_of(entry: EnvironmentSettings) -> str:
     if entry.image:
         return entry.image[:128]
     prefix = Path(entry.python).parent.parent if entry.python else Path(sys.prefix)
-    names = sorted(path.name for path in prefix.glob("lib/python3*/site-packages/*.dist-info"))
+    folders = sorted(glob(f"{escape(str(prefix))}/lib/python3*/site-packages"))
+    try:
+        return _digest_of_packages(tuple((folder, os.stat(folder).st_mtime_ns) for folder in folders))
+    except OSError:
+        return ""
+
+
+@lru_cache(maxsize=64)
+def _digest_of_packages(folders: tuple[tuple[str, int], ...]) -> str:
+    """Of what is installed in these folders; read again when a package came, went or was replaced.
+
+    Each of that changes the folder's own time, and a look at hundreds of packages at every start does not.
+    """
+    names = sorted(
+        name for folder, _ in folders for name in os.listdir(folder) if name.endswith(".dist-info")
+    )
     if not names:
         return ""
     return "py:" + hashlib.blake2s("\n".join(names).encode(), digest_size=16).hexdigest()

@@ -27,7 +27,7 @@ from galilean.settings import RELEASE_POLICIES, Settings
 from services.catalog import environments, store, volumes
 from services.catalog.store import Project
 from spawner.collaborators import Person
-from spawner.plan import ClusterPlan, Mount
+from spawner.plan import ClusterPlan, EnvironmentChoice, Mount
 from spawner.request import ClusterRequest
 
 MEMORY_LEAST_BYTES = 64 * MIB
@@ -73,9 +73,13 @@ class CatalogResolver:
         check_server(server)
         project = await self._db.run_read(find, person, server, request.project)
         plan = fill(self._settings, person, server, project, request)
-        environment = await self._on_disk(lambda: environments.choose(self._settings, plan.environment.name))
-        await self._on_disk(lambda: prepare_directory(self._settings, project))
-        return replace(plan, environment=environment)
+
+        def look() -> EnvironmentChoice:
+            environment = environments.choose(self._settings, plan.environment.name)
+            prepare_directory(self._settings, project)
+            return environment
+
+        return replace(plan, environment=await self._on_disk(look))
 
     async def _on_disk(self, function: Callable[[], T]) -> T:
         work = asyncio.get_running_loop().run_in_executor(self._threads, function)
