@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 
 from extensions.quota.limits import Held
 from galilean.web.context import Portal
+from services.portal.addresses import project_path
 from services.portal.api.clusters import doors, node_state
 from spawner import records
 from spawner.records import NodeInterval, Run
@@ -129,6 +130,6 @@ def view_of(portal: Portal, run: Run, nodes: Sequence[NodeInterval]) -> ClusterV
     return ClusterView(
         run=run,
         nodes=tuple(views),
-        project_url=f"{portal.prefix}projects/{run.project_owner}/{run.project_slug}",
+        project_url=portal.prefix + project_path(run.project_owner, run.project_slug),
         release_url=f"{portal.prefix}clusters/{run.id}/release",
     )

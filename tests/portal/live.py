@@ -11,7 +11,6 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 from extensions.quota.admission import QuotaAdmission
 from extensions.quota.limits import limits_for
@@ -21,7 +20,7 @@ from services.catalog.resolver import CatalogResolver
 from spawner import records, steps
 from spawner.collaborators import Person
 from spawner.request import ClusterRequest
-from spawner.steps import NodeStart
+from spawner.steps import NodeEnd, NodeStart
 from tests.web import fake_hub
 from tests.web.fake_hub import FakeHub
 from tests.web.site import Site
@@ -73,7 +72,7 @@ class _Server(fake_hub._Base):
         hub.bodies.append(body)
         hub.calls.append(("POST", f"{name}/{server}"))
         portal = hub.site.portal
-        person = Person(name=unquote(name), groups=hub.people[name]["groups"], asked_by=who["name"])
+        person = Person(name=name, groups=hub.people[name]["groups"], asked_by=who["name"])
         admission = QuotaAdmission(
             portal.db, lambda p: limits_for(portal.settings, p.roles), hub if hub.course.no_room else None
         )
@@ -102,11 +101,12 @@ class _Server(fake_hub._Base):
             return
         hub.calls.append(("DELETE", f"{name}/{server}"))
         db = hub.site.portal.db
-        run = await db.run(steps.begin_stop, unquote(name), server, reason="asked")
+        run = await db.run(steps.begin_stop, name, server, reason="asked")
         if run is None:
             self.refuse(404, f"{name} has no server {server}")
             return
-        await db.run(steps.close, run, ends={}, now=utcnow())
+        ends = dict.fromkeys(range(run.nodes), NodeEnd(at=utcnow(), exit_reason="released"))
+        await db.run(steps.close, run, ends=ends, now=utcnow())
         self.set_status(204)
         self.finish()
 

@@ -296,7 +296,7 @@ def test_the_document_is_public_and_names_its_own_models(sign: Sign, site: LiveS
         assert name in found["components"]["schemas"]
 
 
-def _until(look, good, seconds: float = 10):  # type: ignore[no-untyped-def]
+def _until(look, good, seconds: float = 60):  # type: ignore[no-untyped-def]
     end = time.monotonic() + seconds
     while True:
         value = look()

@@ -14,6 +14,7 @@ from galilean.errors import UserError, mark
 from galilean.web.handlers import APIHandler, NotFoundAPI
 from galilean.web.paging import Cursor
 from services.catalog.environments import environments
+from services.portal.addresses import project_path
 from services.portal.api import clusters, files, models, openapi, presence, projects, usage
 from services.portal.api.base import Handler
 
@@ -46,7 +47,7 @@ class Projects(Handler):
         body = self.body(models.NewProject)
         made = await projects.create_project(self.portal, self.person, body, language=self.language)
         model = projects.project_model(self.portal, self.person, made, None)
-        self.set_header("Location", f"{self.portal.prefix}api/v1/projects/{made.owner}/{made.slug}")
+        self.set_header("Location", f"{self.portal.prefix}api/v1/{project_path(made.owner, made.slug)}")
         self.write_json(model, 201)
 
 

@@ -19,6 +19,7 @@ from services.catalog import store
 from services.catalog.environments import check_environment
 from services.catalog.paths import from_address
 from services.catalog.projects import Projects
+from services.portal.addresses import project_path
 from services.portal.api import models
 from spawner import records
 from spawner.records import Run
@@ -197,7 +198,7 @@ def project_model(
         visibility=project.visibility,
         created_at=project.created_at,
         changed_at=project.changed_at,
-        url=f"{portal.prefix}projects/{project.owner}/{project.slug}",
+        url=portal.prefix + project_path(project.owner, project.slug),
         server=project.server(person.name),
         cluster=cluster,
     )

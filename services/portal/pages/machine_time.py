@@ -19,6 +19,7 @@ from galilean.errors import UserError, mark
 from galilean.web.handlers import PageHandler
 from galilean.web.paging import Cursor
 from services.metering.usage import Usage, UsageRow, usage, usage_of
+from services.portal.addresses import project_path
 from services.portal.api.usage import usage_for
 from services.portal.pages.endings import explanation_of, how_it_ended
 from services.portal.pages.project_frame import ProjectPage, said
@@ -211,6 +212,7 @@ class MachineTime(PageHandler):
             rows = rows[::-1]
         await self.render_page(
             "machine_time.html",
+            project_path=project_path,
             rows=rows,
             lines=LINES_SHOWN,
             by=by,

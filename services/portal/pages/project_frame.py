@@ -12,6 +12,7 @@ from galilean.web import language
 from galilean.web.handlers import PageHandler
 from services.catalog import starter
 from services.catalog.store import Project
+from services.portal.addresses import project_path
 from services.portal.api.clusters import node_url
 from services.portal.api.projects import catalogue, project_for
 from services.portal.said import Said
@@ -110,15 +111,15 @@ class ProjectPage(PageHandler):
         """
         self.project = project = await project_for(self.portal, self.person, owner, slug)
         rows = await self.portal.db.run_read(frame_rows, project, self.person.name)
-        address = f"{self.portal.prefix}projects/{project.owner}/{project.slug}"
+        path = project_path(project.owner, project.slug)
         environment = project.environment or self.portal.settings.defaults.environment
         run = rows["open_run"]
         return {
             **rows,
             "lab_url": await self.lab_url(run, worked_before=rows["worked_before"]),
             "project": project,
-            "address": address,
-            "api": f"{self.portal.prefix}api/v1/projects/{project.owner}/{project.slug}",
+            "address": self.portal.prefix + path,
+            "api": f"{self.portal.prefix}api/v1/{path}",
             "tab": self.tab,
             "said": said,
             "room_words": room_words,

@@ -16,6 +16,7 @@ from services.catalog.environments import environments
 from services.catalog.files import Entry, ProjectFiles
 from services.catalog.paths import address as path_address
 from services.catalog.paths import from_address
+from services.portal.addresses import project_path
 from services.portal.api import projects as calls
 from services.portal.api.projects import catalogue, path_after
 from services.portal.api.usage import limits_of
@@ -74,6 +75,7 @@ class ProjectList(PageHandler):
         )
         await self.render_page(
             "projects.html",
+            project_path=project_path,
             items=items,
             open_runs=open_runs,
             last_started=last,

@@ -61,7 +61,7 @@ if (form) {
     fail("");
     try {
       made ??= await call(form.dataset.api, { method: "POST", json: { name: name.value, description: data.get("description"), environment: data.get("environment") || "", starter: data.get("starter") === "on" } });
-      for (const file of form.elements.files.files) await put(`${form.dataset.api}/${made.owner}/${made.slug}/files/${encodeURIComponent(file.name)}`, file);
+      for (const file of form.elements.files.files) await put(`${form.dataset.api}/${encodeURIComponent(made.owner)}/${made.slug}/files/${encodeURIComponent(file.name)}`, file);
       location.assign(made.url);
     } catch (error) {
       button.removeAttribute("aria-busy");
