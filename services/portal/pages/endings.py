@@ -34,7 +34,9 @@ ENDS: Mapping[str, str] = {
     "start_failed": mark("Did not start"),
     "not_placed": mark("Did not start: no room in time"),
     "shutdown": mark("Released when the platform was stopped"),
+    "disappeared": mark("Ended by itself; counted until it was last seen"),
     "project_deleted": mark("Released with the project"),
+    "person_deleted": mark("Released with the account"),
 }
 
 #: Reason → title of a failed start, where the lifecycle gave no sentence.
@@ -43,6 +45,9 @@ CAUSES: Mapping[str, str] = {
     "hub_lost": mark("The platform was restarted while the cluster started"),
     "orphan": mark("The platform was restarted while the cluster started"),
     "node_lost": mark("A node was lost while the cluster started"),
+    "disappeared": mark("A node was lost while the cluster started"),
+    "shutdown": mark("The platform was stopped while the cluster started"),
+    "person_deleted": mark("The account was deleted while the cluster started"),
     "cancelled": mark("The start was cancelled"),
     "user": mark("The start was cancelled"),
     "admin": mark("An administrator ended the start"),
