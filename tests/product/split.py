@@ -1,0 +1,70 @@
+"""The product with a host of its own for each person: the same tests' helpers, addressed by host.
+
+Chromium takes every name below ``localhost`` for the machine itself; the machine's resolver need not, so
+our own client connects to 127.0.0.1 and names the host in the request, as a browser would.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+from jupyterhub.utils import subdomain_hook_idna
+
+from tests.product.product import Product
+
+DOMAIN = "hub.localhost"
+
+
+class Here(httpx.HTTPTransport):
+    """Connects to this machine, whatever the name in the address."""
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        there = httpx.Request(
+            request.method,
+            request.url.copy_with(host="127.0.0.1"),
+            headers=request.headers,
+            stream=request.stream,
+            extensions=request.extensions,
+        )
+        return super().handle_request(there)
+
+
+class ByHost(httpx.Client):
+    """A path is asked at the host to which it belongs."""
+
+    def __init__(self, port: int, **more: Any) -> None:
+        super().__init__(transport=Here(), timeout=60, **more)
+        self.port = port
+
+    def request(self, method: str, url: Any, **more: Any) -> httpx.Response:
+        return super().request(method, address(self.port, url) if str(url).startswith("/") else url, **more)
+
+
+def host_of(user: str, port: int) -> str:
+    """The origin of a person's nodes."""
+    return f"http://{subdomain_hook_idna(user, DOMAIN, 'user')}:{port}"
+
+
+def address(port: int, path: str) -> str:
+    """The whole address of a path."""
+    if path.startswith("/services/portal"):
+        return f"http://portal--service.{DOMAIN}:{port}{path}"
+    if path.startswith("/user/"):
+        return host_of(path.split("/")[2], port) + path
+    return f"http://{DOMAIN}:{port}{path}"
+
+
+class SplitProduct(Product):
+    """A :class:`Product` with ``web.subdomain_host``."""
+
+    def __init__(self, directory: Path, settings: dict[str, Any]) -> None:
+        super().__init__(directory)
+        self.url = f"http://{DOMAIN}:{self.port}"
+        self.config.write_text(
+            yaml.safe_dump({**settings, "web": {"subdomain_host": self.url}}), encoding="utf-8"
+        )
+        self.http.close()
+        self.http = ByHost(self.port)
