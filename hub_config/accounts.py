@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import bcrypt
+from jupyterhub import orm
 from jupyterhub.apihandlers.base import APIHandler
 from jupyterhub.handlers.base import BaseHandler
 from jupyterhub.handlers.login import LoginHandler as HubLoginHandler
@@ -20,7 +21,24 @@ from tornado.httputil import url_concat
 from galilean.errors import UserError, mark
 from galilean.web.language import translate
 
+#: The OAuth client of tokens that no OAuth made.
+OWN_CLIENT = "jupyterhub"
 WRONG = mark("User name or password is wrong. Check both; capital letters count in the password.")
+
+
+def end_sessions(db: Any, user: Any) -> None:
+    """Sign a person out of every browser; tokens that they made, and those of running nodes, stay.
+
+    Portal and nodes ask the hub about a session anew after half a minute and five minutes.
+    """
+    person = user.orm_user
+    person.cookie_id = orm.new_token()  # what the hub's own cookie holds
+    for token in list(person.api_tokens):
+        if token.client_id != OWN_CLIENT:  # a browser's, by OAuth
+            db.delete(token)
+    for code in db.query(orm.OAuthCode).filter_by(user_id=person.id):
+        db.delete(code)
+    db.commit()
 
 
 class LoginHandler(HubLoginHandler):
@@ -109,6 +127,8 @@ class ChangePasswordHandler(AccountHandler):
             self.accounts.check_password(name, new)
             hashed = await self.accounts.in_thread(bcrypt.hashpw, new.encode(), bcrypt.gensalt())
             self.accounts.keep_password(name, hashed)
+            end_sessions(self.db, self.current_user)
+            self.set_hub_cookie(self.current_user)  # this browser stays
         except UserError as error:
             self.set_status(error.status)
             self.finish(await self._page(error=error.text(translate)))
@@ -149,6 +169,7 @@ class PasswordAPIHandler(APIHandler):
             raise web.HTTPError(409, "this account has a password already")
         hashed = await accounts.in_thread(bcrypt.hashpw, password.encode(), bcrypt.gensalt())
         accounts.keep_password(user.name, hashed)
+        end_sessions(self.db, user)
         self.set_status(204)
 
 

@@ -122,12 +122,16 @@ def hub_traits(
                 # From the hub itself, so that the sign-in page has its clothes on while the portal is away.
                 "assets_prefix": settings.web.base_url + "hub/galilean/",
                 "signup_open": settings.signup.open,
+                "one_origin": not settings.web.subdomain_host,
                 "nav": navigation(settings),  # the hub calls it with the visitor
             },
             "jinja_environment_options": {"extensions": [GalileanExtension]},
             "tornado_settings": {
                 "headers": security_headers(settings),
                 "transforms": [language_transform(settings.site.language)],
+                # Also of the nodes' sign-in, which the hub tells them.
+                "cookie_options": {"samesite": "Lax"},
+                "xsrf_cookie_kwargs": {"httponly": True, "samesite": "Lax"},
             },
         },
         "ConfigurableHTTPProxy": {

@@ -41,6 +41,9 @@ from services.portal.frame import Frame
 
 log = logging.getLogger("galilean.portal")
 
+#: Of any request but an upload, which sets its own limit and is never held in memory.
+MOST_BODY_BYTES = 2 * 2**20
+
 #: Modules with ``routes()``; the first whose pattern fits answers.
 ROOMS = (
     "services.portal.events",
@@ -115,6 +118,7 @@ def make_portal(settings: Settings, environ: Mapping[str, str]) -> Portal:
             json.loads(environ.get("JUPYTERHUB_OAUTH_ACCESS_SCOPES", '["access:services!service=portal"]'))
         ),
         cache_max_age=30,
+        cookie_options={"samesite": "Lax"},
     )
     jinja = portal_environment([PAGES], {"portal/": STATIC})
     portal = Portal(
@@ -154,6 +158,7 @@ def make_app(portal: Portal, *, cookie_secret: bytes) -> Application:
         cookie_secret=cookie_secret,
         # Checked by our handlers once it is known whether a token came (galilean.web.handlers).
         xsrf_cookies=False,
+        xsrf_cookie_kwargs={"httponly": True, "samesite": "Lax"},  # scripts read it from the page
         transforms=[language_transform(portal.settings.site.language)],
         default_handler_class=NotFoundPage,
         log_function=_measure,
@@ -190,7 +195,7 @@ async def serve(
     """Serve until SIGTERM or SIGINT, then let what is under way finish."""
     portal = make_portal(settings, environ)
     app = make_app(portal, cookie_secret=read_cookie_secret(settings, environ))
-    server = HTTPServer(app, xheaders=True, max_body_size=64 * 2**20)
+    server = HTTPServer(app, xheaders=True, max_body_size=MOST_BODY_BYTES)
     if sockets is None:
         sockets = bind_sockets(int(environ.get("GALILEAN_SERVICE_PORT", "0") or 0), "127.0.0.1")
     server.add_sockets(sockets)

@@ -3,7 +3,9 @@
 (() => {
   const key = "jupyterhub-bs-theme";
   const wish = matchMedia("(prefers-color-scheme: dark)");
-  const read = () => { try { return localStorage.getItem(key); } catch { return null; } };
+  // Hub and portal on hosts of their own have no storage in common, but a cookie.
+  const shared = () => document.querySelector('meta[name="galilean-domain"]') && /(?:^|; )galilean_theme=(\w+)/.exec(document.cookie)?.[1];
+  const read = () => { try { return shared() || localStorage.getItem(key); } catch { return null; } };
   const apply = () => {
     const stored = read();
     const theme = stored === "light" || stored === "dark" ? stored : wish.matches ? "dark" : "light";

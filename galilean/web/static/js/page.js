@@ -3,6 +3,8 @@ const meta = (name) => document.querySelector(`meta[name="galilean-${name}"]`)?.
 
 export const portal = meta("portal");
 export const xsrf = meta("xsrf");
+/** Hosts of their own for hub, portal and people: the domain that they share, else empty. */
+export const domain = meta("domain");
 export const language = (meta("language") || "en").replace("_", "-");
 
 let words;
