@@ -37,7 +37,7 @@ _STYLE = (
     """
 *{box-sizing:border-box}
 body{margin:0;background:var(--bg);color:var(--text);
-font:15px/24px system-ui,-apple-system,"Segoe UI",Roboto,"PingFang SC","Microsoft YaHei","Noto Sans CJK SC",sans-serif;
+font:15px/24px -apple-system,BlinkMacSystemFont,"Segoe UI",Inter,Roboto,system-ui,"Noto Sans","Helvetica Neue",Arial,"PingFang SC","Microsoft YaHei","Noto Sans CJK SC",sans-serif;
 font-variant-numeric:tabular-nums;overflow-wrap:break-word}
 main{max-width:860px;margin:0 auto;padding:16px 20px}
 h1{font-size:26px;line-height:32px}h2{font-size:20px;line-height:28px}h3,h4,h5,h6{font-size:17px;line-height:24px}

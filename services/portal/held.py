@@ -79,9 +79,13 @@ class Mine:
         return sum(cluster.word == "running" for cluster in self.clusters)
 
     @property
-    def coming(self) -> int:
-        """Clusters that start or wait."""
-        return sum(cluster.word in ("starting", "waiting") for cluster in self.clusters)
+    def starting(self) -> int:
+        return sum(cluster.word == "starting" for cluster in self.clusters)
+
+    @property
+    def waiting(self) -> int:
+        """Clusters that wait in line for room."""
+        return sum(cluster.word == "waiting" for cluster in self.clusters)
 
     @property
     def longest_since(self) -> datetime | None:

@@ -276,7 +276,7 @@ def _why_it_waits(run: Run) -> Said:
     stored = run.explanation or {}
     if stored.get("message"):
         return Said(str(stored["message"]), dict(stored.get("params") or {}))
-    return say(mark("There is no room for this cluster just now. It starts by itself in its turn."))
+    return say(mark("There is no room for this cluster just now."))
 
 
 def routes() -> list[tuple[str, type[Any]]]:
