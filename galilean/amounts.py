@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from decimal import Decimal
 from typing import Any
 
 KIB, MIB, GIB, TIB = 2**10, 2**20, 2**30, 2**40
@@ -37,7 +38,7 @@ def parse_bytes(value: Any) -> int:
     if isinstance(value, str):
         found = _BYTES.fullmatch(value)
         if found:
-            return int(float(found[1]) * _UNITS[found[2].upper()])
+            return int(Decimal(found[1]) * _UNITS[found[2].upper()])
     raise ValueError("not an amount of bytes")
 
 

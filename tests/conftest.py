@@ -9,11 +9,17 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 import spawner.tables  # noqa: F401 - registers the tables
 from galilean.db import Database, metadata
 from tests.postgres import PostgresServer
+
+# A busy machine is not a fault; and what CI finds, everybody finds with the same examples.
+hypothesis.settings.register_profile("here", deadline=None)
+hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "here")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from galilean.amounts import format_bytes, gigabytes, parse_bytes, parse_millicores, plain_number
@@ -54,6 +54,7 @@ def test_millicores_come_back_from_the_number_of_cpus(millicores: int):
     assert parse_millicores(millicores / 1000) == millicores
 
 
+@example(2**53 + 1)
 @given(st.integers(0, 2**55))
 def test_a_number_of_bytes_is_itself(size_bytes: int):
     assert parse_bytes(size_bytes) == parse_bytes(str(size_bytes)) == size_bytes
