@@ -171,6 +171,15 @@ class BaseHandler(HubOAuthenticated, RequestHandler):
             self.person = await self._visitor(model)
         return self.person.may_change
 
+    @property
+    def address(self) -> str:
+        """Where the request came from, for the audit log: what our own proxy noted last.
+
+        Never ``remote_ip``, for which ``X-Real-Ip`` would do, and that is anybody's to send.
+        """
+        noted = ",".join(self.request.headers.get_list("X-Forwarded-For")).rpartition(",")[2].strip()
+        return (noted or self.request.remote_ip or "")[:64]
+
     def get_current_user(self) -> Any:
         """JupyterHub's model of the visitor; pages use :attr:`person`."""
         return getattr(self, "_hub_auth_user_cache", None)

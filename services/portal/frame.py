@@ -151,7 +151,7 @@ class Release(PageHandler):
             self.hub_as_visitor(),
             run,
             why=why,
-            address=self.request.remote_ip or "",
+            address=self.address,
         )
         self.portal.parts["watcher"].tell(run.user, "clusters")
         self.portal.parts["watcher"].tell(self.person.name, "clusters")
@@ -181,7 +181,7 @@ class ReleaseAll(PageHandler):
                 self.person,
                 self.hub_as_visitor(),
                 cluster.run,
-                address=self.request.remote_ip or "",
+                address=self.address,
             )
         self.portal.parts["watcher"].tell(self.person.name, "clusters")
         text = self.translate(mark("{n} clusters go back. Their files stay.")).format(n=len(chosen))

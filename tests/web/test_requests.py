@@ -6,6 +6,7 @@ import logging
 
 import pytest
 
+from galilean.tables import audit_log
 from tests.web.conftest import Visitor, token_client
 from tests.web.site import Site
 
@@ -116,3 +117,11 @@ def test_health_and_metrics_answer_the_machine(site: Site, alice: Visitor) -> No
     metrics = httpx.get(base + "/metrics").text
     assert "galilean_portal_answer_seconds" in metrics
     assert "alice" not in metrics
+
+
+def test_the_audit_log_keeps_the_address_that_our_proxy_noted(site: Site, maria: Visitor) -> None:
+    claimed = {"X-Real-Ip": "6.6.6.6", "X-Forwarded-For": "7.7.7.7, 10.0.0.9"}
+    maria.headers.update(claimed)
+    assert maria.script("POST", "admin/people/newcomer/roles", data={"role": "student"}).status_code == 200
+    with site.portal.db.read() as conn:
+        assert conn.execute(audit_log.select()).one().address == "10.0.0.9"

@@ -12,11 +12,6 @@ class Handler(APIHandler):
     """A handler of the API, version 1."""
 
     @property
-    def address(self) -> str:
-        """Where the request came from, for the audit log."""
-        return (self.request.remote_ip or "")[:64]
-
-    @property
     def accept_language(self) -> str:
         """The visitor's language for the hub, whose refusals are sentences too."""
         return LANGUAGE_TAGS.get(self.language, "en")

@@ -175,7 +175,7 @@ class ReleaseMany(PageHandler):
                     self.hub_as_visitor(),
                     await cluster_for(self.portal, self.person, run.id),
                     why=why,
-                    address=self.request.remote_ip or "",
+                    address=self.address,
                 )
             except UserError:
                 failed += 1

@@ -112,9 +112,7 @@ class Roles(PageHandler):
             sentence = mark("{name} is no longer {role}.")
         else:
             raise UserError(400, mark("A role is given or taken."))
-        await self.portal.db.run(
-            _note, self.portal.clock(), self.person.name, self.request.remote_ip or "", act, name, role
-        )
+        await self.portal.db.run(_note, self.portal.clock(), self.person.name, self.address, act, name, role)
         self.portal.people.forget(name)
         self.portal.parts["frame"].forget()
         self.portal.parts["watcher"].tell(name, "role")
