@@ -97,6 +97,26 @@ def test_an_upload_above_the_limit_is_refused_before_its_first_byte(sign: Sign, 
     assert bob.get("/projects/bob/heat-flow/files").json()["items"] == []
 
 
+def test_who_sends_all_before_reading_gets_the_refusal_and_not_a_broken_connection(
+    sign: Sign, site: LiveSite
+) -> None:
+    """As a proxy does: what is still on its way when the connection is closed takes the answer along."""
+    alice = sign("alice")
+    made(alice)
+    head = (
+        "PUT /services/portal/api/v1/projects/alice/nowhere/files/x HTTP/1.1\r\nHost: x\r\n"
+        f"Authorization: {alice.headers['Authorization']}\r\nContent-Length: 20000000\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", site.port), timeout=30) as raw:
+        raw.sendall(head.encode())
+        for _ in range(20):
+            raw.sendall(b"x" * 1_000_000)
+        answer = b""
+        while piece := raw.recv(4096):
+            answer += piece
+    assert answer.startswith(b"HTTP/1.1 404"), answer[:200]
+
+
 def test_an_upload_that_breaks_off_leaves_nothing(sign: Sign, site: LiveSite) -> None:
     alice = sign("alice")
     made(alice)

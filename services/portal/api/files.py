@@ -1,9 +1,12 @@
 """A project's files by their addresses: ``…/files/<path>``.
 
 GET lists a folder or downloads a file, PUT streams a file in, POST makes a folder, PATCH renames, DELETE
-deletes. Rights, XSRF and the limit of one upload are checked before the first byte is taken; a file
+deletes. Rights, XSRF and the limit of one upload are checked before the first byte is kept; a file
 appears under its name only when all of it has arrived. What people wrote is never served as a page of
 ours: downloads are attachments of opaque origin.
+
+A refusal waits until a body of moderate size has been read and dropped: a proxy that is still sending when
+the connection is closed loses the answer, and its sender would be told of a broken server instead.
 
 The path is read from the address as bytes, because files that a program made may have names in no
 encoding.
@@ -30,6 +33,7 @@ from services.portal.api.usage import limits_of
 
 PIECE_BYTES = 1 << 20
 SMALL_BODY_BYTES = 64 << 10
+DROPPED_BYTES, DROPPED_SECONDS = 64 << 20, 60
 
 
 def file_model(entry: Entry) -> models.File:
@@ -61,10 +65,32 @@ class Files(Handler):
     _upload: Upload | None = None
     _created = True
     _small: bytearray
+    _refusal: UserError | None = None
+    _received_bytes = 0
 
     async def prepare(self) -> None:
         self._small = bytearray()
         self._turn = asyncio.Lock()  # an upload takes one thread at a time
+        try:
+            await self._begin()
+        except UserError as error:
+            self._refuse(error)
+
+    def _refuse(self, error: UserError) -> None:
+        """Refuse once the body is in, if that is soon; else at once."""
+        length = self.request.headers.get("Content-Length", "")
+        left = int(length) - self._received_bytes if length.isascii() and length.isdigit() else 0
+        if not 0 < left <= DROPPED_BYTES:
+            raise error
+        self._refusal = error
+        connection: Any = self.request.connection
+        connection.set_body_timeout(DROPPED_SECONDS)
+
+    def _admitted(self) -> None:
+        if self._refusal is not None:
+            raise self._refusal
+
+    async def _begin(self) -> None:
         await super().prepare()
         if self._finished:
             return
@@ -115,12 +141,18 @@ class Files(Handler):
         return True
 
     async def data_received(self, chunk: bytes) -> None:
+        self._received_bytes += len(chunk)
+        if self._refusal is not None:
+            return
         if self._upload is not None:
             try:
                 async with self._turn:
                     await self._blocking(self._upload.write, chunk)
-            except BaseException:
+            except UserError as error:
                 self._upload = None  # it is over and left nothing
+                self._refuse(error)
+            except BaseException:
+                self._upload = None
                 raise
         elif len(self._small) + len(chunk) > SMALL_BODY_BYTES:
             raise UserError(413, mark("The request is larger than what is taken here."))
@@ -198,6 +230,7 @@ class Files(Handler):
                 await self.flush()
 
     async def put(self, owner: str, slug: str, path: str | None = None) -> None:
+        self._admitted()
         upload = self._upload
         assert upload is not None
         async with self._turn:
@@ -208,18 +241,21 @@ class Files(Handler):
         self.write_json(file_model(entry), 201 if self._created else 200)
 
     async def post(self, owner: str, slug: str, path: str | None = None) -> None:
+        self._admitted()
         self._json(models.NewFolder)
         entry = await self._blocking(self.files.make_folder, self.path)
         await catalogue(self.portal).touch(self.project)
         self.write_json(file_model(entry), 201)
 
     async def patch(self, owner: str, slug: str, path: str | None = None) -> None:
+        self._admitted()
         body = self._json(models.Rename)
         entry = await self._blocking(self.files.rename, self.path, body.to)
         await catalogue(self.portal).touch(self.project)
         self.write_json(file_model(entry))
 
     async def delete(self, owner: str, slug: str, path: str | None = None) -> None:
+        self._admitted()
         await self._blocking(self.files.delete, self.path, recursive=True)
         await catalogue(self.portal).touch(self.project)
         self.set_status(204)
