@@ -20,6 +20,7 @@ from jupyterhub.scopes import needs_scope
 from sqlalchemy import Connection
 from tornado import web
 
+from galilean.db import plain_words
 from galilean.errors import UserError, mark
 from galilean.settings import Settings
 from galilean.web.language import translate
@@ -81,7 +82,11 @@ class ServerAPIHandler(StopsOnce, UserServerAPIHandler):
 
     async def post(self, user_name: str, server_name: str = "") -> None:
         try:
-            await super().post(user_name, server_name)
+            with plain_words():  # of the hub's own database: full, busy, away
+                await super().post(user_name, server_name)
+        except UserError as error:
+            self.db.rollback()
+            raise refusal(error, translate) from error
         except asyncio.CancelledError:
             mine = asyncio.current_task()
             if mine is not None and mine.cancelling():  # not the start: the hub itself ends
