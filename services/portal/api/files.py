@@ -160,7 +160,7 @@ class Files(Handler):
             self._small += chunk
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
-        if self.request.method != "GET":
+        if self.request.method != "GET" and self._refusal is None:
             # The body may not have been read to its end, and then the connection is of no further use.
             self.set_header("Connection", "close")
         super().write_error(status_code, **kwargs)
