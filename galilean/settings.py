@@ -90,12 +90,12 @@ class Limits(Section):
     clusters: int = Field(default=1, ge=0, description="Clusters held at once.")
     nodes: int = Field(default=2, ge=0, description="Nodes per cluster.")
     cpu: Millicores = Field(default=2, description="CPUs (hardware threads) per node.")
-    memory: Bytes = Field(default=parse_bytes("4G"), description="Memory per node.")
+    memory: Bytes = Field(default=parse_bytes("8G"), description="Memory per node.")
     gpu: int = Field(default=0, ge=0, description="GPU cards per node.")
     storage: Bytes = Field(default=parse_bytes("20G"), description="Storage per node.")
     total_cpu: Millicores = Field(default=4, description="CPUs held at once over all clusters.")
     total_memory: Bytes = Field(
-        default=parse_bytes("8G"), description="Memory held at once over all clusters."
+        default=parse_bytes("16G"), description="Memory held at once over all clusters."
     )
     total_gpu: int = Field(default=0, ge=0, description="GPU cards held at once over all clusters.")
     upload: Bytes = Field(default=parse_bytes("1G"), description="Largest file of one upload.")
@@ -158,8 +158,8 @@ class Defaults(Section):
     """What the Run panel starts with (CG-4)."""
 
     nodes: int = Field(default=1, ge=1)
-    cpu: Millicores = Field(default=1)
-    memory: Bytes = Field(default=parse_bytes("2G"))
+    cpu: Millicores = Field(default=2)
+    memory: Bytes = Field(default=parse_bytes("8G"))
     gpu: int = Field(default=0, ge=0)
     release: str = "auto"
     environment: str = "jupyter"
@@ -195,7 +195,9 @@ class Process(Section):
     cpu_overcommit: float = Field(
         default=4.0, gt=0, description="CPUs that may be held, as a multiple of the machine's."
     )
-    memory_overcommit: float = Field(default=1.0, gt=0, description="The same for memory.")
+    memory_overcommit: float = Field(
+        default=4.0, gt=0, description="The same for memory, which is recorded here and not enforced."
+    )
     zygote: bool = Field(
         default=True, description="Fork nodes from a preloaded process: half a second instead of eight."
     )
@@ -232,9 +234,9 @@ class Settings(Section):
     roles: dict[str, Role] = Field(default_factory=_roles)
     sizes: dict[str, Size] = Field(
         default_factory=lambda: {
-            "small": Size.model_validate({"title": "Small", "cpu": 1, "memory": "2G"}),
-            "medium": Size.model_validate({"title": "Medium", "cpu": 2, "memory": "4G"}),
-            "large": Size.model_validate({"title": "Large", "cpu": 4, "memory": "16G"}),
+            "small": Size.model_validate({"title": "Small", "cpu": 2, "memory": "8G"}),
+            "medium": Size.model_validate({"title": "Medium", "cpu": 4, "memory": "16G"}),
+            "large": Size.model_validate({"title": "Large", "cpu": 8, "memory": "32G"}),
         }
     )
     environments: dict[str, EnvironmentSettings] = Field(

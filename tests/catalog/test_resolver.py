@@ -73,7 +73,7 @@ async def test_an_empty_request_is_filled_from_the_sites_defaults(
     plan = await resolve()
     assert (plan.user, plan.server, plan.project_id) == ("alice", "heat-flow", project.id)
     assert (plan.project_owner, plan.project_slug, plan.project_name) == ("alice", "heat-flow", "Heat flow")
-    assert (plan.nodes, plan.cpu_millicores, plan.memory_bytes, plan.gpu) == (1, 1000, 2 * 2**30, 0)
+    assert (plan.nodes, plan.cpu_millicores, plan.memory_bytes, plan.gpu) == (1, 2000, 8 * 2**30, 0)
     assert (plan.release_policy, plan.on_node_loss, plan.pool) == ("auto", "release", "default")
     assert plan.environment.name == "jupyter"
     assert plan.work.source == str(project.path(settings))

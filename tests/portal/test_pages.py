@@ -187,7 +187,7 @@ def test_the_sum_says_why_it_cannot_be_had(sign: Sign, site: LiveSite) -> None:
     bob = sign("bob")
     made(bob)
     fits = page(bob, site, "projects/bob/heat-flow/run/sum", nodes="1", size="small").text
-    assert "Together 1\u00a0core, 2\u00a0GB" in fits
+    assert "Together 2\u00a0cores, 8\u00a0GB" in fits
     assert "data-refused" not in fits
     assert "data-refused" in page(bob, site, "projects/bob/heat-flow/run/sum", nodes="3", size="small").text
 

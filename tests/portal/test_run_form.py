@@ -94,10 +94,10 @@ def test_what_cannot_be_had_is_said_with_the_numbers(
 
 
 def test_a_size_above_the_role_is_shown_with_the_reason_beside_it() -> None:
-    tight = Limits.model_validate({"nodes": 2, "cpu": 2, "memory": "4G"})
+    tight = Limits.model_validate({"nodes": 2, "cpu": 4, "memory": "16G"})
     form = run_form(SETTINGS, tight, Held(), last_choice(SETTINGS, "", None))
     reasons = {size.key: size.reason.text() if size.reason else None for size in form.sizes}
-    assert reasons == {"small": None, "medium": None, "large": "Your role: at most 2\u00a0cores per node"}
+    assert reasons == {"small": None, "medium": None, "large": "Your role: at most 4\u00a0cores per node"}
     assert form.nodes_reason.text() == "Your role: at most 2\u00a0nodes"
 
 
@@ -110,13 +110,13 @@ def test_a_field_of_gigabytes_gives_back_what_it_was_given(megabytes: int) -> No
 def test_the_last_configuration_is_filled_in() -> None:
     last = {
         "nodes": 3,
-        "cpu_millicores": 2000,
-        "memory_bytes": 4 * GIB,
+        "cpu_millicores": 4000,
+        "memory_bytes": 16 * GIB,
         "release": "4h",
         "on_node_loss": "keep",
     }
     found = last_choice(SETTINGS, "", last)
-    assert (found.nodes, found.cpu_millicores, found.release, found.on_node_loss) == (3, 2000, "4h", "keep")
+    assert (found.nodes, found.cpu_millicores, found.release, found.on_node_loss) == (3, 4000, "4h", "keep")
     assert run_form(SETTINGS, LIMITS, Held(), found).size == "medium"
 
 
