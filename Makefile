@@ -53,15 +53,15 @@ docs: ## The documentation, into docs/_build/html
 
 .PHONY: test-unit
 test-unit: ## Rules and rooms, databases included
-	@$(STAGE) unit '$(PYTEST) -m "not hub and not process and not browser and not product"'
+	@$(STAGE) unit '$(PYTEST) -m "not hub and not process and not browser and not product and not kubernetes"'
 
 .PHONY: test-hub
 test-hub: ## With a hub in the test's own process
-	@$(STAGE) hub '$(PYTEST) -m "hub and not process and not browser and not product"'
+	@$(STAGE) hub '$(PYTEST) -m "hub and not process and not browser and not product and not kubernetes"'
 
 .PHONY: test-process
 test-process: ## With real nodes
-	@$(STAGE) process '$(PYTEST) -m "process and not browser and not product"'
+	@$(STAGE) process '$(PYTEST) -m "process and not browser and not product and not kubernetes"'
 
 .PHONY: test-browser
 test-browser: ## With Chromium
@@ -70,6 +70,10 @@ test-browser: ## With Chromium
 .PHONY: test-product
 test-product: ## The whole product by `galilean up`, its faults included
 	@$(STAGE) product '$(PYTEST) -m product'
+
+.PHONY: test-kubernetes
+test-kubernetes: ## Against a real Kubernetes that the tests start on this machine (root; minutes to build the first time)
+	@$(STAGE) kubernetes '$(PYTEST) -m kubernetes'
 
 .PHONY: bench
 bench: ## Measure; prints the tables of docs/benchmarks.md
