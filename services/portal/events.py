@@ -27,7 +27,8 @@ from spawner.tables import cluster_nodes, clusters
 log = logging.getLogger("galilean.portal.events")
 
 LOOK_SECONDS = 1.0
-KEEPALIVE_SECONDS = 20.0
+#: A browser that hears nothing for two of these takes the connection for lost.
+KEEPALIVE_SECONDS = 5.0
 #: A stream ends after this long and the page begins a new one, so that rights are looked at again.
 LONGEST_SECONDS = 600.0
 

@@ -32,6 +32,7 @@ from spawner import records
 from spawner.records import NodeInterval, Run
 
 LOOK_SECONDS = 0.25
+KEEPALIVE_SECONDS = 5.0
 STREAM_MOST_SECONDS = 3600
 MOVING = frozenset({"waiting", "starting", "releasing"})
 
@@ -227,7 +228,7 @@ class Events(RunPage):
                 data = json.dumps({"face": face, "html": html, "url": frame["lab_url"]}, ensure_ascii=False)
                 if not await self._send(f"event: face\ndata: {data}\n\n"):
                     return
-            elif quiet > 15:
+            elif quiet > KEEPALIVE_SECONDS:
                 quiet = 0.0
                 if not await self._send(": still here\n\n"):
                     return

@@ -4,6 +4,7 @@
 import { close, open } from "galilean/dialogs";
 import { call, say, xsrf } from "galilean/page";
 import { settle } from "galilean/stepper";
+import { heard } from "galilean/stream";
 import { refreshTimes } from "galilean/times";
 import { toast } from "galilean/toasts";
 
@@ -122,7 +123,7 @@ async function stream(id, signal) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let buffer = "", last = "";
   for (;;) {
-    const { done, value } = await reader.read();
+    const { done, value } = await heard(reader);
     if (done) return ["waiting", "starting", "releasing"].includes(last);
     buffer += value;
     let end;

@@ -4,7 +4,7 @@
 import { portal, say, xsrf } from "galilean/page";
 
 const box = () => document.getElementById("connection");
-let lostAt = 0, control = null, wanted = new Set(), timer = 0, wait = 500, first = true;
+let lostAt = 0, control = null, wanted = new Set(), timer = 0, wait = 500, first = true, heardAt = 0;
 
 function dispatch(name, text) {
   let detail = {};
@@ -21,6 +21,20 @@ function showLost() {
     say("Connection lost {seconds} s ago, trying again. Your clusters run on.", { seconds });
 }
 
+// The server says something every five seconds. A proxy may keep a connection whose other end has died: silence
+// is then the only sign.
+const SILENCE_MS = 11000;
+
+/** The next piece of a stream; rejects when it was silent too long. */
+export async function heard(reader) {
+  let timer = 0;
+  const silence = new Promise((_, reject) => { timer = setTimeout(() => reject(new Error("silent")), SILENCE_MS); });
+  try { return await Promise.race([reader.read(), silence]); } catch (error) {
+    reader.cancel().catch(() => {});
+    throw error;
+  } finally { clearTimeout(timer); }
+}
+
 async function read(signal) {
   const response = await fetch(`${portal}events?watch=${[...wanted].join(",")}`, {
     headers: { Accept: "text/event-stream", "X-XSRFToken": xsrf }, cache: "no-store", signal,
@@ -33,8 +47,9 @@ async function read(signal) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let buffer = "";
   for (;;) {
-    const { done, value } = await reader.read();
+    const { done, value } = await heard(reader);
     if (done) throw new Error("closed");
+    heardAt = Date.now();
     buffer += value;
     let end;
     while ((end = buffer.indexOf("\n\n")) >= 0) {
@@ -53,7 +68,7 @@ async function run() {
   const mine = (control = new AbortController());
   try { await read(mine.signal); } catch {
     if (mine.signal.aborted) return;
-    lostAt ||= Date.now();
+    lostAt ||= heardAt || Date.now();
     timer = setTimeout(run, wait);
     wait = Math.min(wait * 2, 15000);
   }
