@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.product.product import Person, Product, processes_of, running_product, wait_for
+from tests.product.truth import FIGURES
 
 _numbers = itertools.count(1)
 
@@ -24,7 +25,8 @@ SETTINGS = {
     },
     "defaults": {"cpu": 0.1, "memory": "64M", "release": "manual"},
     "process": {"cpu_overcommit": 200, "memory_overcommit": 50},
-    "jupyterhub": {"JupyterHub": {"concurrent_spawn_limit": 0}},
+    # The proxy's word on presence is sampled often, so that no test waits half a minute for it.
+    "jupyterhub": {"JupyterHub": {"concurrent_spawn_limit": 0}, "ClusterProxy": {"presence_seconds": 1}},
 }
 for _role in SETTINGS["roles"].values():
     _role.setdefault("limits", {})["manual_release"] = True
@@ -39,6 +41,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "/tests/product/" in str(item.path):
             item.add_marker(pytest.mark.product)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if lines := list(FIGURES.lines()):
+        terminalreporter.section("truth after a fault, counted from the fault")
+        for line in lines:
+            terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session")
