@@ -92,11 +92,14 @@ def hub_traits(
         admin = next(spec for spec in role_specs if spec["name"] == roles.hub_role_of("admin"))
         admin["users"] = list(settings.signup.admins)
     portal = portal_host(settings) + portal_prefix(settings)
+    https = settings.web.subdomain_host.startswith("https://")
     return {
         "JupyterHub": {
             "bind_url": public_url(settings),
             "hub_bind_url": f"http://127.0.0.1:{ports['hub']}",
             "subdomain_host": settings.web.subdomain_host,
+            # A host below ours cannot plant such a cookie on us; browsers take it by https only.
+            "cookie_host_prefix_enabled": https,
             "db_url": settings.hub_database_url,
             "cookie_secret": bytes.fromhex(secrets.cookie),
             "default_url": portal,
@@ -131,7 +134,7 @@ def hub_traits(
                 "transforms": [language_transform(settings.site.language)],
                 # Also of the nodes' sign-in, which the hub tells them.
                 "cookie_options": {"samesite": "Lax"},
-                "xsrf_cookie_kwargs": {"httponly": True, "samesite": "Lax"},
+                "xsrf_cookie_kwargs": {"httponly": True, "samesite": "Lax", "secure": https},
             },
         },
         "ConfigurableHTTPProxy": {

@@ -119,6 +119,7 @@ def make_portal(settings: Settings, environ: Mapping[str, str]) -> Portal:
         ),
         cache_max_age=30,
         cookie_options={"samesite": "Lax"},
+        cookie_host_prefix_enabled=host.startswith("https://"),
     )
     jinja = portal_environment([PAGES], {"portal/": STATIC})
     portal = Portal(
@@ -158,7 +159,12 @@ def make_app(portal: Portal, *, cookie_secret: bytes) -> Application:
         cookie_secret=cookie_secret,
         # Checked by our handlers once it is known whether a token came (galilean.web.handlers).
         xsrf_cookies=False,
-        xsrf_cookie_kwargs={"httponly": True, "samesite": "Lax"},  # scripts read it from the page
+        # Scripts read it from the page.
+        xsrf_cookie_kwargs={
+            "httponly": True,
+            "samesite": "Lax",
+            "secure": portal.hub_host.startswith("https://"),
+        },
         transforms=[language_transform(portal.settings.site.language)],
         default_handler_class=NotFoundPage,
         log_function=_measure,

@@ -365,3 +365,21 @@ def test_an_address_that_is_not_this_machine_s_is_said_plainly() -> None:
     with pytest.raises(UserError) as refused:
         is_free("192.0.2.1", 8000)
     assert "192.0.2.1" in str(refused.value)
+
+
+def test_sign_in_cookies_are_bound_to_their_host_wherever_browsers_take_such(tmp_path: Path) -> None:
+    for web, bound in (
+        ({}, False),
+        ({"subdomain_host": "http://hub.localhost:8000"}, False),
+        ({"subdomain_host": "https://hub.example.edu"}, True),
+    ):
+        hub = site(tmp_path, web=web)[1]["JupyterHub"]
+        assert hub["cookie_host_prefix_enabled"] is bound
+        assert hub["tornado_settings"]["cookie_options"] == {"samesite": "Lax"}
+        assert hub["tornado_settings"]["xsrf_cookie_kwargs"]["secure"] is bound
+        assert hub["template_vars"]["one_origin"] is not bool(web)
+
+
+def test_a_role_may_share_nothing(tmp_path: Path) -> None:
+    roles_of_hub = site(tmp_path)[1]["JupyterHub"]["load_roles"]
+    assert not [scope for role in roles_of_hub for scope in role["scopes"] if "share" in scope]

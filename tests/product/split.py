@@ -6,6 +6,8 @@ our own client connects to 127.0.0.1 and names the host in the request, as a bro
 
 from __future__ import annotations
 
+import copy
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -35,36 +37,44 @@ class Here(httpx.HTTPTransport):
 class ByHost(httpx.Client):
     """A path is asked at the host to which it belongs."""
 
-    def __init__(self, port: int, **more: Any) -> None:
-        super().__init__(transport=Here(), timeout=60, **more)
-        self.port = port
+    def __init__(self, port: int, scheme: str = "http", **more: Any) -> None:
+        super().__init__(transport=Here(verify=False), timeout=60, **more)
+        self.port, self.scheme = port, scheme
 
     def request(self, method: str, url: Any, **more: Any) -> httpx.Response:
-        return super().request(method, address(self.port, url) if str(url).startswith("/") else url, **more)
+        return super().request(
+            method, address(self.port, url, self.scheme) if str(url).startswith("/") else url, **more
+        )
 
 
-def host_of(user: str, port: int) -> str:
+def host_of(user: str, port: int, scheme: str = "http") -> str:
     """The origin of a person's nodes."""
-    return f"http://{subdomain_hook_idna(user, DOMAIN, 'user')}:{port}"
+    return f"{scheme}://{subdomain_hook_idna(user, DOMAIN, 'user')}:{port}"
 
 
-def address(port: int, path: str) -> str:
+def address(port: int, path: str, scheme: str = "http") -> str:
     """The whole address of a path."""
     if path.startswith("/services/portal"):
-        return f"http://portal--service.{DOMAIN}:{port}{path}"
+        return f"{scheme}://portal--service.{DOMAIN}:{port}{path}"
     if path.startswith("/user/"):
-        return host_of(path.split("/")[2], port) + path
-    return f"http://{DOMAIN}:{port}{path}"
+        return host_of(path.split("/")[2], port, scheme) + path
+    return f"{scheme}://{DOMAIN}:{port}{path}"
 
 
 class SplitProduct(Product):
-    """A :class:`Product` with ``web.subdomain_host``."""
+    """A :class:`Product` with ``web.subdomain_host``, over https with a certificate of its own if asked."""
 
-    def __init__(self, directory: Path, settings: dict[str, Any]) -> None:
+    def __init__(self, directory: Path, settings: dict[str, Any], *, scheme: str = "http") -> None:
         super().__init__(directory)
-        self.url = f"http://{DOMAIN}:{self.port}"
-        self.config.write_text(
-            yaml.safe_dump({**settings, "web": {"subdomain_host": self.url}}), encoding="utf-8"
-        )
+        self.url = f"{scheme}://{DOMAIN}:{self.port}"
+        settings = {**copy.deepcopy(settings), "web": {"subdomain_host": self.url}}
+        if scheme == "https":
+            certificate = {"ssl_cert": str(directory / "cert.pem"), "ssl_key": str(directory / "key.pem")}
+            settings["jupyterhub"]["JupyterHub"].update(certificate)
+            words = (
+                f"req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN={DOMAIN} -keyout key.pem -out cert.pem"
+            )
+            subprocess.run(["openssl", *words.split()], cwd=directory, check=True, capture_output=True)
+        self.config.write_text(yaml.safe_dump(settings), encoding="utf-8")
         self.http.close()
-        self.http = ByHost(self.port)
+        self.http = ByHost(self.port, scheme)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -23,7 +22,7 @@ RUN_CELL = """async () => {
   const base = JSON.parse(document.getElementById('jupyter-config-data').textContent).baseUrl;
   const xsrf = /(?:^|; )_xsrf=([^;]+)/.exec(document.cookie)[1];
   const kernel = await (await fetch(base + 'api/kernels', {method: 'POST', headers: {'X-XSRFToken': xsrf}})).json();
-  const socket = new WebSocket(base.replace(/^/, 'ws://' + location.host) + 'api/kernels/' + kernel.id + '/channels');
+  const socket = new WebSocket(location.origin.replace('http', 'ws') + base + 'api/kernels/' + kernel.id + '/channels');
   const header = {msg_id: 'm1', session: 's1', username: '', msg_type: 'execute_request', version: '5.3'};
   const content = {code: "import os; print(os.environ['GALILEAN_RANK'], 6 * 7)", silent: false, store_history: false, allow_stdin: false};
   return await new Promise((resolve, reject) => {
@@ -41,7 +40,7 @@ RUN_CELL = """async () => {
 @pytest.fixture(scope="module")
 def split(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SplitProduct]:
     """The product on hosts of their own; when it ends nothing of it is left."""
-    product = SplitProduct(tmp_path_factory.mktemp("split"), copy.deepcopy(SETTINGS))
+    product = SplitProduct(tmp_path_factory.mktemp("split"), SETTINGS)
     try:
         product.start()
         yield product
@@ -273,6 +272,38 @@ def test_a_name_that_is_no_host_name_gets_one_that_is(split: SplitProduct):
     assert host.endswith("." + DOMAIN) and "." not in host.removesuffix("." + DOMAIN)
     assert odd.node(slug).status_code == 200
     assert odd.stop(slug).status_code in (202, 204)
+
+
+def test_over_https_no_other_host_can_plant_a_sign_in(
+    tmp_path_factory: pytest.TempPathFactory, chromium: Browser
+):
+    product = SplitProduct(tmp_path_factory.mktemp("https"), SETTINGS, scheme="https")
+    try:
+        product.start()
+        ada = product.person("ada")
+        product.give_password("ada")
+        ada.running("Heat flow", nodes=2)
+        context = chromium.new_context(ignore_https_errors=True, locale="en-US")
+        page = context.new_page()
+        page.set_default_timeout(30_000)
+        page.goto(product.url + "/")
+        sign_in(page, ada)
+        page.wait_for_url(address(product.port, "/services/portal/", "https"))
+        page.goto(host_of("ada", product.port, "https") + "/user/ada/heat-flow/node-1/lab")
+        expect(page.locator("#jp-main-dock-panel")).to_be_visible(timeout=60_000)
+        assert page.evaluate(RUN_CELL) == "1 42"
+        cookies: dict[str, Any] = {cookie.get("name", ""): cookie for cookie in context.cookies()}
+        for name in ("jupyterhub-hub-login", "service-portal", "jupyterhub-user-ada-heat-flow"):
+            assert name not in cookies
+            cookie = cookies["__Host-" + name]
+            assert cookie["secure"] and cookie["httpOnly"] and cookie["sameSite"] == "Lax"
+        page.goto(product.url + "/hub/logout")
+        page.goto(address(product.port, "/services/portal/", "https"))
+        assert page.url.startswith(product.url + "/hub/login")
+        context.close()
+        assert product.end() == 0
+    finally:
+        product.close()
 
 
 def _socket(port: int) -> Any:
