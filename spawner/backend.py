@@ -53,6 +53,10 @@ class NodeProgress(Protocol):
         """The node answers on ``url``: scheme, host and port as the proxy and the hub reach it, no path."""
         ...
 
+    def trouble(self, rank: int, message: str, **params: object) -> None:
+        """What keeps the node, while waiting may still help; ``short`` among ``params`` says what is lacking."""
+        ...
+
 
 @dataclass(frozen=True, kw_only=True)
 class NodeLook:

@@ -291,6 +291,19 @@ class VirtualCluster(Spawner):
                 ranks=", ".join(str(rank) for rank in progress.silent),
                 seconds=round(self.start_timeout),
             )
+        if progress.short:
+            return UserError(
+                503,
+                mark(
+                    "{found} of {nodes} nodes found a place within {seconds} s; the others are short of {short}. "
+                    "The cluster waits in line."
+                ),
+                reason="queued",
+                found=progress.found,
+                nodes=progress.nodes,
+                seconds=round(self.gang_timeout),
+                short=progress.short,
+            )
         return UserError(
             503,
             mark("There was no place for all {nodes} nodes within {seconds} s. The cluster waits in line."),

@@ -41,6 +41,7 @@ class StartProgress:
         self._placed_at: dict[int, datetime] = {}
         self._hosts: dict[int, str] = {}
         self._urls: dict[int, str] = {}
+        self._short: dict[int, str] = {}
         self._events: list[dict[str, Any]] = []
         self._news = asyncio.Event()
         self._closed = False
@@ -82,6 +83,29 @@ class StartProgress:
         self._say(50 + 40 * count // self.nodes, _READY, rank=rank, count=count, nodes=self.nodes)
         if self.all_ready and self.nodes > 1:
             self._say(95, _ALL)
+
+    def trouble(self, rank: int, message: str, **params: Any) -> None:
+        """Tell what keeps a node; the bar stays where it is."""
+        if params.get("short"):
+            self._short[rank] = str(params["short"])
+        last = self._events[-1]["progress"]
+        self._say(last, message, **{**params, "rank": rank})
+
+    @property
+    def found(self) -> int:
+        """How many nodes have their place."""
+        return len(self._placed_at)
+
+    @property
+    def short(self) -> str:
+        """What the nodes without a place lack, in words; empty when nobody said."""
+        words = [
+            word
+            for rank, text in self._short.items()
+            if rank not in self._placed_at
+            for word in text.split(", ")
+        ]
+        return ", ".join(dict.fromkeys(words))
 
     @property
     def silent(self) -> list[int]:

@@ -117,7 +117,7 @@ class KubeAPI:
                 query.append(("continue", more))
             headers = {"Accept": _ONLY_METADATA} if only_metadata else None
             page = await self._ask("GET", self._path(kind), query=query, headers=headers)
-            found += page["items"]
+            found += page["items"] or ()  # of nothing, only the metadata is null
             more = page["metadata"].get("continue", "")
             if not more:
                 return found, page["metadata"]["resourceVersion"]

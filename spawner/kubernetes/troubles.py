@@ -49,7 +49,7 @@ class Trouble:
     Attributes
     ----------
     message, params
-        English sentence over ``params`` and gettext id.
+        English sentence over ``params`` and ``rank``, and gettext id.
     final
         Whether no waiting can help.
     """
@@ -99,13 +99,18 @@ def url(pod: Pod) -> str:
     return f"http://[{address}]:{HTTP_PORT}" if ":" in address else f"http://{address}:{HTTP_PORT}"
 
 
+def is_over(pod: Pod) -> bool:
+    """Whether nothing of the pod runs any more."""
+    return pod.get("status", {}).get("phase") in ("Failed", "Succeeded")
+
+
 def ended(pod: Pod) -> Ended | None:
     """How the pod ended; ``None`` while it lives.
 
     A pod that somebody is deleting counts as ended: nothing keeps it from ending.
     """
     status = pod.get("status", {})
-    over = status.get("phase") in ("Failed", "Succeeded")
+    over = is_over(pod)
     going = "deletionTimestamp" in pod["metadata"]
     if not over and not going:
         return None
@@ -126,24 +131,24 @@ def ended(pod: Pod) -> Ended | None:
     return Ended("deleted" if going else "ended")
 
 
-def trouble(pod: Pod, rank: int) -> Trouble | None:
+def trouble(pod: Pod) -> Trouble | None:
     """What keeps the node from answering; ``None`` when nothing is known to."""
     end = ended(pod)
     if end is not None:
         if "deletionTimestamp" in pod["metadata"]:
-            return Trouble(_REMOVED, {"rank": rank, "how": end.reason}, final=True)
+            return Trouble(_REMOVED, {"how": end.reason}, final=True)
         log = _terminated(pod).get("message", "") or pod["status"].get("message", "")
-        return Trouble(_ENDED, {"rank": rank, "how": end.reason, "log": log.strip()[-_TEXT:]}, final=True)
+        return Trouble(_ENDED, {"how": end.reason, "log": log.strip()[-_TEXT:]}, final=True)
     if not is_placed(pod):
-        return _unplaced(pod, rank)
+        return _unplaced(pod)
     for container in _containers(pod):
         waiting = container.get("state", {}).get("waiting", {})
         reason, why = waiting.get("reason", ""), waiting.get("message", "")
         if reason in _IMAGE_FINAL | _IMAGE_FIRST:
-            params = {"rank": rank, "image": container.get("image", ""), "why": _why_no_image(reason, why)}
+            params = {"image": container.get("image", ""), "why": _why_no_image(reason, why)}
             return Trouble(_PULL_FAILED, params, final=reason in _IMAGE_FINAL)
         if reason in _CONTAINER_FINAL:
-            return Trouble(_NOT_MADE, {"rank": rank, "why": (why or reason)[:_TEXT]}, final=True)
+            return Trouble(_NOT_MADE, {"why": (why or reason)[:_TEXT]}, final=True)
     return None
 
 
@@ -160,17 +165,17 @@ def shortage(message: str) -> list[str]:
 # --------------------------------------------------------------------------------------------------- parts
 
 
-def _unplaced(pod: Pod, rank: int) -> Trouble | None:
+def _unplaced(pod: Pod) -> Trouble | None:
     condition = _condition(pod, "PodScheduled")
     if condition.get("status") != "False":
         return None
     if condition.get("reason") == "SchedulingGated":
-        return Trouble(_IN_QUEUE, {"rank": rank})
+        return Trouble(_IN_QUEUE)
     message = condition.get("message", "")
     short = shortage(message)
     if short:
-        return Trouble(_NO_ROOM, {"rank": rank, "short": ", ".join(short)})
-    return Trouble(_NO_MACHINE, {"rank": rank, "why": message.partition(" preemption:")[0][:_TEXT]})
+        return Trouble(_NO_ROOM, {"short": ", ".join(short)})
+    return Trouble(_NO_MACHINE, {"why": message.partition(" preemption:")[0][:_TEXT]})
 
 
 def _resource_word(resource: str) -> str:

@@ -85,9 +85,9 @@ RUNNING = pod({"phase": "Running", "podIP": "10.0.0.7", "conditions": [{"type": 
     ],
 )
 def test_a_trouble_is_told_in_words(seen: dict[str, Any], said: str, final: bool) -> None:
-    found = trouble(seen, 1)
+    found = trouble(seen)
     assert found is not None
-    assert said in found.message.format(**found.params)
+    assert said in found.message.format(rank=1, **found.params)
     assert found.final is final
 
 
@@ -103,7 +103,7 @@ def test_a_trouble_is_told_in_words(seen: dict[str, Any], said: str, final: bool
     ],
 )
 def test_what_is_on_its_way_is_no_trouble(seen: dict[str, Any]) -> None:
-    assert trouble(seen, 0) is None
+    assert trouble(seen) is None
     assert ended(seen) is None
 
 

@@ -1,0 +1,175 @@
+"""What really exists of the Kubernetes backend, told from outside the hub (design §4).
+
+Every pod of every run by a direct list, never from a watch; besides, Secrets, Services and policies whose
+run has no pod left: a start that was cut off leaves them, and nothing of them computes. Contents of Secrets
+are not asked for, only what they are called.
+
+Only what is consistent is taken for ours: a pod is named after the user, the server and the rank that its
+annotations tell, and a Secret of that name owns it. Anything else that carries our labels was made by
+somebody who may make pods: it is told of (:attr:`KubeInventory.foreign`), and neither metered nor removed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from spawner.inventory import Sighting
+from spawner.kubernetes import names, troubles
+from spawner.kubernetes.api import KubeAPI
+from spawner.kubernetes.nodes import FORCE_SECONDS
+from spawner.kubernetes.watch import Pod
+
+_OWNED = ("Service", "NetworkPolicy")
+#: Rank of a sighting that is no node: objects that a node had.
+NO_NODE = -1
+
+
+class KubeInventory:
+    """Lists and removes what exists in one namespace; implements :class:`spawner.inventory.Inventory`.
+
+    Parameters
+    ----------
+    api
+        The namespace.
+    leftovers
+        Whether to tell of objects without pods, too. The metering need not, and needs fewer rights.
+    log
+        Told of foreign pods.
+
+    Attributes
+    ----------
+    foreign
+        Names of the pods with our labels that are not ours, as the last look found them.
+    """
+
+    def __init__(self, api: KubeAPI, *, leftovers: bool = True, log: logging.Logger | None = None) -> None:
+        self._api = api
+        self._leftovers = leftovers
+        self._log = log or logging.getLogger(__name__)
+        self.foreign: tuple[str, ...] = ()
+
+    async def inventory(self) -> list[Sighting]:
+        """Everything that exists.
+
+        Raises
+        ------
+        Exception
+            When any part of it cannot be read.
+        """
+        others: list[tuple[str, Mapping[str, Any]]] = []
+        if self._leftovers:  # first: what is made meanwhile then has its pods in the list that follows
+            for kind in ("Secret", *_OWNED):
+                found, _ = await self._api.list(kind, names.RUN, only_metadata=True)
+                others += [(kind, item) for item in found]
+        pods, _ = await self._api.list("Pod", names.RUN)
+        sightings: list[Sighting] = []
+        foreign: list[str] = []
+        for pod in pods:
+            sighting = sighting_of(pod)
+            if sighting is None:
+                foreign.append(pod["metadata"]["name"])
+            else:
+                sightings.append(sighting)
+        if set(foreign) - set(self.foreign):
+            self._log.warning("Pods that carry our labels and are not ours: %s", ", ".join(foreign[:20]))
+        self.foreign = tuple(foreign)
+        living = {item.run for item in sightings}
+        seen: set[str] = set()
+        for kind, item in others:
+            left = leftover_of(kind, item)
+            if left is not None and left.run not in living and left.run not in seen:
+                seen.add(left.run)
+                sightings.append(left)
+        return sightings
+
+    async def remove(self, sighting: Sighting) -> None:
+        """Remove what was sighted, and what belongs to its run alone; gone already is success.
+
+        Raises
+        ------
+        TimeoutError, Exception
+            When it cannot be sure that it is gone.
+        """
+        handle = sighting.handle
+        selector = f"{names.RUN}={sighting.run}"
+        for kind in ("Secret", *_OWNED):
+            for item in (await self._api.list(kind, selector, only_metadata=True))[0]:
+                metadata = item["metadata"]
+                await self._api.delete(kind, metadata["name"], uid=metadata["uid"])
+        if handle["kind"] != "Pod":
+            return
+        await self._api.delete("Pod", handle["name"], uid=handle["uid"])
+        loop = asyncio.get_running_loop()
+        end = loop.time() + FORCE_SECONDS
+        while handle["uid"] in {pod["metadata"]["uid"] for pod in await self._pods(selector)}:
+            if loop.time() > end:
+                raise TimeoutError(f"{handle['name']} does not end")
+            await asyncio.sleep(0.5)
+
+    async def _pods(self, selector: str) -> list[dict[str, Any]]:
+        return (await self._api.list("Pod", selector, only_metadata=True))[0]
+
+
+def sighting_of(pod: Pod) -> Sighting | None:
+    """The node that a pod is; ``None`` when it is not what it says."""
+    told = _told(pod)
+    if told is None:
+        return None
+    user, server, run, base = told
+    metadata = pod["metadata"]
+    rank = _rank(metadata["labels"].get(names.RANK, ""))
+    if rank is None or metadata["name"] != names.pod_name(base, rank):
+        return None
+    owners = metadata.get("ownerReferences") or ()
+    if not any(owner.get("kind") == "Secret" and owner.get("name") == base for owner in owners):
+        return None
+    end = troubles.ended(pod)
+    over = troubles.is_over(pod)
+    return Sighting(
+        user=user,
+        server=server,
+        run=run,
+        rank=rank,
+        state="ended" if over else "alive",
+        started_at=troubles.moment(metadata.get("creationTimestamp")),
+        finished_at=end.at if over and end is not None else None,
+        handle={"kind": "Pod", "name": metadata["name"], "uid": metadata["uid"]},
+    )
+
+
+def leftover_of(kind: str, item: Mapping[str, Any]) -> Sighting | None:
+    """An object without a node; ``None`` when it is not ours."""
+    told = _told(item)
+    metadata = item["metadata"]
+    if told is None or metadata["name"] != told[3]:
+        return None
+    user, server, run, _ = told
+    return Sighting(
+        user=user,
+        server=server,
+        run=run,
+        rank=NO_NODE,
+        state="ended",
+        started_at=troubles.moment(metadata.get("creationTimestamp")),
+        handle={"kind": kind, "name": metadata["name"], "uid": metadata["uid"]},
+    )
+
+
+def _told(item: Mapping[str, Any]) -> tuple[str, str, str, str] | None:
+    """User, server, run and base name that an object tells, when they agree."""
+    labels = item["metadata"].get("labels") or {}
+    annotations = item["metadata"].get("annotations") or {}
+    user, server = annotations.get(names.USER), annotations.get(names.SERVER)
+    if user is None or server is None or not labels.get(names.RUN):
+        return None
+    base = names.base_name(user, server)
+    if labels.get(names.CLUSTER) != base:
+        return None
+    return user, server, labels[names.RUN], base
+
+
+def _rank(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdigit() and str(int(text)) == text else None

@@ -1,0 +1,312 @@
+"""Clusters as pods: made together, looked at, removed as a whole.
+
+:class:`PodNodes` knows nothing of the hub, of rows or of rules; :class:`~spawner.kubernetes.cluster.KubeCluster`
+glues it to them. One of it serves all clusters of an installation.
+
+Making is Secret, then policy, then Service and all pods at once: nodes + 3 writes. Removing is one DELETE of
+the Secret, for the collector does the rest; where there is no Secret any more, by name. Every request is
+sent to its end even when its start is cancelled, and a removal first waits for those that are on their
+way: so nothing appears after it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from galilean.errors import mark
+from spawner.backend import NodeFailed, NodeLook, NodeProgress
+from spawner.keys import ClusterKeys
+from spawner.kubernetes import manifests, names, troubles
+from spawner.kubernetes.api import REQUEST_SECONDS, APIError, KubeAPI, is_passing
+from spawner.kubernetes.spec import ClusterSpec
+from spawner.kubernetes.watch import Follower, Pod, PodWatch
+from spawner.steps import NodeEnd
+
+#: How long the collector and the kubelets may take before a removal goes by name, and then by force.
+COLLECT_SECONDS = 20.0
+FORCE_SECONDS = 40.0
+PAUSES_SECONDS = (0.2, 0.5, 1.0, 2.0, 3.0)
+
+_QUOTA = mark("Kubernetes refused the cluster: a quota of the namespace is used up ({why}).")
+_GONE = mark("Node {rank} was removed from outside before it answered ({how}).")
+
+
+class PodNodes:
+    """The nodes of all clusters of one namespace.
+
+    Parameters
+    ----------
+    api
+        The namespace.
+    watch
+        What is known of its pods.
+    log
+        Told of what goes unusual ways.
+    """
+
+    def __init__(self, api: KubeAPI, watch: PodWatch, *, log: logging.Logger | None = None) -> None:
+        self._api = api
+        self.watch = watch
+        self._log = log or logging.getLogger(__name__)
+        self._on_the_way: dict[str, set[asyncio.Task[Any]]] = {}
+
+    @property
+    def namespace(self) -> str:
+        return self._api.namespace
+
+    def __deepcopy__(self, memo: Any) -> PodNodes:
+        return self  # traitlets copies what is configured; connections must not be
+
+    # -------------------------------------------------------------------------------------------- making
+
+    async def create(self, spec: ClusterSpec, progress: NodeProgress) -> None:
+        """Make all nodes; come back when every one answers.
+
+        What is left of an older life under the same name is removed first. Cancelled, it lets go at once.
+
+        Raises
+        ------
+        NodeFailed
+            As soon as one node cannot be, or a quota forbids it.
+        APIError
+            When the API server refuses for another reason.
+        """
+        await self.watch.look()
+        if self.watch.pods(spec.base):
+            await self.remove(spec.base)
+        with self.watch.follow(spec.base) as follower:
+            owner = manifests.owner_reference(await self._make_secret(spec))
+            await self._fresh(spec.base, manifests.network_policy(spec, owner))
+            pods = [manifests.pod(spec, rank, owner) for rank in range(spec.nodes)]
+            await _all(self._fresh(spec.base, body) for body in [manifests.service(spec, owner), *pods])
+            await self._until_ready(spec, follower, progress)
+
+    async def _make_secret(self, spec: ClusterSpec) -> Mapping[str, Any]:
+        body = manifests.secret(spec, ClusterKeys.new())
+        try:
+            return await self._create(spec.base, body)
+        except APIError as error:
+            if error.status != 409:
+                raise
+        await self.remove(spec.base)  # an older life, or one that is being collected
+        return await self._create(spec.base, body)
+
+    async def _fresh(self, base: str, body: Mapping[str, Any]) -> None:
+        """Create an object; one of the same name is a leftover without an owner, and goes first."""
+        try:
+            await self._create(base, body)
+            return
+        except APIError as error:
+            if error.status != 409:
+                raise
+        kind, name = body["kind"], body["metadata"]["name"]
+        self._log.info("%s: a leftover %s is removed first", name, kind)
+        with self.watch.follow(base) as follower:
+            await self._on_its_way(base, self._api.delete(kind, name))
+            while kind == "Pod" and name in follower.pods:
+                await follower.changed()
+        await self._create(base, body)
+
+    async def _create(self, base: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Create an object, asking again while the API server is away or busy; limits are the caller's."""
+        tries = 0
+        while True:
+            try:
+                return await self._on_its_way(base, self._api.create(body))
+            except Exception as error:
+                if isinstance(error, APIError) and error.status == 403 and "exceeded quota" in error.message:
+                    why = error.message.partition("exceeded quota:")[2].strip()
+                    raise NodeFailed(0, _QUOTA, why=why[:300]) from error
+                if not is_passing(error):
+                    raise
+                pause = PAUSES_SECONDS[min(tries, len(PAUSES_SECONDS) - 1)]
+                pause = max(pause, min(getattr(error, "retry_after", 0.0), 5.0))
+                tries += 1
+                self._log.warning("%s: %s again in %s s: %s", base, body["kind"], pause, error)
+            await asyncio.sleep(pause)
+
+    async def _until_ready(self, spec: ClusterSpec, follower: Follower, progress: NodeProgress) -> None:
+        rank_of = {names.pod_name(spec.base, rank): rank for rank in range(spec.nodes)}
+        waiting = set(rank_of)
+        told: dict[str, object] = {}
+        while True:
+            for name in sorted(waiting, key=rank_of.__getitem__):
+                pod = follower.pods.get(name)
+                if pod is not None:
+                    if self._report(pod, rank_of[name], progress, told):
+                        waiting.discard(name)
+                elif name in follower.last and self.watch.current:
+                    how = (troubles.ended(follower.last[name]) or troubles.Ended("deleted")).reason
+                    raise NodeFailed(rank_of[name], _GONE, how=how)
+            if not waiting:
+                return
+            await follower.changed()
+
+    @staticmethod
+    def _report(pod: Pod, rank: int, progress: NodeProgress, told: dict[str, object]) -> bool:
+        """Tell what is new of a pod; whether it answers."""
+        if troubles.is_placed(pod):
+            progress.placed(rank, host=troubles.machine(pod))
+        if troubles.is_ready(pod):
+            progress.ready(rank, url=troubles.url(pod), host=troubles.machine(pod))
+            return True
+        trouble = troubles.trouble(pod)
+        if trouble is not None and trouble.final:
+            raise NodeFailed(rank, trouble.message, **trouble.params)
+        name = pod["metadata"]["name"]
+        if trouble is not None and told.get(name) != trouble:
+            told[name] = trouble
+            progress.trouble(rank, trouble.message, **trouble.params)
+        return False
+
+    # ------------------------------------------------------------------------------------------- looking
+
+    async def look(self, base: str, run: str) -> dict[int, NodeLook]:
+        """The nodes of a run by rank, as the watch knows them while it can be believed.
+
+        Raises
+        ------
+        Exception
+            When it cannot look.
+        """
+        await self.watch.look()
+        found: dict[int, NodeLook] = {}
+        for pod in self.watch.pods(base).values():
+            if _label(pod, names.RUN) == run:
+                end = troubles.ended(pod)
+                found[_rank(pod)] = (
+                    NodeLook(alive=True)
+                    if end is None
+                    else NodeLook(alive=False, ended_at=end.at, exit_reason=end.reason)
+                )
+        return found
+
+    # ------------------------------------------------------------------------------------------ removing
+
+    async def remove(self, base: str) -> dict[int, NodeEnd]:
+        """Remove everything under a base name, whichever run made it; how its nodes ended, by rank.
+
+        Raises
+        ------
+        Exception
+            When it cannot be sure that nothing is left; to be called again.
+        """
+        await self._landed(base)
+        await self.watch.look()
+        with self.watch.follow(base) as follower:
+            over = {name for name, pod in follower.pods.items() if troubles.is_over(pod)}
+            owned = await self._api.delete("Secret", base)
+            if not owned:
+                await self._by_name(base)
+            gone_at = await self._until_nothing(base, follower)
+            return _ends(follower.last, over, gone_at)
+
+    async def _until_nothing(self, base: str, follower: Follower) -> dict[str, datetime]:
+        """Wait until the API server has no pod of the cluster; when each was seen to be gone."""
+        gone_at: dict[str, datetime] = {}
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        by_name = doubtful = False
+        while True:
+            now = datetime.now(UTC)
+            for name in follower.last:
+                if name not in follower.pods:
+                    gone_at.setdefault(name, now)
+            if (doubtful or not follower.pods) and not await self._left(base):
+                return {name: gone_at.get(name, now) for name in follower.last}
+            late = loop.time() - begun
+            if late > COLLECT_SECONDS and not by_name:
+                by_name = True
+                self._log.warning("%s: the collector is late; its objects are removed by name", base)
+                await self._by_name(base)
+            if late > FORCE_SECONDS:
+                # Their machine does not answer: nobody else can say that they are gone.
+                self._log.warning("%s: its pods do not end; they are removed by force", base)
+                await self._by_name(base, grace_seconds=0)
+            doubtful = not await _within(follower.changed(), 5 if follower.pods else 1)
+
+    async def _left(self, base: str) -> list[dict[str, Any]]:
+        """The cluster's pods by the API server's own word: the watch may be a moment behind."""
+        found, _ = await self._api.list("Pod", f"{names.CLUSTER}={base}", only_metadata=True)
+        return found
+
+    async def _by_name(self, base: str, grace_seconds: int | None = None) -> None:
+        pods = [pod["metadata"]["name"] for pod in await self._left(base)]
+        await _all(
+            [
+                self._api.delete("NetworkPolicy", base),
+                self._api.delete("Service", base),
+                *(self._api.delete("Pod", name, grace_seconds=grace_seconds) for name in pods),
+            ]
+        )
+
+    # ------------------------------------------------------------------------------ requests on their way
+
+    async def _on_its_way(self, base: str, request: Any) -> Any:
+        """Send a request to its end, also when whoever wanted it is cancelled meanwhile."""
+        task = asyncio.get_running_loop().create_task(request)
+        tasks = self._on_the_way.setdefault(base, set())
+        tasks.add(task)
+        task.add_done_callback(lambda done: self._arrived(base, done))
+        return await asyncio.shield(task)
+
+    def _arrived(self, base: str, task: asyncio.Task[Any]) -> None:
+        tasks = self._on_the_way.get(base, set())
+        tasks.discard(task)
+        if not tasks:
+            self._on_the_way.pop(base, None)
+        if not task.cancelled():
+            task.exception()  # whoever wanted it may have gone away
+
+    async def _landed(self, base: str) -> None:
+        tasks = self._on_the_way.get(base)
+        if tasks:
+            await asyncio.wait(set(tasks), timeout=REQUEST_SECONDS + 1)
+
+
+async def _within(event: Any, seconds: float) -> bool:
+    """Whether something came within some seconds."""
+    try:
+        async with asyncio.timeout(seconds):
+            await event
+    except TimeoutError:
+        return False
+    return True
+
+
+async def _all(requests: Any) -> None:
+    """All at once; the first that fails ends it, when the others have been let go."""
+    tasks = [asyncio.ensure_future(request) for request in requests]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+def _ends(last: Mapping[str, Pod], over: set[str], gone_at: Mapping[str, datetime]) -> dict[int, NodeEnd]:
+    """How nodes ended: what was over before by its own word, the others now, as they were released."""
+    ends: dict[int, NodeEnd] = {}
+    for name, pod in last.items():
+        end = troubles.ended(pod)
+        at = end.at if end is not None else None
+        if name in over:
+            ends[_rank(pod)] = NodeEnd(at=at, exit_reason=end.reason if end is not None else "")
+        else:
+            ends[_rank(pod)] = NodeEnd(at=at or gone_at.get(name), exit_reason="released")
+    return ends
+
+
+def _label(pod: Pod, name: str) -> str:
+    return (pod["metadata"].get("labels") or {}).get(name, "")
+
+
+def _rank(pod: Pod) -> int:
+    try:
+        return int(_label(pod, names.RANK))
+    except ValueError:
+        return 0

@@ -1,0 +1,270 @@
+"""A real hub and a real proxy outside of the cluster, and what really exists inside."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+from kubernetes_asyncio import config
+from kubernetes_asyncio.client import ApiClient, Configuration
+
+from spawner.inventory import Sighting
+from spawner.kubernetes import names
+from spawner.kubernetes.api import KubeAPI
+from spawner.kubernetes.inventory import KubeInventory
+from tests.process.hub import clean_environment, eventually, free_ports
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+TOKEN = "test-token-of-the-service"
+
+
+class Namespace:
+    """A namespace of a test's own, with Pod Security enforced, a claim and an account for the hub."""
+
+    def __init__(
+        self, kubectl: Callable[..., str], server: str, authority: Path, name: str, place: Path
+    ) -> None:
+        self.kubectl = kubectl
+        self.name = name
+        self.work = place / "work"
+        self.work.mkdir(parents=True)
+        self.work.chmod(0o755)
+        place.chmod(0o755)
+        kubectl("create", "namespace", name)
+        kubectl("label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted")
+        text = (HERE / "rights.yaml").read_text().replace("$NAMESPACE", name).replace("$WORK", str(self.work))
+        kubectl("apply", "-f", "-", stdin=text)
+        token = kubectl("create", "token", "hub", "-n", name, "--duration=3h").strip()
+        self.kubeconfig = place / "hub.kubeconfig"
+        self.kubeconfig.write_text(
+            json.dumps(
+                {
+                    "apiVersion": "v1",
+                    "kind": "Config",
+                    "clusters": [
+                        {
+                            "name": "lab",
+                            "cluster": {"server": server, "certificate-authority": str(authority)},
+                        }
+                    ],
+                    "users": [{"name": "hub", "user": {"token": token}}],
+                    "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": "hub"}}],
+                    "current-context": "lab",
+                }
+            )
+        )
+
+    def objects(self, base: str = "") -> dict[str, list[str]]:
+        """Names by kind of all objects of ours (of one cluster, if named)."""
+        selector = f"{names.CLUSTER}={base}" if base else names.CLUSTER
+        said = self.kubectl(
+            "get", "pods,secrets,services,networkpolicies", "-n", self.name, "-l", selector, "-o", "json"
+        )
+        found: dict[str, list[str]] = {}
+        for item in json.loads(said)["items"]:
+            found.setdefault(item["kind"], []).append(item["metadata"]["name"])
+        return found
+
+    def pods(self, base: str) -> dict[str, dict[str, Any]]:
+        said = self.kubectl("get", "pods", "-n", self.name, "-l", f"{names.CLUSTER}={base}", "-o", "json")
+        return {item["metadata"]["name"]: item for item in json.loads(said)["items"]}
+
+    def nothing_left(self, base: str = "", seconds: float = 30) -> None:
+        eventually(lambda: not self.objects(base), seconds, "nothing of the cluster is left")
+
+    def execute(self, pod: str, *command: str) -> str:
+        """What a command prints in a node, in the login environment that ssh gives."""
+        return self.kubectl("exec", "-n", self.name, pod, "--", *command)
+
+    def inventory(self, *, remove: bool = False) -> list[Sighting]:
+        """The inventory with the hub's rights; with ``remove`` all of it is removed."""
+
+        async def look() -> list[Sighting]:
+            configuration = Configuration()
+            await config.load_kube_config(str(self.kubeconfig), client_configuration=configuration)
+            api = KubeAPI(self.name, lambda: ApiClient(configuration))
+            try:
+                inventory = KubeInventory(api)
+                found = await inventory.inventory()
+                for sighting in found if remove else ():
+                    await inventory.remove(sighting)
+                return found
+            finally:
+                await api.close()
+
+        return asyncio.run(look())
+
+
+class KubeHub:
+    """A hub of a test's own, and a proxy that outlives it."""
+
+    def __init__(self, state: Path, namespace: Namespace, *, host: str, image: str, **more: Any) -> None:
+        self.state, self.namespace = state, namespace
+        state.mkdir(parents=True, exist_ok=True)
+        self.ports = free_ports(3)
+        self.url = f"http://127.0.0.1:{self.ports[0]}"
+        told = {
+            "state": str(state),
+            "work": str(namespace.work),
+            "ports": self.ports,
+            "host": host,
+            "token": TOKEN,
+            "image": image,
+            "images": {},
+            "namespace": namespace.name,
+            "gang_timeout": 60,
+            "start_timeout": 120,
+            **more,
+        }
+        self.environment = clean_environment() | {
+            "TEST_HUB": json.dumps(told),
+            "KUBECONFIG": str(namespace.kubeconfig),
+        }
+        self.api = httpx.Client(
+            base_url=f"{self.url}/hub/api", headers={"Authorization": f"token {TOKEN}"}, timeout=60
+        )
+        self.proxy = subprocess.Popen(
+            [
+                str(ROOT / "node_modules/.bin/configurable-http-proxy"),
+                "--ip", "127.0.0.1", "--port", str(self.ports[0]),
+                "--api-ip", "127.0.0.1", "--api-port", str(self.ports[2]),
+                "--error-target", f"http://127.0.0.1:{self.ports[1]}/hub/error",
+                "--default-target", f"http://127.0.0.1:{self.ports[1]}",
+                "--log-level", "error",
+            ],
+            env=self.environment | {"CONFIGPROXY_AUTH_TOKEN": "proxy-token"},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        self.start()
+
+    def start(self) -> None:
+        with open(self.state / "hub.log", "ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "jupyterhub", "-f", str(HERE / "hub_config.py")],
+                env=self.environment,
+                cwd=ROOT,
+                stdout=log,
+                stderr=log,
+            )
+        eventually(self.answers, 60, "the hub answers")
+
+    def answers(self) -> bool:
+        assert self.process.poll() is None, self.log()[-3000:]
+        try:
+            return self.api.get("/").status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    def log(self) -> str:
+        return (self.state / "hub.log").read_text()
+
+    def kill(self) -> None:
+        """Kill -9."""
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(30)
+            except subprocess.TimeoutExpired:
+                self.kill()
+        self.proxy.terminate()
+        self.proxy.wait(10)
+        self.api.close()
+
+    # ------------------------------------------------------------------------------------------- requests
+
+    def post(self, server: str, user: str = "ada", **options: Any) -> None:
+        self.api.post(f"/users/{user}")
+        answer = self.api.post(f"/users/{user}/servers/{server}", json={"user_options": options})
+        assert answer.status_code in (201, 202), (answer.text, self.log()[-3000:])
+
+    def run(self, server: str, user: str = "ada", seconds: float = 90, **options: Any) -> float:
+        """Start and wait until ready; seconds from the request to ready."""
+        begun = time.monotonic()
+        self.post(server, user, **options)
+        eventually(
+            lambda: self.ready(server, user) or self.row(server, user)["released_at"], seconds, "ready"
+        )
+        row = self.row(server, user)
+        assert row["status"] == "running", (row, self.log()[-5000:])
+        return time.monotonic() - begun
+
+    def model(self, server: str, user: str = "ada") -> dict[str, Any]:
+        return self.api.get(f"/users/{user}").json()["servers"].get(server) or {}
+
+    def ready(self, server: str, user: str = "ada") -> bool:
+        return bool(self.model(server, user).get("ready"))
+
+    def delete(self, server: str, user: str = "ada") -> None:
+        answer = self.api.delete(f"/users/{user}/servers/{server}")
+        assert answer.status_code in (202, 204), answer.text
+
+    def release(self, server: str, user: str = "ada") -> float:
+        begun = time.monotonic()
+        self.delete(server, user)
+        self.closed(server, user)
+        return time.monotonic() - begun
+
+    def progress(self, server: str, user: str = "ada", seconds: float = 60) -> list[str]:
+        """The sentences of the progress stream until it ends."""
+        said: list[str] = []
+        with self.api.stream("GET", f"/users/{user}/servers/{server}/progress", timeout=seconds) as answer:
+            for line in answer.iter_lines():
+                if line.startswith("data:"):
+                    event = json.loads(line.removeprefix("data:"))
+                    said.append(event.get("message", ""))
+                    if event.get("ready") or event.get("failed"):
+                        break
+        return said
+
+    # ----------------------------------------------------------------------------------------------- rows
+
+    def row(self, server: str, user: str = "ada") -> dict[str, Any]:
+        """The newest run of a server."""
+        with sqlite3.connect(f"file:{self.state}/galilean.sqlite?mode=ro", uri=True) as conn:
+            conn.row_factory = sqlite3.Row
+            found = conn.execute(
+                'select * from clusters where "user" = ? and server = ? order by id desc limit 1',
+                (user, server),
+            ).fetchone()
+        return dict(found) if found else {"status": "", "released_at": None}
+
+    def nodes(self, server: str, user: str = "ada") -> list[dict[str, Any]]:
+        run = self.row(server, user)["id"]
+        with sqlite3.connect(f"file:{self.state}/galilean.sqlite?mode=ro", uri=True) as conn:
+            conn.row_factory = sqlite3.Row
+            rows = conn.execute("select * from cluster_nodes where cluster_id = ? order by rank", (run,))
+            return [dict(row) for row in rows]
+
+    def closed(self, server: str, user: str = "ada", seconds: float = 45) -> dict[str, Any]:
+        eventually(lambda: self.row(server, user)["released_at"], seconds, "the row is closed")
+        return self.row(server, user)
+
+    def base(self, server: str, user: str = "ada") -> str:
+        return names.base_name(user, server)
+
+    def routes(self) -> set[str]:
+        answer = httpx.get(
+            f"http://127.0.0.1:{self.ports[2]}/api/routes", headers={"Authorization": "token proxy-token"}
+        )
+        return {path for path in answer.json() if path.startswith("/user/")}
+
+
+def only_if_possible() -> str:
+    """Why the tests with a real Kubernetes cannot run here; empty when they can."""
+    return "" if os.geteuid() == 0 else "a lab needs root"
