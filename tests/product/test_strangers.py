@@ -23,19 +23,32 @@ def owner(product: Product) -> Person:
     return somebody
 
 
+@pytest.fixture(scope="module")
+def stranger(product: Product) -> Person:
+    """Somebody else."""
+    return product.person("stranger")
+
+
+@pytest.fixture(scope="module")
+def browser(stranger: Person) -> httpx.Client:
+    """Somebody else's browser, signed in."""
+    return stranger.sign_in()
+
+
 @pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize("path", PATHS)
-def test_a_stranger_gets_nothing(product: Product, owner: Person, grace: Person, rank: int, path: str):
+def test_a_stranger_gets_nothing(
+    product: Product, owner: Person, stranger: Person, browser: httpx.Client, rank: int, path: str
+):
     assert owner.node("mine", rank).status_code == 200
     url = f"/user/{owner.name}/mine/" + (f"node-{rank}/" if rank else "") + path
-    for headers in ({}, {"Authorization": "token nonsense"}, {"Authorization": f"token {grace.token}"}):
+    for headers in ({}, {"Authorization": "token nonsense"}, {"Authorization": f"token {stranger.token}"}):
         answer = httpx.get(product.url + url, headers=headers)
         assert answer.status_code in (302, 401, 403, 404, 405), (
             headers,
             answer.status_code,
             answer.text[:200],
         )
-    browser = grace.sign_in()
     answer = browser.get(url)
     assert answer.status_code in (403, 404), answer.status_code
     assert "jupyter-config-data" not in answer.text
@@ -43,11 +56,13 @@ def test_a_stranger_gets_nothing(product: Product, owner: Person, grace: Person,
 
 @pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize("path", ["api/events/subscribe", "terminals/websocket/1", "api/kernels/x/channels"])
-def test_a_stranger_gets_no_websocket(product: Product, owner: Person, grace: Person, rank: int, path: str):
+def test_a_stranger_gets_no_websocket(
+    product: Product, owner: Person, stranger: Person, rank: int, path: str
+):
     url = f"ws://127.0.0.1:{product.port}/user/{owner.name}/mine/" + (f"node-{rank}/" if rank else "") + path
     for headers in (
         {},
-        {"Authorization": f"token {grace.token}"},
+        {"Authorization": f"token {stranger.token}"},
         {"Cookie": "jupyterhub-user-owner-mine=x"},
     ):
         with pytest.raises(InvalidStatus) as caught:
