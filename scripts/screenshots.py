@@ -69,13 +69,20 @@ def walk(product: Product, page: Page) -> None:
     page.wait_for_timeout(600)
     take(page, "run-form")
 
-    # The start is over in a second: its picture is taken at once.
+    # The start is over in a second: its picture is taken at the first sign of it.
     drawer.locator("#run-start").click()
-    page.wait_for_timeout(150)
-    page.screenshot(path=PICTURES / "starting.png")
-    page.wait_for_url("**/user/galileo/heat-flow/**", timeout=60_000)
-    page.wait_for_selector("#jp-main-dock-panel", timeout=60_000)
-    page.wait_for_timeout(3000)
+    drawer.locator(".steps").wait_for()
+    page.screenshot(path=PICTURES / "starting.png", animations="disabled")
+    # JupyterLab forgets what is run before it has its kernel.
+    with page.expect_websocket(lambda socket: "/channels" in socket.url, timeout=90_000):
+        page.wait_for_url("**/user/galileo/heat-flow/**", timeout=60_000)
+    cells = page.locator(".jp-CodeCell")
+    for number in range(cells.count()):
+        cells.nth(number).click()
+        page.keyboard.press("Shift+Enter")
+        expect(cells.nth(number).locator(".jp-OutputArea-output").first).to_be_visible(timeout=60_000)
+    page.locator(".jp-Notebook").hover()
+    page.mouse.wheel(0, -5000)
     take(page, "lab")
 
     page.goto(product.url + "/services/portal/")
