@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from services.portal.pages.endings import failure_of, how_it_ended
+from services.portal.pages.home import is_told
 from services.portal.pages.progress import latest_attempt, progress, typical_seconds
 from spawner.records import NodeInterval, Run
 
@@ -168,3 +169,37 @@ def test_every_end_is_told_in_words_and_never_as_a_code(changes: dict[str, Any],
 
 def test_an_open_run_has_not_ended() -> None:
     assert how_it_ended(run()) is None
+
+
+def test_a_node_that_could_not_be_started_did_not_fail_for_want_of_room() -> None:
+    told = progress(
+        run(
+            nodes=1,
+            status="failed",
+            reason="start_failed",
+            explanation={"message": "No program.", "params": {"rank": 0}},
+            released_at=at(1),
+        ),
+        [],
+        now=at(9),
+    )
+    assert [(step.key, step.state) for step in told.steps] == [
+        ("admitted", "done"),
+        ("room", "done"),
+        ("nodes", "failed"),
+    ]
+    assert told.tiles[0].state == "failed"
+
+
+@pytest.mark.parametrize(
+    ("changes", "news"),
+    [
+        ({"ready_at": at(2), "released_at": at(9), "status": "released", "reason": "node_lost"}, True),
+        ({"ready_at": at(2), "released_at": at(9), "status": "released", "reason": "user"}, False),
+        ({"released_at": at(9), "status": "failed", "reason": "start_failed"}, True),
+        ({"released_at": at(9), "status": "released", "reason": "cancelled"}, False),
+        ({}, False),
+    ],
+)
+def test_only_an_end_that_nobody_asked_for_is_news(changes: dict[str, Any], news: bool) -> None:
+    assert is_told(run(**changes)) is news

@@ -148,7 +148,9 @@ def progress(
             if run.nodes > 1
             else say(mark("Starting the node")),
             state=start_state,
-            took=_span(placed_at or run.reserved_at, run.ready_at or (end if start_state != "todo" else None)),
+            took=_span(
+                placed_at or run.reserved_at, run.ready_at or (end if start_state != "todo" else None)
+            ),
         )
     )
     if not broken:
