@@ -78,7 +78,10 @@ def why_finish(
     if run.status == Status.QUEUED or not run.is_open:
         return None
     if run.stop_asked_at is not None:
-        return Finish(run=run, patience_seconds=0.0 if run.stop_asked_by == ACTOR else PATIENCE_SECONDS)
+        # Counted from the asking: what waited while the hub was away need not wait again when it is back.
+        left = PATIENCE_SECONDS - (now - run.stop_asked_at).total_seconds()
+        patience = min(max(left, 0.0), PATIENCE_SECONDS)
+        return Finish(run=run, patience_seconds=0.0 if run.stop_asked_by == ACTOR else patience)
     if run.target == Target.RELEASED or run.status == Status.STOPPING:
         return Finish(run=run, patience_seconds=LOST_SECONDS)
     if run.status == Status.RUNNING:

@@ -206,6 +206,18 @@ def test_what_should_end(sqlite_db: Database, values: dict[str, Any], gone: bool
     assert (None if found is None else found.reason) == reason
 
 
+@pytest.mark.parametrize(("asked_ago", "patience"), [(0, 5.0), (2, 3.0), (600, 0.0), (-60, 5.0)])
+def test_the_hub_gets_its_five_seconds_once_from_the_asking(
+    sqlite_db: Database, asked_ago: int, patience: float
+) -> None:
+    with sqlite_db.write() as conn:
+        add_run(conn, "R1", stop_asked_at=T0)
+        run = records.get(conn, "R1")
+    assert run is not None
+    found = why_finish(run, [], T0 + timedelta(seconds=asked_ago), start_limit_seconds=300)
+    assert found is not None and found.patience_seconds == patience
+
+
 def test_tries_come_at_growing_pauses_of_a_minute_at_most() -> None:
     assert [pause_after(tries) for tries in (1, 2, 3, 4, 5, 100)] == [5, 10, 20, 40, 60, 60]
 
