@@ -8,6 +8,7 @@ bound before. Everything else is JupyterHub's single-user server as it is.
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import sys
@@ -69,6 +70,13 @@ def use_inherited_socket() -> None:
     JupyterHubSingleUser.serverapp_class = NodeServerApp
 
 
+def hide_form_ids() -> None:
+    """Keep the ids behind the cookies of forms out of the node's log, where JupyterHub's library tells them."""
+    logging.getLogger("tornado.application").addFilter(
+        lambda record: record.levelno >= logging.WARNING or "xsrf" not in str(record.msg).lower()
+    )
+
+
 def main(arguments: Sequence[str]) -> None:
     """Run the node's server; comes back when it has ended."""
     inherited.collect(os.environ)
@@ -83,6 +91,7 @@ def main(arguments: Sequence[str]) -> None:
         write_quiet(home)
         write_language(home, os.environ.get(LANGUAGE, ""))
     use_inherited_socket()
+    hide_form_ids()
     from jupyterhub.singleuser import main as singleuser
 
     sys.argv = ["jupyterhub-singleuser", *arguments]
