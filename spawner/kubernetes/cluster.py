@@ -88,6 +88,10 @@ class KubeCluster(VirtualCluster, KubeSpawner):
     def _claims_are_not_ours_to_delete(self) -> bool:
         return False
 
+    @default("image")
+    def _none_unless_named(self) -> str:
+        return ""
+
     @default("uid")
     def _not_root(self) -> int:
         return 1000
@@ -130,10 +134,6 @@ class KubeCluster(VirtualCluster, KubeSpawner):
         UserError
             503 when the settings name no image for the environment or no claim for the project's files.
         """
-        image = plan.environment.image or self.image
-        if not image:
-            raise UserError(503, _NO_IMAGE, environment=plan.environment.name)
-        self.image = image
         server: Any = self.server
         return ClusterSpec(
             user=plan.user,
@@ -144,7 +144,7 @@ class KubeCluster(VirtualCluster, KubeSpawner):
             namespace=self.pods.namespace,
             prefix=server.base_url,
             token=self.api_token,
-            pod=_plain(await self.get_pod_manifest()),
+            pod=await self._pod_of(plan),
             cpu_millicores=plan.cpu_millicores,
             memory_bytes=plan.memory_bytes,
             storage_bytes=plan.storage_bytes,
@@ -168,6 +168,18 @@ class KubeCluster(VirtualCluster, KubeSpawner):
                 not_outside=self.not_outside,
             ),
         )
+
+    async def _pod_of(self, plan: ClusterPlan) -> dict[str, Any]:
+        """KubeSpawner's pod with the environment's image."""
+        configured = self.image
+        image = plan.environment.image or configured
+        if not image:
+            raise UserError(503, _NO_IMAGE, environment=plan.environment.name)
+        self.image = image
+        try:
+            return _plain(await self.get_pod_manifest())
+        finally:
+            self.image = configured
 
     def placement(self, plan: ClusterPlan) -> Placement:
         """On which machines a plan's nodes may be."""

@@ -16,6 +16,8 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+from kubespawner.clients import load_config
+
 from spawner.inventory import Sighting
 from spawner.kubernetes import names, troubles
 from spawner.kubernetes.api import KubeAPI
@@ -111,6 +113,12 @@ class KubeInventory:
 
     async def _pods(self, selector: str) -> list[dict[str, Any]]:
         return (await self._api.list("Pod", selector, only_metadata=True))[0]
+
+
+def kube_inventory(namespace: str, *, leftovers: bool = True) -> KubeInventory:
+    """The inventory of a namespace, by the process's own account in the cluster, else by a kubeconfig."""
+    load_config()
+    return KubeInventory(KubeAPI(namespace), leftovers=leftovers)
 
 
 def sighting_of(pod: Pod) -> Sighting | None:

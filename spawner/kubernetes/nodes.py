@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from galilean.errors import mark
 from spawner.backend import NodeFailed, NodeLook, NodeProgress
@@ -25,6 +25,8 @@ from spawner.kubernetes.api import REQUEST_SECONDS, APIError, KubeAPI, is_passin
 from spawner.kubernetes.spec import ClusterSpec
 from spawner.kubernetes.watch import Follower, Pod, PodWatch
 from spawner.steps import NodeEnd
+
+R = TypeVar("R")
 
 #: How long the collector and the kubelets may take before a removal goes by name, and then by force.
 COLLECT_SECONDS = 20.0
@@ -75,9 +77,9 @@ class PodNodes:
         APIError
             When the API server refuses for another reason.
         """
-        await self.watch.look()
+        await self._insist(spec.base, self.watch.look)
         if self.watch.pods(spec.base):
-            await self.remove(spec.base)
+            await self._insist(spec.base, lambda: self.remove(spec.base))
         with self.watch.follow(spec.base) as follower:
             owner = manifests.owner_reference(await self._make_secret(spec))
             await self._fresh(spec.base, manifests.network_policy(spec, owner))
@@ -106,27 +108,34 @@ class PodNodes:
         kind, name = body["kind"], body["metadata"]["name"]
         self._log.info("%s: a leftover %s is removed first", name, kind)
         with self.watch.follow(base) as follower:
-            await self._on_its_way(base, self._api.delete(kind, name))
+            await self._insist(base, lambda: self._on_its_way(base, self._api.delete(kind, name)))
             while kind == "Pod" and name in follower.pods:
                 await follower.changed()
         await self._create(base, body)
 
     async def _create(self, base: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Create an object, asking again while the API server is away or busy; limits are the caller's."""
+        """Create an object, asking again while the API server is away or busy."""
+        try:
+            return await self._insist(base, lambda: self._on_its_way(base, self._api.create(body)))
+        except APIError as error:
+            if error.status == 403 and "exceeded quota" in error.message:
+                why = error.message.partition("exceeded quota:")[2].strip()
+                raise NodeFailed(0, _QUOTA, why=why[:300]) from error
+            raise
+
+    async def _insist(self, base: str, ask: Callable[[], Awaitable[R]]) -> R:
+        """Ask again as long as it may help; the limit is the caller's."""
         tries = 0
         while True:
             try:
-                return await self._on_its_way(base, self._api.create(body))
+                return await ask()
             except Exception as error:
-                if isinstance(error, APIError) and error.status == 403 and "exceeded quota" in error.message:
-                    why = error.message.partition("exceeded quota:")[2].strip()
-                    raise NodeFailed(0, _QUOTA, why=why[:300]) from error
                 if not is_passing(error):
                     raise
                 pause = PAUSES_SECONDS[min(tries, len(PAUSES_SECONDS) - 1)]
                 pause = max(pause, min(getattr(error, "retry_after", 0.0), 5.0))
                 tries += 1
-                self._log.warning("%s: %s again in %s s: %s", base, body["kind"], pause, error)
+                self._log.warning("%s: the API server is away or busy, again in %s s: %r", base, pause, error)
             await asyncio.sleep(pause)
 
     async def _until_ready(self, spec: ClusterSpec, follower: Follower, progress: NodeProgress) -> None:

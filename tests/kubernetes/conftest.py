@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import tarfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.kubernetes.hub import KubeHub, Namespace
+from tests.process.hub import eventually
 
 if TYPE_CHECKING:
     from tests.lab.lab import Lab
@@ -34,7 +37,31 @@ class Kubernetes:
     server: str
     authority: Path
     image: str
+    directory: Path
     lab: Lab | None = None
+
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """Without an API server: killed and started again; in a lab that others started, stopped for the while."""
+        if self.lab is not None:
+            command = self.lab._parts["kube-apiserver"].args
+            self.lab.kill("kube-apiserver")
+            try:
+                yield
+            finally:
+                self.lab._start("kube-apiserver", *command)  # type: ignore[misc]
+                eventually(lambda: self.kubectl("get", "--raw", "/readyz", check=False) == "ok", 60)
+            return
+        pid = next(
+            int(path.parent.name)
+            for path in Path("/proc").glob("[0-9]*/cmdline")
+            if b"kube-apiserver\0" in (said := path.read_bytes()) and str(self.directory).encode() in said
+        )
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
 
 
 def archive() -> Path:
@@ -64,7 +91,9 @@ def kubernetes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kubernetes]
     try:
         lab.up()
         lab.load_image(image)
-        yield Kubernetes(lab.kubectl, lab.server, lab.directory / "pki" / "ca.crt", reference(image), lab)
+        yield Kubernetes(
+            lab.kubectl, lab.server, lab.directory / "pki" / "ca.crt", reference(image), lab.directory, lab
+        )
     finally:
         lab.down()
 
@@ -85,7 +114,7 @@ def _attached(directory: Path, image: str) -> Kubernetes:
         return done.stdout
 
     server = kubectl("config", "view", "-o", "jsonpath={.clusters[0].cluster.server}")
-    return Kubernetes(kubectl, server, directory / "pki" / "ca.crt", image)
+    return Kubernetes(kubectl, server, directory / "pki" / "ca.crt", image, directory)
 
 
 @pytest.fixture(scope="module")

@@ -199,6 +199,24 @@ async def test_an_api_server_that_is_away_or_busy_is_asked_again(
     assert set(progress.urls) == {0, 1, 2}
 
 
+async def test_a_start_while_the_api_server_is_away_waits_for_it(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster, made = world
+    away = [ConnectionRefusedError()] * 3
+    listed = cluster.list
+
+    async def list_later(*args: Any, **more: Any) -> Any:
+        if away:
+            raise away.pop()
+        return await listed(*args, **more)
+
+    monkeypatch.setattr(cluster, "list", list_later)
+    progress = Progress()
+    await made.create(spec(), progress)
+    assert set(progress.urls) == {0, 1, 2}
+
+
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_quota_of_the_namespace_is_told_and_leaves_nothing(world: Any, kind: str) -> None:
     cluster, made = world
