@@ -1,0 +1,72 @@
+"""The programs of the lab, built from public Go modules and kept outside the clone.
+
+The folder of the result is named by a hash of everything that goes in (sources, ``go.mod``, ``go.sum``, the
+Go version), so a stale program can never be used and two clones share one build.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import subprocess
+import time
+from pathlib import Path
+
+SOURCES = Path(__file__).parent / "go"
+VERSION = "v1.33.13"
+_LINK = (
+    f"-s -w -X k8s.io/component-base/version.gitVersion={VERSION} "
+    "-X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=33"
+)
+#: program → (folder below ``go/``, package, whether it must be static to run in an image made of nothing else)
+PROGRAMS = {
+    "lab": (".", ".", False),
+    "helm": (".", "helm.sh/helm/v3/cmd/helm", False),
+    "kwok": (".", "sigs.k8s.io/kwok/cmd/kwok", False),
+    "coredns": ("coredns", ".", True),
+}
+
+
+def cache_folder() -> Path:
+    """Where this version of the programs is, or will be."""
+    digest = hashlib.sha256()
+    digest.update(subprocess.run(["go", "version"], capture_output=True, check=True).stdout)
+    for file in sorted(SOURCES.rglob("*")):
+        if file.is_file():
+            digest.update(file.relative_to(SOURCES).as_posix().encode() + b"\0" + file.read_bytes())
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "galilean" / "lab" / digest.hexdigest()[:20]
+
+
+def build() -> Path:
+    """Build what is missing (minutes the first time); returns the folder with all programs."""
+    folder = cache_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for name, (below, package, static) in PROGRAMS.items():
+            target = folder / name
+            if target.exists():
+                continue
+            began = time.monotonic()
+            print(f"lab: building {name} …", flush=True)
+            env = dict(os.environ) | ({"CGO_ENABLED": "0"} if static else {})
+            link = _LINK if name == "lab" else "-s -w"
+            part = folder / f"{name}.part"
+            subprocess.run(
+                ["go", "build", "-trimpath", "-ldflags", link, "-o", str(part), package],
+                cwd=SOURCES / below,
+                env=env,
+                check=True,
+            )
+            part.rename(target)
+            print(f"lab: built {name} in {time.monotonic() - began:.0f} s", flush=True)
+        pause = folder / "pause"
+        if not pause.exists():
+            part = folder / "pause.part"
+            subprocess.run(
+                ["cc", "-Os", "-static", "-s", "-o", str(part), str(SOURCES / "pause.c")], check=True
+            )
+            part.rename(pause)
+    return folder
