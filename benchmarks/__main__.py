@@ -1,4 +1,4 @@
-"""``python -m benchmarks [start|hub|proxy|pages|usage|files …] [--pairs N]``: measure all of it, or what is named."""
+"""``python -m benchmarks [up|start|hub|proxy|pages|usage|files …] [--pairs N]``: measure all of it, or what is named."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.harness import HEAD, Report
 
-ALL = ("start", "hub", "proxy", "pages", "usage", "files")
+ALL = ("up", "start", "hub", "proxy", "pages", "usage", "files")
 
 
 def main() -> int:

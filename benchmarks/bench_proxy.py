@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx
 
+from benchmarks.bench_start import until_ready
 from benchmarks.harness import Report, at_most, pairs
 from benchmarks.plain import PlainHub
 from tests.product.conftest import SETTINGS
@@ -49,9 +50,7 @@ def run(report: Report, directory: Path, count: int) -> None:
     with PlainHub(directory / "plain") as hub, running_product(directory / "ours", SETTINGS) as product:
         person: Person = product.person("bench")
         project = person.running("Bench", nodes=2)
-        hub.request("POST", "s").raise_for_status()
-        model = hub.http.get("/hub/api/users/plain?include_stopped_servers").json()["servers"]["s"]
-        assert model["ready"], model
+        until_ready(hub.http, "/hub/api/users/plain/servers/s", None, {})
         token = hub.http.post("/hub/api/users/plain/tokens", json={}).json()["token"]
         routes = httpx.get(
             f"http://127.0.0.1:{hub.port}/hub/api/proxy", headers={"Authorization": f"token {hub.token}"}

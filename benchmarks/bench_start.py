@@ -28,9 +28,7 @@ def until_ready(http: httpx.Client, path: str, body: object, headers: dict[str, 
     answer = http.post(path, json=body, headers=headers)
     answer.raise_for_status()
     if answer.status_code == 202:  # it takes longer than the hub keeps a POST waiting: the stream tells
-        with http.stream(
-            "GET", path.replace("/servers/", "/servers/") + "/progress", headers=headers
-        ) as stream:
+        with http.stream("GET", path + "/progress", headers=headers) as stream:
             for line in stream.iter_lines():
                 if line.startswith("data:"):
                     event = json.loads(line[5:])

@@ -6,6 +6,7 @@ what is shown, with plain numbers and UTC times.
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 from collections.abc import Iterable, Sequence
@@ -202,10 +203,12 @@ class MachineTime(PageHandler):
 
     async def get(self) -> None:
         by, days, since = self.asked()
-        rows = await self.of(by, since)
         graph: list[DayBar] = []
+        if by == "day" or since is None or int(days) > GRAPH_MOST_DAYS:
+            rows = daily = await self.of(by, since)
+        else:  # two sums over the same rows, side by side
+            rows, daily = await asyncio.gather(self.of(by, since), self.of("day", since))
         if rows and since is not None and int(days) <= GRAPH_MOST_DAYS:
-            daily = rows if by == "day" else await self.of("day", since)
             now = self.portal.clock().astimezone(self.portal.settings.site.zone)
             graph = day_bars(daily, since, now)
         if by == "day":
