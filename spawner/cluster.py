@@ -16,6 +16,7 @@ life (design §4); a backend adds the few methods of :class:`spawner.backend.Bac
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
@@ -45,6 +46,8 @@ from spawner.steps import NodeEnd
 R = TypeVar("R")
 
 QUEUE_SERVICE = "service:queue"
+#: How often a start that takes long writes down who answers already.
+TELL_SECONDS = 1.0
 PAUSES_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 
@@ -264,7 +267,11 @@ class VirtualCluster(Spawner):
                         limit.reschedule(end)
 
                 progress.on_all_placed = all_placed
-                await self.create_nodes(run, plan, progress)
+                telling = asyncio.ensure_future(self._tell_who_answers(run, progress))
+                try:
+                    await self.create_nodes(run, plan, progress)
+                finally:
+                    telling.cancel()
         except TimeoutError as error:
             if not limit.expired():
                 raise
@@ -279,6 +286,16 @@ class VirtualCluster(Spawner):
         self._urls = {start.rank: start.url for start in starts}
         self._run = replace(run, status=Status.RUNNING.value, ready_at=now)
         return self._urls[0]
+
+    async def _tell_who_answers(self, run: Run, progress: StartProgress) -> None:
+        """Let the row say which nodes answer while others are slow; a quick start costs no write."""
+        told = 0
+        while True:
+            await self._with.sleep(TELL_SECONDS)
+            if told < progress.answering < progress.nodes:
+                told = progress.answering
+                with contextlib.suppress(UserError):  # the end of the start writes it in any case
+                    await self._with.database.run(steps.mark_answering, run, progress.starts())
 
     def _too_late(self, progress: StartProgress) -> UserError:
         if progress.all_placed:

@@ -92,6 +92,11 @@ class StartProgress:
         self._say(last, message, **{**params, "rank": rank})
 
     @property
+    def answering(self) -> int:
+        """How many nodes answer already."""
+        return len(self._urls)
+
+    @property
     def found(self) -> int:
         """How many nodes have their place."""
         return len(self._placed_at)

@@ -157,6 +157,13 @@ def mark_placed(conn: Connection, run: Run, nodes: Iterable[NodeStart], *, now: 
     )
 
 
+def mark_answering(conn: Connection, run: Run, nodes: Iterable[NodeStart]) -> None:
+    """Some nodes of a start answer already; whoever waits for the others sees it. Counts nothing."""
+    answering = [{**_key(run, node.rank), "b_url": node.url} for node in nodes if node.url]
+    if answering:
+        conn.execute(_ANSWERING_NODE, answering)
+
+
 def begin_running(conn: Connection, run: Run, nodes: Sequence[NodeStart], *, now: datetime) -> bool:
     """``starting`` → ``running``: all nodes answer. Usage counts from here, the same for every node.
 
@@ -313,6 +320,11 @@ _BEGIN_START = (
 _PLACED = update(clusters).where(_ID).values(placed_at=bindparam("b_now"))
 _PLACE_NODE = (
     update(cluster_nodes).where(*NODE_IS).values(host=bindparam("b_host"), placed_at=bindparam("b_placed"))
+)
+_ANSWERING_NODE = (
+    update(cluster_nodes)
+    .where(*NODE_IS, cluster_nodes.c.ready_at.is_(None), cluster_nodes.c.gone_at.is_(None))
+    .values(url=bindparam("b_url"))
 )
 _BEGIN_RUNNING = (
     update(clusters)

@@ -49,6 +49,7 @@ class World:
         self.gates: dict[str, asyncio.Event] = {}
         self.reached: dict[str, asyncio.Event] = {}
         self.broken_ranks: set[int] = set()
+        self.slow_ranks: set[int] = set()
         self.remove_failures = 0
         self.unreachable = False
         self.url = ""
@@ -144,6 +145,8 @@ class MemoryCluster(VirtualCluster):
             self.world.nodes[self.user.name, self.name, rank] = Node(run.id, started_at=utcnow())
             progress.placed(rank, host="here")
             await self.world.pass_("answer")
+            if rank in self.world.slow_ranks:
+                await self.world.pass_("slow")
             progress.ready(rank, url=self.world.url)
 
         await asyncio.gather(*(one(rank) for rank in range(plan.nodes)))

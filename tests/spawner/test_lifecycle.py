@@ -26,6 +26,24 @@ async def test_a_start_makes_all_nodes_in_parallel_and_keeps_the_row_by(hub: Hub
     assert state == {"run": run.id}
 
 
+async def test_while_one_node_is_slow_the_row_says_who_answers_already(hub: Hub):
+    hub.world.slow_ranks = {1}
+    slow = hub.world.hold("slow")
+    asked = asyncio.ensure_future(hub.post(options={"nodes": 2}))
+    await hub.world.at("slow")
+
+    async def one_answers() -> bool:
+        return [node.url for node in await hub.intervals(await hub.run())] == [hub.world.url, ""]
+
+    await hub.until(one_answers, "a word about node 0")
+    run = await hub.run()
+    assert run.word == "starting"
+    assert not any(node.ready_at for node in await hub.intervals(run)), "nothing counts before all answer"
+    slow.set()
+    assert (await asked).status_code == 201
+    assert {node.url for node in await hub.intervals(run)} == {hub.world.url}
+
+
 async def test_a_stop_removes_all_nodes_and_closes_the_row_and_the_intervals(hub: Hub):
     await hub.post(options={"nodes": 2})
     assert (await hub.delete()).status_code == 204
