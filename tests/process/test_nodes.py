@@ -125,7 +125,7 @@ async def test_an_interpreter_that_is_not_there_is_told(nodes: ProcessNodes, tmp
 
     with pytest.raises(NodeFailed) as failed:
         await nodes.create(replace(spec(tmp_path, ANSWERS), python="/no/such/python"), Told())
-    assert "No such file" in str(failed.value.params["why"])
+    assert failed.value.params["program"] == "/no/such/python"
     await nodes.remove("热流", "heat")
 
 
