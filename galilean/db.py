@@ -55,6 +55,7 @@ metadata = MetaData(
 
 LOCK_WAIT_SECONDS = 5.0
 IDLE_SECONDS = 10.0
+_TEXT_LENGTH = len("2026-01-01T00:00:00.000000")
 
 
 class UTCDateTime(TypeDecorator[datetime]):
@@ -76,7 +77,7 @@ class UTCDateTime(TypeDecorator[datetime]):
         value = value.astimezone(UTC)
         if dialect.name == "postgresql":
             return value
-        return value.strftime("%Y-%m-%dT%H:%M:%S.%f")
+        return value.isoformat(timespec="microseconds")[:_TEXT_LENGTH]
 
     def process_result_value(self, value: Any, dialect: Any) -> datetime | None:
         if value is None:
@@ -213,7 +214,12 @@ def _sqlite_engine(url: Any) -> Engine:
     @event.listens_for(engine, "begin")
     def begin(conn: Connection) -> None:
         immediate = conn.get_execution_options().get("galilean_immediate")
-        conn.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+        statement = "BEGIN IMMEDIATE" if immediate else "BEGIN"
+        driver: Any = conn.connection.driver_connection
+        try:  # straight to the driver: a tenth of the time, five times in each start
+            driver.execute(statement)
+        except sqlite3.OperationalError as error:
+            raise OperationalError(statement, None, error) from error
 
     return engine
 
