@@ -1,6 +1,6 @@
 """A real Kubernetes, a namespace for each module, and a hub outside of the cluster.
 
-``GALILEAN_NODE_IMAGE`` names a docker archive with the node image, as ``make images`` writes it.
+The node image is made from this clone; ``GALILEAN_NODE_IMAGE`` names a docker archive to be used instead.
 ``GALILEAN_LAB_DIRECTORY`` names the directory of a lab that runs already; then none is started, and the
 tests that take its parts down are left out.
 """
@@ -21,12 +21,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.kubernetes.hub import KubeHub, Namespace
+from tests.lab.node_image import build_node_image
 from tests.process.hub import eventually
 
 if TYPE_CHECKING:
     from tests.lab.lab import Lab
-
-IMAGE_ARCHIVE = Path.home() / ".cache/galilean/images/jupyter.tar"
 
 
 @dataclass
@@ -65,10 +64,12 @@ class Kubernetes:
 
 
 def archive() -> Path:
-    path = Path(os.environ.get("GALILEAN_NODE_IMAGE") or IMAGE_ARCHIVE)
-    if not path.exists():
-        pytest.fail(f"there is no node image at {path}: make images, or name one by GALILEAN_NODE_IMAGE")
-    return path
+    named = os.environ.get("GALILEAN_NODE_IMAGE")
+    if not named:
+        return build_node_image()
+    if not Path(named).exists():
+        pytest.fail(f"there is no node image at {named}, which GALILEAN_NODE_IMAGE names")
+    return Path(named)
 
 
 def reference(path: Path) -> str:

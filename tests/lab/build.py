@@ -28,6 +28,11 @@ PROGRAMS = {
 }
 
 
+def cache_base() -> Path:
+    """Where everything is kept that clones of this project share."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "galilean"
+
+
 def cache_folder() -> Path:
     """Where this version of the programs is, or will be."""
     digest = hashlib.sha256()
@@ -35,8 +40,7 @@ def cache_folder() -> Path:
     for file in sorted(SOURCES.rglob("*")):
         if file.is_file():
             digest.update(file.relative_to(SOURCES).as_posix().encode() + b"\0" + file.read_bytes())
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "galilean" / "lab" / digest.hexdigest()[:20]
+    return cache_base() / "lab" / digest.hexdigest()[:20]
 
 
 def build() -> Path:
