@@ -12,7 +12,7 @@ PYTEST := pytest -q --color=no
 
 .PHONY: help
 help: ## What can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: up
 up: install ## Run the product in the foreground (Ctrl-C releases all clusters and stops)
@@ -72,8 +72,16 @@ test-product: ## The whole product by `galilean up`, its faults included
 	@$(STAGE) product '$(PYTEST) -m product'
 
 .PHONY: test-kubernetes
-test-kubernetes: ## Against a real Kubernetes that the tests start on this machine (root; minutes to build the first time)
+test-kubernetes: ## Against a real Kubernetes that the tests start on this machine (root; the first time builds it, minutes)
+	@scripts/test-deps kubernetes
+	@$(MAKE) --no-print-directory dev
+	@.venv/bin/python -m tests.lab build
 	@$(STAGE) kubernetes '$(PYTEST) -m kubernetes'
+
+.PHONY: lab-up
+lab-up: dev ## Such a Kubernetes to look at, in the foreground (root; Ctrl-C takes it away)
+	@scripts/test-deps kubernetes
+	@.venv/bin/python -m tests.lab up
 
 .PHONY: bench
 bench: ## Measure; prints the tables of docs/benchmarks.md
