@@ -63,21 +63,21 @@ def build_node_image() -> Path:
     Returns
     -------
     Path
-        ``<cache>/galilean/images/<hash>/node.tar``; archives unused for three days are removed.
+        ``<cache>/galilean/images/<hash>/node.tar``; what was unused for three days is removed.
     """
     base = cache_base() / "images"
     base.mkdir(parents=True, exist_ok=True)
     with (base / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         keys = {"root": _root_key(), "python": _python_key(), "code": _code_key()}
+        layers = {name: base / f"{name}-{key}.tar" for name, key in keys.items()}
         digest = _hash(keys.values())
         archive = base / digest / "node.tar"
         if not archive.exists():
-            makers = {"root": _root_layer, "python": _python_layer, "code": _code_layer}
-            layers = [_layer(base, name, keys[name], maker) for name, maker in makers.items()]
-            _write(archive, f"galilean.lab/node:{digest}", layers)
-        os.utime(archive)
-        _forget(base)
+            for name, make in (("root", _root_layer), ("python", _python_layer), ("code", _code_layer)):
+                _layer(layers[name], make)
+            _write(archive, f"galilean.lab/node:{digest}", list(layers.values()))
+        _forget(base, {archive, *layers.values()})
     return archive
 
 
@@ -124,17 +124,15 @@ def _code_key() -> str:
 # ------------------------------------------------------------------------------------------------------- layers
 
 
-def _layer(base: Path, name: str, key: str, make: Callable[[Path], None]) -> Path:
-    target = base / f"{name}-{key}.tar"
-    if not target.exists():
-        began = time.monotonic()
-        print(f"lab: making the {name} layer of the node image …", flush=True)
-        part = target.with_suffix(".part")
-        make(part)
-        part.rename(target)
-        print(f"lab: made {name} in {time.monotonic() - began:.0f} s", flush=True)
-    os.utime(target)
-    return target
+def _layer(target: Path, make: Callable[[Path], None]) -> None:
+    if target.exists():
+        return
+    began = time.monotonic()
+    print(f"lab: making {target.stem} of the node image …", flush=True)
+    part = target.with_suffix(".part")
+    make(part)
+    part.rename(target)
+    print(f"lab: made it in {time.monotonic() - began:.0f} s", flush=True)
 
 
 def _root_layer(target: Path) -> None:
@@ -230,11 +228,13 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _forget(base: Path) -> None:
+def _forget(base: Path, used: set[Path]) -> None:
     """Remove what nobody has used for days; every change of our code leaves an archive behind."""
     before = time.time() - _KEEP_SECONDS
-    for path in [*base.glob("*/node.tar"), *base.glob("code-*.tar")]:
-        if path.stat().st_mtime < before:
+    for path in [*base.glob("*/node.tar"), *base.glob("*.tar")]:
+        if path in used:
+            os.utime(path)
+        elif path.stat().st_mtime < before:
             path.unlink()
-            if path.name == "node.tar":
-                path.parent.rmdir()
+            if path.parent != base:
+                shutil.rmtree(path.parent)
