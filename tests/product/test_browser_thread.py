@@ -135,10 +135,15 @@ class Visit:
             self.page.wait_for_timeout(100)
         self.kernels = 0
         self.click(cell, "a cell")
-        self.page.keyboard.press("Shift+Enter")
-        expect(self.page.locator(".jp-OutputArea-output").filter(has_text=output).first).to_be_visible(
-            timeout=60_000
-        )
+        shown = self.page.locator(".jp-OutputArea-output").filter(has_text=output).first
+        for _ in range(6):
+            self.page.keyboard.press("Shift+Enter")
+            try:
+                expect(shown).to_be_visible(timeout=15_000)
+                return
+            except AssertionError:  # forgotten all the same: the machine is busy, a person would press again
+                cell.click()
+        expect(shown).to_be_visible(timeout=15_000)
 
 
 @pytest.fixture
