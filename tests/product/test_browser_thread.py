@@ -286,7 +286,8 @@ def test_the_thread(product: Product, visit: Callable[..., Visit], language: str
         (node.gone_at - node.ready_at).total_seconds() for node in nodes if node.gone_at and node.ready_at
     )
     held = max(node.gone_at for node in nodes) - min(node.ready_at for node in nodes)  # type: ignore[type-var, operator]
-    (line,) = page.locator("tbody tr").all()
+    line = page.locator("tbody tr")
+    expect(line).to_have_count(1)
     heads, cells = page.locator("thead th").all_inner_texts(), line.locator("td").all_inner_texts()
     told = dict(zip((text.strip() for text in heads), (text.strip() for text in cells), strict=True))
     hours, minutes, seconds = map(
