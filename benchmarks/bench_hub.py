@@ -280,10 +280,10 @@ async def steps_alone(database: Database, settings: Settings, count: int) -> dic
         plan = await resolver.resolve(person, "bench", request)
         note("resolve", begin)
         begin = time.process_time()
-        admitted = await admission.admit(person, plan, request)
+        admitted = await admission.admit(person, plan, request, ["node-0", "node-1"])
         note("admit", begin)
         begin = time.process_time()
-        run = await database.run(steps.begin_start, admitted.run_id, names=["node-0", "node-1"])
+        run = admitted.run
         assert run is not None
         starts = [NodeStart(rank=rank, host="bench", url="http://127.0.0.1:1") for rank in (0, 1)]
         assert await database.run(steps.begin_running, run, starts, now=utcnow())

@@ -228,7 +228,7 @@ def _postgresql_engine(url: Any, threads: int) -> Engine:
     engine = create_engine(
         url,
         pool_size=threads,
-        max_overflow=2,
+        max_overflow=4,  # whoever reads in a thread of its own (the resolver, before it looks at a disk)
         connect_args={"connect_timeout": 5, "options": "-c timezone=UTC -c lock_timeout=5000"},
     )
 

@@ -34,7 +34,7 @@ from galilean.i18n import translations
 from spawner import records, steps
 from spawner.asking import asked_by, language_of, refusal, sent_options
 from spawner.backend import NodeFailed, NodeLook, NodeProgress
-from spawner.collaborators import Collaborators, Person
+from spawner.collaborators import Admitted, Collaborators, Person
 from spawner.loss import judge
 from spawner.plan import ClusterPlan
 from spawner.progress import StartProgress
@@ -93,7 +93,7 @@ class VirtualCluster(Spawner):
         self._stop_task: asyncio.Task[None] | None = None
         self._progress: StartProgress | None = None
         self._plan: ClusterPlan | None = None
-        self._admitted: str | None = None
+        self._admitted: Admitted | None = None
         self._cancelled = False
         self._translate: Callable[[str], str] = str
         self._forget()
@@ -211,7 +211,8 @@ class VirtualCluster(Spawner):
             request = ClusterRequest.parse(sent_options(self.handler, self.user_options))
         plan = await self._with.resolver.resolve(person, self.name, request)
         self._plan = replace(plan, language=language)
-        self._admitted = (await self._with.admission.admit(person, plan, request)).run_id
+        names = [self.node_name(rank) for rank in range(plan.nodes)]
+        self._admitted = await self._with.admission.admit(person, plan, request, names)
         if self._progress:
             self._progress.admitted(plan.nodes)
 
@@ -245,8 +246,7 @@ class VirtualCluster(Spawner):
         plan, progress = self._plan, self._progress
         if plan is None or progress is None or self._admitted is None:
             raise RuntimeError("a start without admission")
-        names = [self.node_name(rank) for rank in range(plan.nodes)]
-        run = await database.run(steps.begin_start, self._admitted, names=names)
+        run = self._admitted.run
         if run is None:
             raise UserError(409, mark("The cluster was released before it started."), reason="released")
         self._run = run

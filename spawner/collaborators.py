@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from galilean.clock import Clock, utcnow
 from galilean.db import Database
 from spawner.plan import ClusterPlan
+from spawner.records import Run
 from spawner.request import ClusterRequest
 
 
@@ -44,9 +45,16 @@ class Person:
 
 @dataclass(frozen=True, kw_only=True)
 class Admitted:
-    """The row that admission reserved (or took up, when the run was waiting)."""
+    """The run that admission let in (or took up, when it was waiting).
+
+    Attributes
+    ----------
+    run
+        Its row, with the start begun: ``None`` when somebody wanted it released in the same moment.
+    """
 
     run_id: str
+    run: Run | None
 
 
 class Resolver(Protocol):
@@ -62,8 +70,13 @@ class Resolver(Protocol):
 
 
 class Admission(Protocol):
-    async def admit(self, person: Person, plan: ClusterPlan, request: ClusterRequest) -> Admitted:
+    async def admit(
+        self, person: Person, plan: ClusterPlan, request: ClusterRequest, names: Sequence[str]
+    ) -> Admitted:
         """Reserve a row for the plan in one serialised transaction, or take up the waiting one.
+
+        The start is begun (:func:`spawner.steps.begin_start`) in the same transaction, with these names of
+        nodes: a second one would cost the hub more than all that it writes.
 
         Raises
         ------

@@ -12,7 +12,9 @@ from enum import StrEnum
 
 class Status(StrEnum):
     QUEUED = "queued"  # admitted, waits for room; nothing of it exists
-    RESERVED = "reserved"  # admitted, about to start; counts against every limit
+    RESERVED = (
+        "reserved"  # admitted: counts against every limit; left in the transaction that begins the start
+    )
     STARTING = "starting"  # nodes are being made
     RUNNING = "running"  # all nodes answered
     STOPPING = "stopping"  # nodes are being removed

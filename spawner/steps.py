@@ -4,7 +4,7 @@ Every step names the status that it leaves, and tells whether it found it: two h
 cancelled a moment ago and the stop that follows, can never both take a step. Which steps there are stands
 in :data:`spawner.states.STEPS`.
 
-A start costs three transactions after admission (begin, placed, running), a stop two (begin, close); the
+A start costs two transactions after admission, which begins it (placed, running), a stop two (begin, close); the
 statements are built once, because a hub that starts thirty clusters a second feels each millisecond.
 """
 

@@ -11,7 +11,7 @@ is taken up instead of a new one.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from sqlalchemy import Connection
 from ulid import ULID
@@ -62,22 +62,30 @@ class QuotaAdmission:
         self._clock = clock
         self._backend = backend
 
-    async def admit(self, person: Person, plan: ClusterPlan, request: ClusterRequest) -> Admitted:
+    async def admit(
+        self, person: Person, plan: ClusterPlan, request: ClusterRequest, names: Sequence[str]
+    ) -> Admitted:
         """See :class:`spawner.collaborators.Admission`."""
         limits = self._limits_of(person)
         if limits is None:
             raise no_role()
-        run_id, queued = await self._database.run_serialised(
-            "admission", self.admit_now, person, plan, request, limits
+        admitted = await self._database.run_serialised(
+            "admission", self.admit_now, person, plan, request, limits, names
         )
-        if queued is not None:
-            raise queued
-        return Admitted(run_id=run_id)
+        if isinstance(admitted, UserError):  # raised only now: the row that waits is committed
+            raise admitted
+        return admitted
 
     def admit_now(
-        self, conn: Connection, person: Person, plan: ClusterPlan, request: ClusterRequest, limits: Limits
-    ) -> tuple[str, UserError | None]:
-        """The transaction: the run's id, and the 503 to raise *after* the commit when it waits in line."""
+        self,
+        conn: Connection,
+        person: Person,
+        plan: ClusterPlan,
+        request: ClusterRequest,
+        limits: Limits,
+        names: Sequence[str],
+    ) -> Admitted | UserError:
+        """The transaction: the run, or the 503 to raise *after* the commit when it waits in line."""
         now = self._clock()
         sums = sums_of(conn, plan)
         waiting: records.Run | None = None
@@ -107,7 +115,9 @@ class QuotaAdmission:
             )
         elif not steps.take_up(conn, waiting, plan=plan, request=request, now=now, queued=queued):
             raise steps.already_open(plan.project_name)
-        return run_id, _waits(before) if queued else None
+        if queued:
+            return _waits(before)
+        return Admitted(run_id=run_id, run=steps.begin_start(conn, run_id, names=names))
 
 
 def _waits(before: int) -> UserError:

@@ -20,14 +20,14 @@ from sqlalchemy import Connection
 
 from galilean.amounts import MIB, format_bytes
 from galilean.clock import Clock, utcnow
-from galilean.db import Database
+from galilean.db import Database, plain_words
 from galilean.errors import UserError, mark
 from galilean.names import check_slug
 from galilean.settings import RELEASE_POLICIES, Settings
 from services.catalog import environments, store, volumes
 from services.catalog.store import Project
 from spawner.collaborators import Person
-from spawner.plan import ClusterPlan, EnvironmentChoice, Mount
+from spawner.plan import ClusterPlan, Mount
 from spawner.request import ClusterRequest
 
 MEMORY_LEAST_BYTES = 64 * MIB
@@ -71,15 +71,17 @@ class CatalogResolver:
             else's), 503 when the project's volume is not there.
         """
         check_server(server)
-        project = await self._db.run_read(find, person, server, request.project)
-        plan = fill(self._settings, person, server, project, request)
 
-        def look() -> EnvironmentChoice:
+        def look() -> ClusterPlan:
+            # In the disk's threads too, for a hop costs more than the question.
+            with plain_words(), self._db.read() as conn:
+                project = find(conn, person, server, request.project)
+            plan = fill(self._settings, person, server, project, request)
             environment = environments.choose(self._settings, plan.environment.name)
             prepare_directory(self._settings, project)
-            return environment
+            return replace(plan, environment=environment)
 
-        return replace(plan, environment=await self._on_disk(look))
+        return await self._on_disk(look)
 
     async def _on_disk(self, function: Callable[[], T]) -> T:
         work = asyncio.get_running_loop().run_in_executor(self._threads, function)

@@ -75,31 +75,31 @@ class EveryRequest:
             storage_bytes=100 * 2**20,
         )
 
-    async def admit(self, person, plan, request):
+    async def admit(self, person, plan, request, names):
         from ulid import ULID
 
         from galilean.clock import utcnow
         from spawner import records
 
-        run_id = str(ULID())
-
         def reserve(conn):
+            run_id = str(ULID())
             waiting = records.open_run(conn, plan.user, plan.server)
             if waiting is not None and waiting.status == "queued":
+                run_id = waiting.id
                 steps.take_up(conn, waiting, plan=plan, request=request, now=utcnow())
-                return waiting.id
-            steps.reserve(
-                conn,
-                run_id=run_id,
-                plan=plan,
-                request=request,
-                backend="kubernetes",
-                asked_by=person.name,
-                now=utcnow(),
-            )
-            return run_id
+            else:
+                steps.reserve(
+                    conn,
+                    run_id=run_id,
+                    plan=plan,
+                    request=request,
+                    backend="kubernetes",
+                    asked_by=person.name,
+                    now=utcnow(),
+                )
+            return Admitted(run_id=run_id, run=steps.begin_start(conn, run_id, names=names))
 
-        return Admitted(run_id=await database.run_serialised("admission", reserve))
+        return await database.run_serialised("admission", reserve)
 
 
 every = EveryRequest()

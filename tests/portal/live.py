@@ -19,6 +19,7 @@ from galilean.errors import UserError
 from services.catalog.resolver import CatalogResolver
 from spawner import records, steps
 from spawner.collaborators import Person
+from spawner.records import Run
 from spawner.request import ClusterRequest
 from spawner.steps import NodeEnd, NodeStart
 from tests.web import fake_hub
@@ -81,12 +82,13 @@ class _Server(fake_hub._Base):
             await asyncio.sleep(course.admit)
             request = ClusterRequest.parse(body.get("user_options"))
             plan = await CatalogResolver(portal.db, portal.settings).resolve(person, server, request)
-            admitted = await admission.admit(person, plan, request)
+            names = [f"n{rank}" for rank in range(plan.nodes)]
+            admitted = await admission.admit(person, plan, request, names)
         except UserError as error:
             self.set_status(error.status, error.reason or None)
             self.finish({"status": error.status, "message": str(error)})
             return
-        task = asyncio.ensure_future(_start(hub, admitted.run_id, plan.nodes, course))
+        task = asyncio.ensure_future(_start(hub, admitted.run, course))
         hub.starts.add(task)
         task.add_done_callback(hub.starts.discard)
         await asyncio.wait({task}, timeout=0.3)
@@ -111,13 +113,13 @@ class _Server(fake_hub._Base):
         self.finish()
 
 
-async def _start(hub: LiveHub, run_id: str, nodes: int, course: Course) -> None:
+async def _start(hub: LiveHub, run: Run | None, course: Course) -> None:
     db = hub.site.portal.db
-    run = await db.run(steps.begin_start, run_id, names=[f"n{rank}" for rank in range(nodes)])
     if run is None:
         return
     await asyncio.sleep(course.place)
-    starts = [NodeStart(rank=rank, host="this-machine", url="", placed_at=utcnow()) for rank in range(nodes)]
+    ranks = range(run.nodes)
+    starts = [NodeStart(rank=rank, host="this-machine", url="", placed_at=utcnow()) for rank in ranks]
     await db.run(steps.mark_placed, run, starts, now=utcnow())
     await asyncio.sleep(course.ready)
     if course.fails is not None:
@@ -128,9 +130,7 @@ async def _start(hub: LiveHub, run_id: str, nodes: int, course: Course) -> None:
         if stopping:
             await db.run(steps.close, stopping, ends={}, now=utcnow())
         return
-    ready = [
-        NodeStart(rank=rank, host="this-machine", url=f"http://127.0.0.1:{rank}") for rank in range(nodes)
-    ]
+    ready = [NodeStart(rank=rank, host="this-machine", url=f"http://127.0.0.1:{rank}") for rank in ranks]
     await db.run(steps.begin_running, run, ready, now=utcnow())
 
 

@@ -82,15 +82,15 @@ else:
                 memory_bytes=2**30,
             )
 
-        async def admit(self, person, plan, request):
+        async def admit(self, person, plan, request, names):
             from ulid import ULID
 
             from galilean.clock import utcnow
 
             run_id = str(ULID())
-            await database.run_serialised(
-                "admission",
-                lambda conn: steps.reserve(
+
+            def reserve(conn):
+                steps.reserve(
                     conn,
                     run_id=run_id,
                     plan=plan,
@@ -98,9 +98,10 @@ else:
                     backend="process",
                     asked_by=person.name,
                     now=utcnow(),
-                ),
-            )
-            return Admitted(run_id=run_id)
+                )
+                return Admitted(run_id=run_id, run=steps.begin_start(conn, run_id, names=names))
+
+            return await database.run_serialised("admission", reserve)
 
     every = EveryRequest()
     c.JupyterHub.spawner_class = ProcessCluster

@@ -35,7 +35,7 @@ def beside(call: Callable[[], httpx.Response]) -> Iterator[list[int]]:
         asking.join()
 
 
-@pytest.mark.parametrize("phase", ["asked", "reserved", "starting", "placed", "ready"])
+@pytest.mark.parametrize("phase", ["asked", "starting", "placed", "ready"])
 def test_a_hub_killed_in_the_middle_of_a_start_leaves_nothing_half_done(
     product: Product, ada: Person, phase: str
 ):
@@ -101,7 +101,6 @@ def test_a_hub_killed_in_the_middle_of_a_stop_finishes_it(
     ("phase", "later"),
     [
         ("asked", 0.0),
-        ("reserved", 0.0),
         ("starting", 0.0),
         ("starting", 0.1),
         ("placed", 0.0),

@@ -99,7 +99,7 @@ def wait_reached(product: Product, person: Person, server: str, nodes: int, faul
     fault.note("hub, every node and the rows again")
 
 
-PHASES = ("asked", "reserved", "starting", "placed", "ready")
+PHASES = ("asked", "starting", "placed", "ready")
 
 
 def wait_phase(product: Product, person: Person, phase: str, seconds: float = 30) -> None:
@@ -111,7 +111,7 @@ def wait_phase(product: Product, person: Person, phase: str, seconds: float = 30
     end = time.monotonic() + seconds
     while wanted and time.monotonic() < end:
         for run in product.runs(person.name)[:1]:
-            far = 1 + (run.status not in ("queued", "reserved")) + bool(run.placed_at) + bool(run.ready_at)
+            far = (run.status != "queued") + bool(run.placed_at) + bool(run.ready_at)
             if far >= wanted or not run.is_open:
                 return
         time.sleep(0.002)

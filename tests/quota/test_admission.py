@@ -64,7 +64,8 @@ async def admit(
     quota: QuotaAdmission, server: str, request: ClusterRequest | None = None, **plan: Any
 ) -> str:
     made = plan_of(server=server, **plan)
-    return (await quota.admit(ADA, made, request or ClusterRequest(nodes=made.nodes))).run_id
+    names = [f"n{rank}" for rank in range(made.nodes)]
+    return (await quota.admit(ADA, made, request or ClusterRequest(nodes=made.nodes), names)).run_id
 
 
 async def outcome(quota: QuotaAdmission, server: str, **plan: Any) -> int:
@@ -90,7 +91,7 @@ async def test_ten_threads_at_once_are_exactly_two_also_without_the_hubs_one_thr
         barrier.wait(10)
         try:
             with db.serialised("admission") as conn:
-                quota.admit_now(conn, ADA, plan_of(server=f"p{number}"), ClusterRequest(), TWO)
+                quota.admit_now(conn, ADA, plan_of(server=f"p{number}"), ClusterRequest(), TWO, ["n0"])
         except UserError:
             return False
         return True
@@ -215,7 +216,7 @@ async def test_nobody_younger_of_the_same_kind_overtakes(db: Database):
     assert await admit(quota, "big", nodes=4) == big.id, "the waiting row is taken up"
     taken = await db.run_read(records.get, big.id)
     assert taken is not None
-    assert (taken.status, taken.reason) == ("reserved", "")
+    assert (taken.status, taken.reason) == ("starting", "")
 
 
 async def test_who_asks_for_something_else_goes_to_the_end_of_the_line(db: Database):
