@@ -1,7 +1,8 @@
 """A real PostgreSQL of a test run's own: its data directory, its port, gone at the end.
 
 ``initdb`` and ``postgres`` refuse to run as root, so as root they are run as the ``postgres`` account
-that Debian's package makes.
+that Debian's package makes. The server is our child and is told to end when we do, also when we are killed:
+by ``setpriv``, after the change of account, which would make the kernel forget it.
 """
 
 from __future__ import annotations
@@ -9,11 +10,14 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
+import time
 from pathlib import Path
 
 import psycopg
+from psycopg import sql
 
 
 def _program(name: str) -> str:
@@ -33,6 +37,7 @@ class PostgresServer:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self._account = "postgres" if os.geteuid() == 0 else None
+        self._server: subprocess.Popen[bytes] | None = None
 
     def _run(self, *command: str) -> None:
         done = subprocess.run(
@@ -51,20 +56,55 @@ class PostgresServer:
                 parent.chmod(parent.stat().st_mode | 0o011)
         data = str(self.directory / "data")
         self._run(_program("initdb"), "-D", data, "-A", "trust", "-U", "galilean", "-E", "UTF8", "--no-sync")
-        options = (
-            f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={self.directory} "
-            "-c fsync=off -c max_connections=200"
+        settings = {
+            "port": str(self.port),
+            "listen_addresses": "127.0.0.1",
+            "unix_socket_directories": str(self.directory),
+            "fsync": "off",
+            "max_connections": "200",
+        }
+        become = ["setpriv", "--pdeathsig", "QUIT"]
+        if self._account:
+            become += ["--reuid", self._account, "--regid", self._account, "--init-groups"]
+        command = [*become, _program("postgres"), "-D", data]
+        for name, value in settings.items():
+            command += ["-c", f"{name}={value}"]
+        with (self.directory / "log").open("ab") as log:
+            self._server = subprocess.Popen(
+                command, cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+        self._wait()
+
+    def _wait(self, seconds: float = 60) -> None:
+        end = time.monotonic() + seconds
+        while True:
+            try:
+                self._connect().close()
+                return
+            except psycopg.OperationalError as error:
+                assert self._server is not None
+                if self._server.poll() is not None or time.monotonic() > end:
+                    log = (self.directory / "log").read_text(encoding="utf-8", errors="replace")
+                    raise RuntimeError(f"PostgreSQL does not start: {error}\n{log[-2000:]}") from error
+            time.sleep(0.1)
+
+    def _connect(self) -> psycopg.Connection[tuple[object, ...]]:
+        return psycopg.connect(
+            host="127.0.0.1",
+            port=self.port,
+            user="galilean",
+            dbname="postgres",
+            autocommit=True,
+            connect_timeout=5,
         )
-        log = str(self.directory / "log")
-        self._run(_program("pg_ctl"), "-D", data, "-l", log, "-w", "-t", "60", "-o", options, "start")
 
     def stop(self) -> None:
-        self._run(_program("pg_ctl"), "-D", str(self.directory / "data"), "-m", "immediate", "stop")
+        if self._server is not None and self._server.poll() is None:
+            self._server.send_signal(signal.SIGQUIT)  # at once: nothing of it is kept
+            self._server.wait(30)
 
     def create_database(self, name: str) -> str:
         """A new empty database; returns its URL."""
-        with psycopg.connect(
-            host="127.0.0.1", port=self.port, user="galilean", dbname="postgres", autocommit=True
-        ) as conn:
-            conn.execute(f'CREATE DATABASE "{name}"')
+        with self._connect() as conn:
+            conn.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         return f"postgresql+psycopg://galilean@127.0.0.1:{self.port}/{name}"
