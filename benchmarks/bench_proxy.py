@@ -27,7 +27,7 @@ def add_route(product: Product, path: str, target: str) -> None:
     ports = json.loads((product.state / "run" / "ports.json").read_text(encoding="utf-8"))
     token = (product.state / "secrets" / "proxy").read_text(encoding="ascii").strip()
     answer = httpx.post(
-        f"http://127.0.0.1:{ports['proxy-api']}/api/routes{path}",
+        f"http://127.0.0.1:{ports['proxy_api']}/api/routes{path}",
         json={"target": target},
         headers={"Authorization": f"token {token}"},
     )

@@ -33,7 +33,22 @@ def alembic_config(connection: Connection | None = None) -> Config:
 
 def newest() -> str:
     """The revision that this version of the product works with."""
-    return ScriptDirectory.from_config(alembic_config()).get_current_head() or ""
+    return _scripts().get_current_head() or ""
+
+
+def _scripts() -> ScriptDirectory:
+    return ScriptDirectory.from_config(alembic_config())
+
+
+def _newer(revision: str) -> UserError:
+    return UserError(
+        409,
+        mark(
+            "The database is at revision {revision}, which this version does not know: a newer Galilean has "
+            "used it. Install that one, or restore a backup."
+        ),
+        revision=revision,
+    )
 
 
 def present(connection: Connection) -> str:
@@ -59,19 +74,32 @@ def upgrade(url: str) -> tuple[str, str]:
     try:
         with plain_words(), database.serialised("migrate") as connection:
             before = present(connection)
-            scripts = ScriptDirectory.from_config(alembic_config())
-            if before and before not in {script.revision for script in scripts.walk_revisions()}:
-                raise UserError(
-                    409,
-                    mark(
-                        "The database is at revision {revision}, which this version does not know: a newer "
-                        "Galilean has used it. Install that one, or restore a backup."
-                    ),
-                    revision=before,
-                )
+            if before and before not in {script.revision for script in _scripts().walk_revisions()}:
+                raise _newer(before)
             logging.getLogger("alembic").setLevel(logging.WARNING)
             command.upgrade(alembic_config(connection), "head")
             after = present(connection)
         return before, after
     finally:
         database.close()
+
+
+def missing(url: str) -> str:
+    """What keeps this version of the product from working with the database at ``url``; empty when nothing.
+
+    Raises
+    ------
+    UserError
+        409 when a newer version of the product has been here: waiting would not help.
+    """
+    database = Database(url)
+    try:
+        with plain_words(), database.read() as connection:
+            found = present(connection)
+    except Exception as error:
+        return str(error).splitlines()[0]
+    finally:
+        database.close()
+    if found and found not in {script.revision for script in _scripts().walk_revisions()}:
+        raise _newer(found)
+    return "" if found == newest() else f"it is at revision {found or 'none'}, and {newest()} is needed"

@@ -8,31 +8,24 @@ Secrets never stand here: they are files under ``<state>/secrets`` or environmen
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, available_timezones
 
 import yaml
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from galilean.amounts import parse_bytes, parse_millicores
+from galilean.settings_places import ENTRY, Addresses, GPUModel, Kubernetes, Pool, Section, Volume
+from galilean.settings_places import Network as Network
+from galilean.settings_places import Toleration as Toleration
 
 RELEASE_POLICIES = ("auto", "manual", "2h", "4h", "8h", "16h", "24h", "2d", "3d", "4d", "5d", "6d", "7d")
 
 Bytes = Annotated[int, BeforeValidator(parse_bytes)]
 Millicores = Annotated[int, BeforeValidator(parse_millicores)]
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
 
 class Site(Section):
@@ -65,6 +58,11 @@ class Web(Section):
     host: str = Field(default="127.0.0.1", description="Address the proxy listens on.")
     port: int = Field(default=8000, ge=0, le=65535)
     base_url: str = "/"
+    public_url: str = Field(
+        default="",
+        description="https://hub.example.edu/: the address in browsers, where something stands before the "
+        "proxy (an ingress, a TLS end). Empty = host and port, or subdomain_host.",
+    )
     subdomain_host: str = Field(
         default="",
         description="https://hub.example.edu: each person's nodes get an origin of their own. Needs a wildcard "
@@ -76,9 +74,28 @@ class Web(Section):
     def _slashes(cls, value: str) -> str:
         return "/" + value.strip("/") + "/" if value.strip("/") else "/"
 
+    @model_validator(mode="after")
+    def _one_place(self) -> Web:
+        if self.public_url:
+            parts = urlsplit(self.public_url)
+            if parts.scheme not in ("http", "https") or not parts.hostname:
+                raise ValueError(f"public_url is {self.public_url!r}: write it like https://hub.example.edu/")
+            if parts.path.strip("/") != self.base_url.strip("/"):
+                raise ValueError(f"public_url must end with base_url, which is {self.base_url!r}")
+        return self
+
+    @property
+    def https(self) -> bool:
+        """Whether browsers reach the product by TLS."""
+        return (self.public_url or self.subdomain_host).startswith("https://")
+
 
 class DatabaseSettings(Section):
-    """Two databases, always two: ours and the hub's. Empty = SQLite files in the state directory."""
+    """Two databases, always two: ours and the hub's. Empty = SQLite files in the state directory.
+
+    An address with a password does not belong into the file: GALILEAN_DATABASE_URL and
+    GALILEAN_HUB_DATABASE_URL win over it.
+    """
 
     url: str = ""
     hub_url: str = ""
@@ -182,13 +199,6 @@ class Release(Section):
         return value
 
 
-class Volume(Section):
-    """A place where projects live."""
-
-    kind: Literal["directory"] = "directory"
-    path: str = Field(default="", description="Empty = volumes/<id> in the state directory.")
-
-
 class Process(Section):
     """The embedded backend: nodes are processes of this machine, without isolation between people."""
 
@@ -230,7 +240,10 @@ class Settings(Section):
     site: Site = Site()
     web: Web = Web()
     database: DatabaseSettings = DatabaseSettings()
-    backend: Literal["process"] = "process"
+    addresses: Addresses = Addresses()
+    backend: Literal["process", "kubernetes"] = Field(
+        default="process", description="What nodes are: processes of this machine, or pods."
+    )
     roles: dict[str, Role] = Field(default_factory=_roles)
     sizes: dict[str, Size] = Field(
         default_factory=lambda: {
@@ -251,7 +264,10 @@ class Settings(Section):
     defaults: Defaults = Defaults()
     release: Release = Release()
     volumes: dict[str, Volume] = Field(default_factory=lambda: {"default": Volume()}, min_length=1)
+    pools: dict[str, Pool] = Field(default_factory=lambda: {"default": Pool()})
+    gpu_models: dict[str, GPUModel] = {}
     process: Process = Process()
+    kubernetes: Kubernetes = Kubernetes()
     signup: Signup = Signup()
     mail: Mail = Mail()
     gang_timeout_seconds: int = Field(
@@ -277,7 +293,33 @@ class Settings(Section):
             raise ValueError(f"defaults.release is {self.defaults.release!r}, which is not offered")
         if "admin" not in self.roles:
             raise ValueError("roles must contain admin")
+        if self.database.url and self.database.url == self.database.hub_url:
+            raise ValueError("database.url and database.hub_url must be two databases")
+        for problem in (*self._pool_problems(), *self._kubernetes_problems()):
+            raise ValueError(problem)
         return self
+
+    def _pool_problems(self) -> Iterator[str]:
+        if "default" not in self.pools:
+            yield "pools must contain default"
+        for kind, names in (("pools", self.pools), ("gpu_models", self.gpu_models)):
+            for name in names:
+                if not ENTRY.fullmatch(name):
+                    yield f"{kind}.{name}: a name has lower-case letters, digits and hyphens, at most 40"
+        for name, pool in self.pools.items():
+            for role in pool.open_to:
+                if role not in self.roles:
+                    yield f"pools.{name}.open_to: there is no role {role!r}"
+
+    def _kubernetes_problems(self) -> Iterator[str]:
+        if self.backend != "kubernetes":
+            return
+        for name, volume in self.volumes.items():
+            if volume.kind != "claim":
+                yield f"volumes.{name}: with backend kubernetes a volume must be of kind claim"
+        for name, environment in self.environments.items():
+            if not environment.image and not self.kubernetes.image:
+                yield f"environments.{name} has no image, and kubernetes.image names none"
 
     @property
     def database_url(self) -> str:
@@ -287,10 +329,13 @@ class Settings(Section):
     @property
     def hub_database_url(self) -> str:
         """URL of the hub's database, never the same as ours."""
-        return self.database.hub_url or f"sqlite:///{self.state / 'hub.sqlite'}"
+        url = self.database.hub_url or f"sqlite:///{self.state / 'hub.sqlite'}"
+        for plain in ("postgresql://", "postgres://"):  # the driver that is installed, as for ours
+            url = url.replace(plain, "postgresql+psycopg://", 1) if url.startswith(plain) else url
+        return url
 
     def volume_path(self, volume_id: str) -> Path:
-        """The directory of a volume of kind ``directory``."""
+        """The directory at which this machine (or pod) has a volume."""
         path = self.volumes[volume_id].path
         return Path(path) if path else self.state / "volumes" / volume_id
 
@@ -312,7 +357,8 @@ def load_settings(path: Path | None = None, *, environ: dict[str, str] | None = 
         ``galilean.yaml``; ``None`` = the one named by ``GALILEAN_CONFIG``, else ``./galilean.yaml`` when
         there is one, else defaults.
     environ
-        ``GALILEAN_CONFIG``, ``GALILEAN_STATE``, ``PORT``, ``BACKEND`` are read from here.
+        ``GALILEAN_CONFIG``, ``GALILEAN_STATE``, ``PORT``, ``BACKEND``, ``GALILEAN_DATABASE_URL`` and
+        ``GALILEAN_HUB_DATABASE_URL`` are read from here.
 
     Raises
     ------
@@ -363,6 +409,9 @@ def _from(node: Any, data: dict[str, Any], env: dict[str, str], name: str) -> Se
         data["backend"] = env["BACKEND"]
     if env.get("PORT"):
         data["web"] = {**(data.get("web") or {}), "port": env["PORT"]}
+    for variable, key in (("GALILEAN_DATABASE_URL", "url"), ("GALILEAN_HUB_DATABASE_URL", "hub_url")):
+        if env.get(variable):
+            data["database"] = {**(data.get("database") or {}), key: env[variable]}
     try:
         settings = Settings.model_validate(data)
     except ValidationError as error:

@@ -1,6 +1,6 @@
 """``galilean.yaml`` → the hub's traits, as plain data.
 
-Pure: everything that the outside decides (secrets, ports, accounts that wait) is handed in, and the result
+Pure: everything that the outside decides (secrets, addresses, accounts that wait) is handed in, and the result
 is ``{class: {trait: value}}``, so that wiring is tested as a table. ``jupyterhub_config.py`` lays it on the
 hub's configuration, with the live collaborators, then the ``jupyterhub:`` section of the settings, then the
 files of ``jupyterhub_config.d``: whoever comes later wins.
@@ -12,8 +12,9 @@ an address, because an address is a public route: the others' ``/metrics`` are f
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,9 +24,11 @@ from galilean.settings import Settings
 from galilean.web.jinja import TEMPLATES, GalileanExtension, hub_template_vars
 from galilean.web.language import language_transform, translate
 from hub_config import roles
+from hub_config.addresses import EVERYWHERE, Addresses
+from hub_config.kubernetes import cluster_traits
 from hub_config.secrets import SERVICES, Secrets, WaitingAccount
+from spawner.backends import SPAWNERS
 
-SPAWNERS = {"process": "spawner.process.cluster.ProcessCluster"}
 OUR_TEMPLATES = Path(__file__).parent / "templates"
 POLL_SECONDS = 5
 SAMPLE_SECONDS = 30
@@ -33,16 +36,17 @@ SAMPLE_SECONDS = 30
 
 def public_url(settings: Settings) -> str:
     """Where the proxy listens, as the hub is told: ``http://127.0.0.1:8000/``."""
-    host = f"[{settings.web.host}]" if ":" in settings.web.host else settings.web.host
-    return f"http://{host}:{settings.web.port}{settings.web.base_url}"
+    return f"http://{bracketed(settings.web.host)}:{settings.web.port}{settings.web.base_url}"
 
 
 def browser_url(settings: Settings) -> str:
     """The address to type into a browser."""
+    if settings.web.public_url:
+        return settings.web.public_url.rstrip("/") + "/"
     if settings.web.subdomain_host:
         return settings.web.subdomain_host.rstrip("/") + settings.web.base_url
     host = settings.web.host
-    if host in ("0.0.0.0", "::", ""):  # noqa: S104 - compared, not bound
+    if host in (EVERYWHERE, "::", ""):
         host = "localhost"
     return f"http://{host}:{settings.web.port}{settings.web.base_url}"
 
@@ -66,7 +70,7 @@ def portal_prefix(settings: Settings) -> str:
 def hub_traits(
     settings: Settings,
     secrets: Secrets,
-    ports: Mapping[str, int],
+    addresses: Addresses,
     *,
     waiting: Sequence[WaitingAccount] = (),
 ) -> dict[str, dict[str, Any]]:
@@ -78,8 +82,8 @@ def hub_traits(
         The whole file.
     secrets
         Of this installation.
-    ports
-        ``hub``, ``proxy-api``, ``portal``: where the parts listen on 127.0.0.1.
+    addresses
+        Where the parts are.
     waiting
         Accounts that the hub makes when it starts; their roles are granted with them.
     """
@@ -92,16 +96,20 @@ def hub_traits(
         admin = next(spec for spec in role_specs if spec["name"] == roles.hub_role_of("admin"))
         admin["users"] = list(settings.signup.admins)
     portal = portal_host(settings) + portal_prefix(settings)
-    https = settings.web.subdomain_host.startswith("https://")
-    return {
+    hub = addresses["hub"]
+    traits = {
         "JupyterHub": {
             "bind_url": public_url(settings),
-            "hub_bind_url": f"http://127.0.0.1:{ports['hub']}",
+            "hub_bind_url": f"http://{bracketed(hub.host)}:{hub.port}",
+            "hub_connect_url": hub.url,
+            **({"public_url": browser_url(settings)} if settings.web.public_url else {}),
             "subdomain_host": settings.web.subdomain_host,
             # A host below ours cannot plant such a cookie on us; browsers take it by https only.
-            "cookie_host_prefix_enabled": https,
+            "cookie_host_prefix_enabled": settings.web.subdomain_host.startswith("https://"),
             "db_url": settings.hub_database_url,
-            "cookie_secret": bytes.fromhex(secrets.cookie),
+            # A new version of the hub brings its tables up to date, as we do ours.
+            "upgrade_db": True,
+            "cookie_secret": cookie_secret(secrets.cookie),
             "default_url": portal,
             "redirect_to_server": False,
             "cleanup_servers": False,
@@ -115,7 +123,7 @@ def hub_traits(
             "authenticator_class": "hub_config.authenticator.GalileanAuthenticator",
             "spawner_class": SPAWNERS[settings.backend],
             "proxy_class": "spawner.proxy.ClusterProxy",
-            "services": services(settings, secrets, ports),
+            "services": services(settings, secrets, addresses),
             "custom_scopes": roles.CUSTOM_SCOPES,
             "load_roles": role_specs,
             "load_groups": {} if manages_groups else roles.load_groups(dict(settings.roles), members),
@@ -134,13 +142,13 @@ def hub_traits(
                 "transforms": [language_transform(settings.site.language)],
                 # Also of the nodes' sign-in, which the hub tells them.
                 "cookie_options": {"samesite": "Lax"},
-                "xsrf_cookie_kwargs": {"httponly": True, "samesite": "Lax", "secure": https},
+                "xsrf_cookie_kwargs": {"httponly": True, "samesite": "Lax", "secure": settings.web.https},
             },
         },
         "ConfigurableHTTPProxy": {
             "should_start": False,
             "auth_token": secrets.proxy,
-            "api_url": f"http://127.0.0.1:{ports['proxy-api']}",
+            "api_url": addresses.url("proxy_api"),
             "pid_file": str(settings.state / "run" / "proxy.pid"),
         },
         "Authenticator": {"allow_all": True},
@@ -164,13 +172,32 @@ def hub_traits(
             "poll_interval": POLL_SECONDS,
         },
         "ClusterProxy": {"presence_seconds": SAMPLE_SECONDS},
-        "ProcessCluster": {
+    }
+    # Not by way of the proxy: nodes reach the portal whatever its public name is.
+    prefix = portal_prefix(settings).rstrip("/")
+    if settings.backend == "kubernetes":
+        traits["KubeCluster"] = cluster_traits(settings, addresses, prefix)
+    else:
+        traits["ProcessCluster"] = {
             "state_dir": str(settings.state),
             "zygote_socket": str(zygote_socket(settings)) if settings.process.zygote else "",
-            # Not by way of the proxy: nodes reach the portal whatever its public name is.
-            "portal_url": f"http://127.0.0.1:{ports['portal']}{portal_prefix(settings).rstrip('/')}",
-        },
-    }
+            "portal_url": addresses.url("portal") + prefix,
+        }
+    return traits
+
+
+def cookie_secret(text: str) -> bytes:
+    """The 32 bytes that a kept secret means: written as hexadecimal digits, or whatever else was given."""
+    try:
+        secret = bytes.fromhex(text)
+    except ValueError:
+        secret = b""
+    return secret if len(secret) == 32 else hashlib.sha256(text.encode()).digest()
+
+
+def bracketed(host: str) -> str:
+    """A host as it stands in a URL."""
+    return f"[{host}]" if ":" in host else host
 
 
 def zygote_socket(settings: Settings) -> Path:
@@ -202,11 +229,11 @@ def navigation(settings: Settings) -> Callable[[Any], list[dict[str, Any]]]:
     return entries
 
 
-def services(settings: Settings, secrets: Secrets, ports: Mapping[str, int]) -> list[dict[str, Any]]:
+def services(settings: Settings, secrets: Secrets, addresses: Addresses) -> list[dict[str, Any]]:
     """``JupyterHub.services``: the portal with its OAuth client, the others with a token only."""
     portal: dict[str, Any] = {
         "name": "portal",
-        "url": f"http://127.0.0.1:{ports['portal']}",
+        "url": addresses.url("portal"),
         "api_token": secrets.tokens["portal"],
         "oauth_client_id": "service-portal",
         "oauth_redirect_uri": oauth_callback(settings),
@@ -232,13 +259,13 @@ def oauth_callback(settings: Settings) -> str:
 def security_headers(settings: Settings) -> dict[str, str]:
     """Headers of every answer of the hub, besides its own ``frame-ancestors 'none'``."""
     headers = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "strict-origin-when-cross-origin"}
-    if settings.web.subdomain_host.startswith("https://"):
+    if settings.web.https:
         headers["Strict-Transport-Security"] = "max-age=31536000"
     return headers
 
 
 def service_environment(
-    name: str, settings: Settings, secrets: Secrets, ports: Mapping[str, int]
+    name: str, settings: Settings, secrets: Secrets, addresses: Addresses
 ) -> dict[str, str]:
     """What a service process finds in its environment, besides the machine's own variables.
 
@@ -246,10 +273,12 @@ def service_environment(
     external service.
     """
     base = settings.web.base_url
+    mine = addresses[name]
     environment = {
         "GALILEAN_STATE": str(settings.state),
-        "GALILEAN_SERVICE_PORT": str(ports[name]),
-        "JUPYTERHUB_API_URL": f"http://127.0.0.1:{ports['hub']}{base}hub/api",
+        "GALILEAN_SERVICE_HOST": mine.host,
+        "GALILEAN_SERVICE_PORT": str(mine.port),
+        "JUPYTERHUB_API_URL": hub_api_url(settings, addresses),
         "JUPYTERHUB_API_TOKEN": secrets.tokens[name],
         "JUPYTERHUB_BASE_URL": base,
         "JUPYTERHUB_SERVICE_NAME": name,
@@ -258,14 +287,21 @@ def service_environment(
         environment |= {
             "JUPYTERHUB_CLIENT_ID": "service-portal",
             "JUPYTERHUB_HOST": settings.web.subdomain_host.rstrip("/"),
-            "JUPYTERHUB_SERVICE_URL": f"http://127.0.0.1:{ports['portal']}",
+            "JUPYTERHUB_SERVICE_URL": mine.url,
             "JUPYTERHUB_SERVICE_PREFIX": portal_prefix(settings),
             "JUPYTERHUB_OAUTH_CALLBACK_URL": oauth_callback(settings),
             "JUPYTERHUB_OAUTH_ACCESS_SCOPES": json.dumps(["access:services!service=portal"]),
             "JUPYTERHUB_OAUTH_CLIENT_ALLOWED_SCOPES": json.dumps(list(roles.VISITOR)),
             "GALILEAN_COOKIE_SECRET": secrets.portal_cookie,
         }
+        if "machines" in addresses:  # it alone may ask Kubernetes for what lets a machine join
+            environment["GALILEAN_MACHINES_URL"] = addresses.url("machines")
     if name == "release":
         # While the portal is away nodes cannot report presence: then nobody counts as gone.
-        environment["GALILEAN_PORTAL_URL"] = f"http://127.0.0.1:{ports['portal']}/health"
+        environment["GALILEAN_PORTAL_URL"] = addresses.url("portal") + "/health"
     return environment
+
+
+def hub_api_url(settings: Settings, addresses: Addresses) -> str:
+    """Where the hub answers requests of the services and commands."""
+    return f"{addresses.url('hub')}{settings.web.base_url}hub/api"

@@ -1,4 +1,4 @@
-"""Commands that need the hub or all floors: up, status, user, token, clusters, sweep, doctor.
+"""Commands that need the hub or all floors: up, part, status, user, token, clusters, sweep, doctor.
 
 Imports stand inside the functions, so that ``galilean --help`` does not load half of JupyterHub. Whoever may
 read ``<state>/secrets`` may use these commands; that is the whole of their access control.
@@ -29,6 +29,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable.")]
 def register(root: typer.Typer) -> None:
     """Add the commands."""
     root.command()(up)
+    root.command()(part)
     root.command()(status)
     root.command()(token)
     root.command()(sweep)
@@ -49,6 +50,18 @@ def up() -> None:
     from hub_config.start import up as start
 
     start(lambda line: print(line, flush=True))  # noqa: T201
+
+
+def part(
+    name: Annotated[str, typer.Argument(help="hub, proxy, portal, metering, release or queue.")],
+) -> None:
+    """Be one part of the product in the foreground: what each container of the chart runs.
+
+    SIGTERM ends it and leaves clusters running. The database must be at the schema of this version.
+    """
+    from hub_config.start import part as become
+
+    become(name)
 
 
 def status(as_json: AsJson = False) -> None:
@@ -310,7 +323,7 @@ def sweep(
 
 async def _sweep(settings: Settings, remove: bool, young: timedelta) -> Any:
     from galilean.db import Database
-    from hub_config.wiring import inventory_of
+    from spawner.backends import inventory_of
     from spawner.sweeper import Sweeper
 
     database = Database(settings.database_url)

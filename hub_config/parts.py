@@ -1,5 +1,6 @@
-"""The parts of the product on one machine, as the supervisor starts them.
+"""The parts of the product, as the supervisor of one machine and the containers of a chart start them.
 
+A part is a command and an environment that is complete; :func:`part_of` is the one place that knows them.
 Proxy first, because the hub asks it for its routes; then everything at once, for the services live without
 the hub and the hub lives without them. The proxy is the Node program that the lock file pins; a port of it
 in another language (same command name) is taken where there is no Node.
@@ -20,13 +21,15 @@ import httpx
 
 from galilean.errors import UserError, mark
 from galilean.settings import Settings
-from hub_config.build import service_environment, zygote_socket
+from hub_config.addresses import EVERYWHERE, Addresses
+from hub_config.build import hub_api_url, service_environment, zygote_socket
 from hub_config.secrets import Secrets
 from hub_config.supervisor import Part, Probe
 
 ROOT = Path(__file__).resolve().parent.parent
 PROXY = "configurable-http-proxy"
 SERVICE_NAMES = ("portal", "metering", "release", "queue")
+NAMES = ("hub", "proxy", *SERVICE_NAMES)
 
 
 def find_proxy(root: Path = ROOT) -> list[str]:
@@ -90,60 +93,111 @@ def common_environment(
     }
 
 
+def database_environment(name: str, environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Where the databases are and secrets lie, for the parts that may know: the hub all, services one database."""
+    inherited = os.environ if environ is None else environ
+    wanted = ("GALILEAN_DATABASE_URL",) if name in SERVICE_NAMES else ()
+    if name == "hub":
+        wanted = ("GALILEAN_DATABASE_URL", "GALILEAN_HUB_DATABASE_URL", "GALILEAN_SECRETS")
+    return {variable: inherited[variable] for variable in wanted if inherited.get(variable)}
+
+
+def part_of(
+    name: str,
+    settings: Settings,
+    secrets: Secrets,
+    addresses: Addresses,
+    *,
+    proxy: list[str] | None = None,
+    config: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Part:
+    """One part.
+
+    Parameters
+    ----------
+    name
+        One of :data:`NAMES`, or ``zygote``.
+    settings, secrets, addresses
+        Of the installation; of the secrets only what the part needs.
+    proxy
+        The proxy's command; looked for when it is not given.
+    config
+        The settings file.
+    environ
+        Instead of the process's own environment.
+
+    Raises
+    ------
+    UserError
+        404 when there is no such part; 503 when the proxy's program or an address is missing.
+    """
+    common = common_environment(settings, config, environ)
+    python = sys.executable
+    if name == "proxy":
+        hub_api = hub_api_url(settings, addresses)
+        return Part(
+            name=name,
+            command=proxy_command(settings, addresses, proxy or find_proxy()),
+            environment={**common, "CONFIGPROXY_AUTH_TOKEN": secrets.proxy},
+            ready=answers(f"{addresses.url('proxy_api')}/api/routes", secrets.proxy),
+            # It comes back empty: the hub puts the routes in at once, not at its next look.
+            restarted=posts(f"{hub_api}/proxy", secrets.tokens["command"]),
+        )
+    if name == "hub":
+        return Part(
+            name=name,
+            command=[python, "-m", "hub_config.launch"],
+            environment=common | database_environment(name, environ),
+            ready=answers(*through_the_proxy(settings)),
+            after=("proxy",),
+            stop_seconds=20,
+        )
+    if name == "zygote":
+        return Part(
+            name=name,
+            command=[python, "-m", "spawner.process.zygote", "--socket", str(zygote_socket(settings))],
+            environment=common,
+        )
+    if name in SERVICE_NAMES:
+        return Part(
+            name=name,
+            command=[python, "-m", f"services.{name}"],
+            environment=common
+            | database_environment(name, environ)
+            | service_environment(name, settings, secrets, addresses),
+            ready=answers(f"{addresses.url(name)}/health"),
+        )
+    raise no_such_part(name)
+
+
+def no_such_part(name: str) -> UserError:
+    """Said plainly."""
+    return UserError(
+        404, mark("There is no part “{part}”. There are: {known}."), part=name[:40], known=", ".join(NAMES)
+    )
+
+
 def all_parts(
     settings: Settings,
     secrets: Secrets,
-    ports: Mapping[str, int],
+    addresses: Addresses,
     *,
     proxy: list[str],
     config: Path | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> list[Part]:
-    """Every part, in the order in which they are told."""
-    common = common_environment(settings, config, environ)
-    python = sys.executable
-    hub_api = f"http://127.0.0.1:{ports['hub']}{settings.web.base_url}hub/api"
-    command_token = secrets.tokens["command"]
-    parts = [
-        Part(
-            name="proxy",
-            command=proxy_command(settings, ports, proxy),
-            environment={**common, "CONFIGPROXY_AUTH_TOKEN": secrets.proxy},
-            ready=answers(f"http://127.0.0.1:{ports['proxy-api']}/api/routes", secrets.proxy),
-            # It comes back empty: the hub puts the routes in at once, not at its next look.
-            restarted=posts(f"{hub_api}/proxy", command_token),
-        ),
-        Part(
-            name="hub",
-            command=[python, "-m", "hub_config.launch"],
-            environment=common,
-            ready=answers(*through_the_proxy(settings)),
-            after=("proxy",),
-            stop_seconds=20,
-        ),
+    """Every part of one machine, in the order in which they are told."""
+    zygote = ("zygote",) if settings.backend == "process" and settings.process.zygote else ()
+    return [
+        part_of(name, settings, secrets, addresses, proxy=proxy, config=config, environ=environ)
+        for name in ("proxy", "hub", *zygote, *SERVICE_NAMES)
     ]
-    if settings.backend == "process" and settings.process.zygote:
-        parts.append(
-            Part(
-                name="zygote",
-                command=[python, "-m", "spawner.process.zygote", "--socket", str(zygote_socket(settings))],
-                environment=common,
-            )
-        )
-    for name in SERVICE_NAMES:
-        parts.append(
-            Part(
-                name=name,
-                command=[python, "-m", f"services.{name}"],
-                environment=common | service_environment(name, settings, secrets, ports),
-                ready=answers(f"http://127.0.0.1:{ports[name]}/health"),
-            )
-        )
-    return parts
 
 
-def proxy_command(settings: Settings, ports: Mapping[str, int], proxy: list[str]) -> list[str]:
+def proxy_command(settings: Settings, addresses: Addresses, proxy: list[str]) -> list[str]:
     """How the proxy is started; its secret comes by the environment."""
+    api = addresses["proxy_api"]
     command = [
         *proxy,
         "--ip",
@@ -151,11 +205,11 @@ def proxy_command(settings: Settings, ports: Mapping[str, int], proxy: list[str]
         "--port",
         str(settings.web.port),
         "--api-ip",
-        "127.0.0.1",
+        api.host,
         "--api-port",
-        str(ports["proxy-api"]),
+        str(api.port),
         "--error-target",
-        f"http://127.0.0.1:{ports['hub']}{settings.web.base_url}hub/error",
+        f"{addresses.url('hub')}{settings.web.base_url}hub/error",
         "--log-level",
         "warn",
         "--pid-file",
@@ -173,7 +227,7 @@ def proxy_command(settings: Settings, ports: Mapping[str, int], proxy: list[str]
 def through_the_proxy(settings: Settings) -> tuple[str, str, str]:
     """The hub's health as a browser would ask for it: address, no token, and the host to name."""
     host = settings.web.host
-    if host in ("", "0.0.0.0"):  # noqa: S104 - compared, not bound
+    if host in ("", EVERYWHERE):
         host = "127.0.0.1"
     elif ":" in host:
         host = "[::1]" if host == "::" else f"[{host}]"

@@ -11,12 +11,13 @@ import errno
 import json
 import random
 import socket
+from collections.abc import Collection
 from pathlib import Path
 
 from galilean.errors import UserError, mark
 from hub_config.secrets import write_private
 
-INNER = ("hub", "proxy-api", "portal", "metering", "release", "queue")
+INNER = ("hub", "proxy_api", "portal", "metering", "release", "queue", "machines")
 _RANGE = range(20000, 30000)
 
 
@@ -51,7 +52,9 @@ def is_free(host: str, port: int) -> bool:
     return True
 
 
-def keep_ports(state: Path, choose: random.Random | None = None) -> dict[str, int]:
+def keep_ports(
+    state: Path, choose: random.Random | None = None, *, but: Collection[str] = ()
+) -> dict[str, int]:
     """The inner ports of an installation, chosen at its first start.
 
     Parameters
@@ -60,6 +63,8 @@ def keep_ports(state: Path, choose: random.Random | None = None) -> dict[str, in
         State directory; they are kept in ``run/ports.json``.
     choose
         Randomness, for tests.
+    but
+        Parts that need none, because the settings say where they are.
 
     Raises
     ------
@@ -67,12 +72,11 @@ def keep_ports(state: Path, choose: random.Random | None = None) -> dict[str, in
         503 when the hub's port is taken by a program of somebody else.
     """
     path = state / "run" / "ports.json"
-    try:
-        ports: dict[str, int] = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        ports = {}
+    ports = read_ports(state)
     before = dict(ports)
     for name in INNER:
+        if name in but:
+            continue
         port = ports.get(name)
         if isinstance(port, int) and is_free("127.0.0.1", port):
             continue
@@ -96,9 +100,10 @@ def keep_ports(state: Path, choose: random.Random | None = None) -> dict[str, in
 def read_ports(state: Path) -> dict[str, int]:
     """The ports of an installation that was started before; empty when it never was."""
     try:
-        return json.loads((state / "run" / "ports.json").read_text(encoding="utf-8"))
+        found: dict[str, int] = json.loads((state / "run" / "ports.json").read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return {}
+    return {name.replace("-", "_"): port for name, port in found.items()}
 
 
 def _free_port(taken: set[int], choose: random.Random) -> int:

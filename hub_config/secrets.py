@@ -2,6 +2,8 @@
 
 One file per secret under ``<state>/secrets`` (directory 0700, files 0600), so that a secret never stands
 in ``galilean.yaml``, in a log, in a process list or in git, and can be renewed by deleting its file.
+``GALILEAN_SECRETS`` names a directory of the same files that somebody else keeps (a Secret of Kubernetes): it
+is only read, a part reads only what it needs, and what is missing there is an error.
 
 The first administrator's password is made here too. It is *returned* once, for the terminal, and only its
 hash is kept: an account that waits for the hub (:func:`leave_account`) is a file that the hub turns into a
@@ -13,13 +15,18 @@ from __future__ import annotations
 import json
 import os
 import secrets
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import bcrypt
 
-SERVICES = ("portal", "metering", "release", "queue", "command")
-_NAMES = ("cookie", "proxy", "portal-cookie", *(f"token-{name}" for name in SERVICES))
+from galilean.errors import UserError, mark
+
+SERVICES = ("portal", "metering", "release", "queue", "machines", "command")
+NAMES = ("cookie", "proxy", "portal-cookie", *(f"token-{name}" for name in SERVICES))
+#: In a directory that is given, besides: the password of the first administrator.
+ADMIN_PASSWORD = "admin-password"  # noqa: S105 - the name of a file
 # Read aloud from a terminal: no look-alikes.
 _LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"
 
@@ -38,6 +45,8 @@ class Secrets:
         What hub and proxy say to one another.
     tokens
         API token of each external service of the hub, by its name.
+
+    What a part does not need may be empty.
     """
 
     cookie: str
@@ -64,22 +73,66 @@ def secrets_directory(state: Path) -> Path:
     return path
 
 
-def load_secrets(state: Path) -> Secrets:
-    """All secrets of a state directory; what is missing is made.
+def needed_by(part: str) -> tuple[str, ...]:
+    """Names of the secrets that a part must know; the hub must know all but the portal's own."""
+    if part == "hub":
+        return tuple(name for name in NAMES if name != "portal-cookie")
+    if part == "proxy":
+        return ("proxy",)
+    return (f"token-{part}", "portal-cookie") if part == "portal" else (f"token-{part}",)
+
+
+def given_directory(environ: Mapping[str, str]) -> Path | None:
+    """The directory that ``GALILEAN_SECRETS`` names."""
+    named = environ.get("GALILEAN_SECRETS", "")
+    return Path(named) if named else None
+
+
+def load_secrets(state: Path, given: Path | None = None, *, names: Iterable[str] = NAMES) -> Secrets:
+    """The secrets of an installation.
+
+    Parameters
+    ----------
+    state
+        Its directory; all that is missing there is made.
+    given
+        Instead of it, a directory that is only read.
+    names
+        Which to read there; the others are empty.
 
     Raises
     ------
+    UserError
+        503 when one is missing in ``given``.
     OSError
         When the directory cannot be written.
     """
-    directory = secrets_directory(state)
-    values = {name: _one(directory / name) for name in _NAMES}
+    if given is not None:
+        values = dict.fromkeys(NAMES, "") | {name: _given(given / name) for name in names}
+    else:
+        directory = secrets_directory(state)
+        values = {name: _one(directory / name) for name in NAMES}
     return Secrets(
         cookie=values["cookie"],
         portal_cookie=values["portal-cookie"],
         proxy=values["proxy"],
         tokens={name: values[f"token-{name}"] for name in SERVICES},
     )
+
+
+def _given(path: Path) -> str:
+    try:
+        kept = path.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise UserError(
+            503,
+            mark("The secret {path} cannot be read: {why}. It is looked for where GALILEAN_SECRETS says."),
+            path=str(path),
+            why=error.strerror or str(error),
+        ) from error
+    if not kept:
+        raise UserError(503, mark("The secret {path} is empty."), path=str(path))
+    return kept
 
 
 def _one(path: Path) -> str:
@@ -135,6 +188,24 @@ def first_admin(state: Path, name: str) -> str | None:
     leave_account(state, WaitingAccount(name=name, password_hash=hash_password(password), role="admin"))
     write_private(done, name + "\n")
     return password
+
+
+def given_admin(state: Path, given: Path, name: str) -> bool:
+    """Leave the first administrator for the hub, when a password is given; who has an account keeps it.
+
+    Raises
+    ------
+    UserError
+        400 when it is longer than the hash can tell apart.
+    """
+    try:
+        password = (given / ADMIN_PASSWORD).read_text(encoding="utf-8").rstrip("\r\n")
+    except FileNotFoundError:
+        return False
+    if not 0 < len(password.encode()) <= 72:
+        raise UserError(400, mark("A password of 1 to 72 bytes is needed."))
+    leave_account(state, WaitingAccount(name=name, password_hash=hash_password(password), role="admin"))
+    return True
 
 
 def leave_account(state: Path, account: WaitingAccount) -> None:

@@ -1,4 +1,4 @@
-"""``galilean up``: everything before the supervisor, and what is said at the terminal.
+"""``galilean up`` and ``galilean part``: everything before the supervisor or the one part begins.
 
 In this order: settings, the state directory and its lock, room on the disk, the proxy's program, the public
 port, the inner ports, secrets, our database, the first administrator; then the parts. Whatever is missing is
@@ -15,6 +15,7 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 from galilean.clock import utcnow
 from galilean.db import Database
@@ -22,10 +23,11 @@ from galilean.errors import UserError, mark
 from galilean.hubapi import HubAPI
 from galilean.migrate import upgrade
 from galilean.settings import Settings, load_settings
-from hub_config.build import browser_url
-from hub_config.parts import all_parts, find_proxy
+from hub_config.addresses import Addresses, given
+from hub_config.build import browser_url, hub_api_url, hub_traits
+from hub_config.parts import NAMES, all_parts, find_proxy, no_such_part, part_of
 from hub_config.ports import is_free, keep_ports, read_ports
-from hub_config.secrets import first_admin, load_secrets
+from hub_config.secrets import first_admin, given_admin, given_directory, load_secrets, needed_by
 from hub_config.supervisor import Lock, Supervisor
 
 LEAST_FREE_BYTES = 200 * 2**20
@@ -126,8 +128,10 @@ def _up(settings: Settings, env: dict[str, str], say: Callable[[str], None]) -> 
     if settings.web.port == 0:
         raise UserError(400, mark("web.port is 0: choose a port, so that people can find the product."))
     check_public_port(settings)
-    ports = _inner_ports(settings.state)
-    secrets = load_secrets(settings.state)
+    addresses = _inner_addresses(settings)
+    kept = given_directory(env)
+    secrets = load_secrets(settings.state, kept)
+    hub_traits(settings, secrets, addresses)  # what is wrong with them is said here and not in the hub's log
     before, after = upgrade(settings.database_url)
     if before and before != after:
         say(f"The database went from revision {before} to {after}.")
@@ -135,16 +139,44 @@ def _up(settings: Settings, env: dict[str, str], say: Callable[[str], None]) -> 
     say(f"Galilean starts; its files are in {settings.state}.")
     if settings.backend == "process":
         say("Nodes are processes of this machine, without isolation between people and without hard limits.")
-    _tell_first_admin(settings, say)
+    if settings.backend == "kubernetes":
+        say(f"Nodes are pods of the namespace {settings.kubernetes.namespace}.")
+    _make_first_admin(settings, kept, say)
     address = browser_url(settings)
     supervisor = Supervisor(
-        all_parts(settings, secrets, ports, proxy=proxy, config=config_file(env), environ=env),
+        all_parts(settings, secrets, addresses, proxy=proxy, config=config_file(env), environ=env),
         settings.state,
         say=say,
         release_all=lambda: release_all(settings, say),
         settled=lambda: say(f"Ready: {address}   (Ctrl-C releases all clusters and stops)"),
     )
     asyncio.run(supervisor.run())
+
+
+def part(name: str, environ: dict[str, str] | None = None) -> NoReturn:
+    """Become one part of the product: the command of its container.
+
+    The hub makes sure of what the others rely on (volumes, the first administrator) before it begins. The
+    database must be there: ``galilean db upgrade`` before the hub, ``galilean db wait`` before the others.
+
+    Raises
+    ------
+    UserError, SettingsError
+        What is wrong.
+    """
+    env = dict(os.environ) if environ is None else environ
+    if name not in NAMES:
+        raise no_such_part(name)
+    settings = load_settings(environ=env)
+    kept = given_directory(env)
+    secrets = load_secrets(settings.state, kept, names=needed_by(name))
+    addresses = Addresses(settings, read_ports(settings.state))
+    found = part_of(name, settings, secrets, addresses, config=config_file(env), environ=env)
+    if name == "hub":
+        prepare_state(settings.state)
+        _ensure_volumes(settings)
+        _make_first_admin(settings, kept, lambda line: print(line, flush=True))  # noqa: T201
+    os.execvpe(found.command[0], list(found.command), dict(found.environment))  # noqa: S606 - no shell is meant
 
 
 def _ensure_volumes(settings: Settings) -> None:
@@ -158,21 +190,39 @@ def _ensure_volumes(settings: Settings) -> None:
         database.close()
 
 
-def _inner_ports(state: Path, patience_seconds: float = 3.0) -> dict[str, int]:
+def _inner_addresses(settings: Settings, patience_seconds: float = 3.0) -> Addresses:
+    said = given(settings)
     until = time.monotonic() + patience_seconds
     while True:
         try:
-            return keep_ports(state)
+            addresses = Addresses(settings, keep_ports(settings.state, but=said))
+            for name in said:
+                _check_free(addresses, name)
+            return addresses
         except UserError:
             if time.monotonic() > until:
                 raise
             time.sleep(0.2)
 
 
-def _tell_first_admin(settings: Settings, say: Callable[[str], None]) -> None:
+def _check_free(addresses: Addresses, name: str) -> None:
+    address = addresses[name]
+    if not is_free(address.host, address.port):
+        raise UserError(
+            409,
+            mark("The address {url} of the part “{part}” is taken by another program."),
+            url=address.url,
+            part=name,
+        )
+
+
+def _make_first_admin(settings: Settings, kept: Path | None, say: Callable[[str], None]) -> None:
     if not settings.signup.admins or _signs_in_elsewhere(settings):
         return
     name = settings.signup.admins[0]
+    if kept is not None:
+        given_admin(settings.state, kept, name)
+        return
     password = first_admin(settings.state, name)
     if password:
         say(
@@ -195,13 +245,14 @@ def command_hub(settings: Settings) -> HubAPI:
     UserError
         503 when the product was never started on this state directory.
     """
-    ports = read_ports(settings.state)
-    if "hub" not in ports:
+    addresses = Addresses(settings, read_ports(settings.state))
+    if "hub" not in addresses:
         raise UserError(
             503, mark("Galilean was never started on {state}. Start it: make up."), state=str(settings.state)
         )
-    token = load_secrets(settings.state).tokens["command"]
-    return HubAPI(f"http://127.0.0.1:{ports['hub']}{settings.web.base_url}hub/api", token)
+    kept = given_directory(dict(os.environ))
+    token = load_secrets(settings.state, kept, names=needed_by("command")).tokens["command"]
+    return HubAPI(hub_api_url(settings, addresses), token)
 
 
 async def release_all(settings: Settings, say: Callable[[str], None]) -> int:

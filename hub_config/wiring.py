@@ -21,9 +21,11 @@ from galilean.db import Database
 from galilean.errors import UserError, mark
 from galilean.mail import send_soon
 from galilean.settings import Settings, load_settings
+from hub_config.addresses import Addresses
 from hub_config.build import browser_url, hub_traits
 from hub_config.ports import read_ports
-from hub_config.secrets import load_secrets, waiting_accounts
+from hub_config.secrets import given_directory, load_secrets, needed_by, waiting_accounts
+from spawner.backends import inventory_of
 
 if TYPE_CHECKING:
     from spawner.inventory import Inventory
@@ -105,16 +107,16 @@ def configure(c: Any, environ: dict[str, str] | None = None) -> Wiring:
     """
     env = dict(os.environ) if environ is None else environ
     settings = load_settings(environ=env)
-    ports = read_ports(settings.state)
-    if "hub" not in ports:
+    addresses = Addresses(settings, read_ports(settings.state))
+    if "hub" not in addresses:
         raise UserError(
             503,
             mark("The hub is started by `galilean up`; nothing is known of {state} yet."),
             state=str(settings.state),
         )
+    secrets = load_secrets(settings.state, given_directory(env), names=needed_by("hub"))
     waiting = [account for _, account in waiting_accounts(settings.state) if account.role in settings.roles]
-    traits = hub_traits(settings, load_secrets(settings.state), ports, waiting=waiting)
-    lay(c, traits)
+    lay(c, hub_traits(settings, secrets, addresses, waiting=waiting))
     wiring = Wiring(
         settings=settings,
         database=Database(settings.database_url, threads=1),
@@ -122,6 +124,10 @@ def configure(c: Any, environ: dict[str, str] | None = None) -> Wiring:
     )
     c.GalileanHub.wiring = wiring
     c.VirtualCluster.collaborators = c.ClusterProxy.collaborators = collaborators(wiring)
+    if settings.backend == "kubernetes":
+        from spawner.kubernetes.cluster import pod_nodes
+
+        c.KubeCluster.pods = pod_nodes(settings.kubernetes.namespace)
     c.GalileanAuthenticator.signed_up = tell_admins(settings)
     lay(c, settings.jupyterhub)
     for path in config_files(env):
@@ -142,18 +148,10 @@ def config_files(env: dict[str, str]) -> list[Path]:
     return sorted((beside / "jupyterhub_config.d").glob("*.py"))
 
 
-def inventory_of(settings: Settings) -> Inventory:
-    """The class that lists what really exists, by backend."""
-    from spawner.process.inventory import ProcessInventory
-
-    return ProcessInventory(settings.state)
-
-
 def collaborators(wiring: Wiring) -> Any:
     """What every cluster is handed."""
     from extensions.quota.admission import QuotaAdmission
     from extensions.quota.limits import limits_for
-    from extensions.quota.room import HostRoom
     from services.catalog.resolver import CatalogResolver
     from spawner.collaborators import Collaborators, Person
 
@@ -168,13 +166,20 @@ def collaborators(wiring: Wiring) -> Any:
         admission=QuotaAdmission(
             wiring.database,
             limits_of,
-            HostRoom.of_this_machine(settings.process),
+            room_of(settings),
             wiring.clock,
             backend=settings.backend,
         ),
         clock=wiring.clock,
         language=settings.site.language,
     )
+
+
+def room_of(settings: Settings) -> Any:
+    """Who knows whether there is room: this machine for its processes; for pods the scheduler, later."""
+    from extensions.quota.room import HostRoom
+
+    return HostRoom.of_this_machine(settings.process) if settings.backend == "process" else None
 
 
 def tell_admins(settings: Settings) -> Any:

@@ -1,11 +1,18 @@
-"""``galilean db upgrade``."""
+"""``galilean db upgrade`` and ``galilean db wait``."""
 
 from __future__ import annotations
 
+import time
+from typing import Annotated
+
 import typer
 
+from galilean.errors import UserError, mark
+from galilean.migrate import missing
 from galilean.migrate import upgrade as upgrade_database
 from galilean.settings import load_settings
+
+LOOK_SECONDS = 1.0
 
 app = typer.Typer(help="Our own database.", no_args_is_help=True)
 
@@ -31,3 +38,23 @@ def upgrade() -> None:
         if before == after
         else f"The database is at revision {after} now."
     )
+
+
+@app.command()
+def wait(
+    seconds: Annotated[int, typer.Option(help="Give up after so long, with exit code 1.", min=0)] = 300,
+) -> None:
+    """Wait until the database is at the schema of this version; somebody else upgrades it."""
+    url = load_settings().database_url
+    until = time.monotonic() + seconds
+    told = ""
+    while why := missing(url):
+        if time.monotonic() >= until:
+            raise UserError(
+                503, mark("The database is not ready after {seconds} s: {why}"), seconds=seconds, why=why
+            )
+        if why != told:
+            typer.echo(f"Waiting: {why}")
+            told = why
+        time.sleep(LOOK_SECONDS)
+    typer.echo("The database is ready.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from galilean.service import Context, Tick, run_service
 from galilean.settings import Settings
 from services.metering.reconcile import Reconciler
-from spawner.process.inventory import ProcessInventory
+from spawner.backends import inventory_of
 
 
 def interval_seconds(settings: Settings) -> float:
@@ -14,10 +14,10 @@ def interval_seconds(settings: Settings) -> float:
 
 
 def build(context: Context) -> Tick:
-    """The tick of this service."""
+    """The tick of this service; it may list pods and nothing else."""
     return Reconciler(
         context.db,
-        ProcessInventory(context.settings.state),
+        inventory_of(context.settings, leftovers=False),
         clock=context.clock,
         registry=context.registry,
         details=context.details,

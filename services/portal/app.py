@@ -203,7 +203,8 @@ async def serve(
     app = make_app(portal, cookie_secret=read_cookie_secret(settings, environ))
     server = HTTPServer(app, xheaders=True, max_body_size=MOST_BODY_BYTES)
     if sockets is None:
-        sockets = bind_sockets(int(environ.get("GALILEAN_SERVICE_PORT", "0") or 0), "127.0.0.1")
+        host = environ.get("GALILEAN_SERVICE_HOST") or "127.0.0.1"
+        sockets = bind_sockets(int(environ.get("GALILEAN_SERVICE_PORT", "0") or 0), host)
     server.add_sockets(sockets)
     log.info("portal listens on port %s", sockets[0].getsockname()[1])
     watcher: Watcher = portal.parts["watcher"]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import httpx
 
 from galilean.service import Context, Tick, run_service
+from galilean.settings import Settings
 from services.release.releaser import Releaser, Witness
-from spawner.process.inventory import ProcessInventory
+from spawner.backends import inventory_of
+from spawner.inventory import Inventory, Sighting
 
 INTERVAL_SECONDS = 5.0
 
@@ -24,6 +26,26 @@ def portal_answers(url: str) -> Witness:
     return answers
 
 
+class LeftToTheSweeper:
+    """What this service may look at where it has no rights at the backend: nothing.
+
+    A row that it closes then counts until its nodes were last seen; what still exists of it has no open row
+    from then on, and the hub's sweeper removes it.
+    """
+
+    async def inventory(self) -> list[Sighting]:
+        """Nothing."""
+        return []
+
+    async def remove(self, sighting: Sighting) -> None:
+        """Never called: nothing is sighted."""
+
+
+def sighted_by(settings: Settings) -> Inventory:
+    """The inventory for the rare row that the hub knows nothing of (:mod:`services.release.finish`)."""
+    return inventory_of(settings) if settings.backend == "process" else LeftToTheSweeper()
+
+
 def build(context: Context) -> Tick:
     """The tick of this service. ``GALILEAN_PORTAL_URL``: where the portal listens; empty = not asked."""
     portal = context.environ.get("GALILEAN_PORTAL_URL", "")
@@ -31,7 +53,7 @@ def build(context: Context) -> Tick:
         context.settings,
         context.db,
         context.hub,
-        ProcessInventory(context.settings.state),
+        sighted_by(context.settings),
         witnesses=[portal_answers(portal)] if portal else [],
         clock=context.clock,
         registry=context.registry,

@@ -16,6 +16,7 @@ from galilean.errors import UserError
 from galilean.settings import Settings, parse_settings
 from galilean.web.jinja import portal_public_url
 from hub_config import roles
+from hub_config.addresses import Addresses
 from hub_config.build import browser_url, hub_traits, oauth_callback, portal_host, service_environment
 from hub_config.parts import all_parts, common_environment, through_the_proxy
 from hub_config.ports import INNER, is_free, keep_ports
@@ -30,12 +31,16 @@ from hub_config.secrets import (
 )
 from hub_config.wiring import configure, lay
 
-PORTS = {"hub": 1, "proxy-api": 2, "portal": 3, "metering": 4, "release": 5, "queue": 6}
+PORTS = {name: number for number, name in enumerate(INNER, 1)}
+
+
+def places(settings: Settings) -> Addresses:
+    return Addresses(settings, PORTS)
 
 
 def site(tmp_path: Path, **file: Any) -> tuple[Settings, dict[str, dict[str, Any]]]:
     settings = Settings.model_validate({"state": str(tmp_path), **file})
-    return settings, hub_traits(settings, load_secrets(tmp_path), PORTS)
+    return settings, hub_traits(settings, load_secrets(tmp_path), places(settings))
 
 
 def test_an_empty_file_is_a_working_product_on_one_machine(tmp_path: Path) -> None:
@@ -89,7 +94,7 @@ def test_addresses_fit_with_and_without_subdomains(
     settings, traits = site(tmp_path, web=web)
     hub = traits["JupyterHub"]
     (portal,) = [service for service in hub["services"] if service["name"] == "portal"]
-    environment = service_environment("portal", settings, load_secrets(tmp_path), PORTS)
+    environment = service_environment("portal", settings, load_secrets(tmp_path), places(settings))
     assert oauth_callback(settings) == callback
     assert portal["oauth_redirect_uri"] == callback
     assert environment["JUPYTERHUB_OAUTH_CALLBACK_URL"] == callback
@@ -141,7 +146,9 @@ def test_the_user_role_cannot_run_and_each_role_is_bound_to_its_own_group() -> N
 def test_administrators_and_waiting_accounts_are_put_into_their_groups(tmp_path: Path) -> None:
     settings = Settings.model_validate({"state": str(tmp_path), "signup": {"admins": ["ada", "bob"]}})
     waiting = [WaitingAccount(name="eva", password_hash="", role="student")]
-    groups = hub_traits(settings, load_secrets(tmp_path), PORTS, waiting=waiting)["JupyterHub"]["load_groups"]
+    groups = hub_traits(settings, load_secrets(tmp_path), places(settings), waiting=waiting)["JupyterHub"][
+        "load_groups"
+    ]
     assert groups["galilean:admin"]["users"] == ["ada", "bob"]
     assert groups["galilean:student"]["users"] == ["eva"]
     assert groups["galilean:teacher"]["users"] == []
@@ -167,7 +174,7 @@ def test_https_is_kept_by_browsers_and_content_is_never_sniffed(tmp_path: Path) 
 def test_no_secret_is_in_a_command_line(tmp_path: Path) -> None:
     settings, _ = site(tmp_path)
     secrets = load_secrets(tmp_path)
-    parts = all_parts(settings, secrets, PORTS, proxy=["proxy"], environ={})
+    parts = all_parts(settings, secrets, places(settings), proxy=["proxy"], environ={})
     words = " ".join(word for part in parts for word in part.command)
     for secret in (secrets.cookie, secrets.proxy, secrets.portal_cookie, *secrets.tokens.values()):
         assert secret not in words
@@ -185,7 +192,7 @@ def test_no_secret_is_in_a_command_line(tmp_path: Path) -> None:
 def test_a_service_gets_its_own_token_only(tmp_path: Path) -> None:
     settings, _ = site(tmp_path)
     secrets = load_secrets(tmp_path)
-    for part in all_parts(settings, secrets, PORTS, proxy=["proxy"], environ={}):
+    for part in all_parts(settings, secrets, places(settings), proxy=["proxy"], environ={}):
         values = json.dumps(dict(part.environment))
         for name, token in secrets.tokens.items():
             assert (token in values) == (part.name == name), (part.name, name)
@@ -235,7 +242,7 @@ def test_readiness_is_asked_as_a_browser_would(
 def test_the_proxy_routes_by_host_only_with_subdomains(tmp_path: Path) -> None:
     def options(**file: Any) -> list[str]:
         settings, _ = site(tmp_path, **file)
-        parts = all_parts(settings, load_secrets(tmp_path), PORTS, proxy=["proxy"], environ={})
+        parts = all_parts(settings, load_secrets(tmp_path), places(settings), proxy=["proxy"], environ={})
         return list(parts[0].command)
 
     assert "--host-routing" not in options()

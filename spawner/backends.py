@@ -1,0 +1,34 @@
+"""The backends by their names in the settings: which class makes nodes, which one lists what exists.
+
+Imports stand inside the functions: a process loads the libraries of its own backend only.
+"""
+
+from __future__ import annotations
+
+from galilean.settings import Settings
+from spawner.inventory import Inventory
+
+SPAWNERS = {
+    "process": "spawner.process.cluster.ProcessCluster",
+    "kubernetes": "spawner.kubernetes.cluster.KubeCluster",
+}
+
+
+def inventory_of(settings: Settings, *, leftovers: bool = True) -> Inventory:
+    """The class that lists what really exists.
+
+    Parameters
+    ----------
+    settings
+        Of the site.
+    leftovers
+        Whether to tell also of objects that a node had and that compute nothing; who only counts nodes
+        needs fewer rights without.
+    """
+    if settings.backend == "kubernetes":
+        from spawner.kubernetes.inventory import kube_inventory
+
+        return kube_inventory(settings.kubernetes.namespace, leftovers=leftovers)
+    from spawner.process.inventory import ProcessInventory
+
+    return ProcessInventory(settings.state)
