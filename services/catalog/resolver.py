@@ -24,7 +24,7 @@ from galilean.db import Database, plain_words
 from galilean.errors import UserError, mark
 from galilean.names import check_slug
 from galilean.settings import RELEASE_POLICIES, Settings
-from services.catalog import environments, store, volumes
+from services.catalog import environments, places, store, volumes
 from services.catalog.store import Project
 from spawner.collaborators import Person
 from spawner.plan import ClusterPlan, Mount
@@ -152,7 +152,7 @@ def fill(
     Raises
     ------
     UserError
-        400 for values that cannot be, 403 for a release policy the person's role may not use.
+        400 for values that cannot be, 403 for a release policy or a pool the person's role may not use.
     """
     own = store.request_of(project.default_request or {})
     site = settings.defaults
@@ -169,12 +169,9 @@ def fill(
             least=format_bytes(MEMORY_LEAST_BYTES),
             asked=format_bytes(memory),
         )
-    pool = _first(request.pool, own.pool, "default")
-    if pool != "default":
-        raise UserError(400, mark("There is no pool “{pool}”."), pool=pool[:60])
-    gpu_model = _first(request.gpu_model, own.gpu_model, "")
-    if gpu_model:
-        raise UserError(400, mark("There is no GPU model “{model}” here."), model=gpu_model[:60])
+    pool = places.choose_pool(settings, person.roles, request.pool, own.pool)
+    gpu = _first(request.gpu, own.gpu, site.gpu)
+    gpu_model = places.choose_gpu_model(settings, gpu, request.gpu_model, own.gpu_model)
     environment = _first(request.environment, own.environment, project.environment or site.environment)
     environments.check_environment(settings, environment)
     return ClusterPlan(
@@ -189,7 +186,9 @@ def fill(
         nodes=_first(request.nodes, own.nodes, site.nodes),
         cpu_millicores=cpu,
         memory_bytes=memory,
-        gpu=_first(request.gpu, own.gpu, site.gpu),
+        gpu=gpu,
+        gpu_model=gpu_model,
+        pool=pool,
         storage_bytes=_first(request.storage_bytes, own.storage_bytes, 0),
         release_policy=release_policy(settings, person.roles, request.release, own.release),
         on_node_loss=_first(request.on_node_loss, own.on_node_loss, "release"),

@@ -1,0 +1,64 @@
+"""Pools by role and GPU models by name."""
+
+from __future__ import annotations
+
+import pytest
+
+from galilean.errors import UserError
+from galilean.settings import parse_settings
+from services.catalog.places import choose_gpu_model, choose_pool, open_pools
+
+SETTINGS = parse_settings(
+    """
+roles: {student: {}, teacher: {}, admin: {}}
+pools:
+  default: {}
+  physics: {title: Physics, open_to: [teacher]}
+gpu_models: {a100: {title: A100}}
+"""
+)
+CLOSED = parse_settings(
+    "roles: {student: {}, teacher: {}, admin: {}}\n"
+    "pools: {default: {open_to: [teacher]}, lab: {open_to: [student, admin]}}\n"
+)
+
+
+def refused(status: int, *arguments: object, function: object = choose_pool) -> str:
+    with pytest.raises(UserError) as caught:
+        function(*arguments)  # type: ignore[operator]
+    assert caught.value.status == status
+    return str(caught.value)
+
+
+def test_a_pool_that_names_no_roles_is_open_to_all() -> None:
+    assert open_pools(SETTINGS, ["student"]) == ("default",)
+    assert open_pools(SETTINGS, ["student", "teacher"]) == ("default", "physics")
+    assert open_pools(SETTINGS, []) == ("default",)
+
+
+def test_a_pool_that_was_asked_for_is_taken_or_refused_in_words() -> None:
+    assert choose_pool(SETTINGS, ["teacher"], "physics", None) == "physics"
+    assert "Physics" in refused(403, SETTINGS, ["student"], "physics", None)
+    assert "chemistry" in refused(400, SETTINGS, ["teacher"], "chemistry", None)
+
+
+def test_the_projects_own_pool_counts_unless_it_is_closed_or_gone() -> None:
+    assert choose_pool(SETTINGS, ["teacher"], None, "physics") == "physics"
+    assert choose_pool(SETTINGS, ["student"], None, "physics") == "default"
+    assert choose_pool(SETTINGS, ["teacher"], None, "was-removed") == "default"
+    assert choose_pool(SETTINGS, ["teacher"], "default", "physics") == "default"
+
+
+def test_where_the_default_is_closed_the_first_open_pool_is_taken() -> None:
+    assert choose_pool(CLOSED, ["student"], None, None) == "lab"
+    assert choose_pool(CLOSED, ["teacher", "admin"], None, None) == "default"
+    assert "No pool" in refused(403, CLOSED, ["guest"], None, None)
+
+
+def test_a_gpu_model_counts_only_with_cards() -> None:
+    assert choose_gpu_model(SETTINGS, 2, "a100", None) == "a100"
+    assert choose_gpu_model(SETTINGS, 2, None, "a100") == "a100"
+    assert choose_gpu_model(SETTINGS, 2, "", "a100") == ""
+    assert choose_gpu_model(SETTINGS, 0, None, "a100") == ""
+    assert choose_gpu_model(SETTINGS, 2, None, "was-removed") == ""
+    assert "V100" in refused(400, SETTINGS, 2, "V100", None, function=choose_gpu_model)
