@@ -27,7 +27,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -387,10 +387,10 @@ class _Metrics(RequestHandler):
         self.finish(generate_latest(self.settings["galilean_service"].registry))
 
 
-def application(service: Service) -> Application:
-    """``/health`` and ``/metrics`` of a service."""
+def application(service: Service, routes: Sequence[Any] = ()) -> Application:
+    """``/health`` and ``/metrics`` of a service, and what it answers besides."""
     return Application(
-        [(r"/health", _Health), (r"/metrics", _Metrics)],
+        [(r"/health", _Health), (r"/metrics", _Metrics), *routes],
         galilean_service=service,
         log_function=lambda handler: None,  # probes every few seconds say nothing
     )
@@ -401,7 +401,7 @@ def application(service: Service) -> Application:
 
 @dataclass
 class Context:
-    """What a service's tick is built from."""
+    """What a service's tick is built from; ``parts`` is its own to fill."""
 
     settings: Settings
     db: Database
@@ -410,6 +410,10 @@ class Context:
     environ: Mapping[str, str]
     clock: Clock = utcnow
     details: dict[str, Any] = field(default_factory=dict)
+    parts: dict[str, Any] = field(default_factory=dict)
+
+
+Routes = Callable[[Context], Sequence[Any]]
 
 
 def run_service(
@@ -419,6 +423,7 @@ def run_service(
     interval_seconds: float | Callable[[Settings], float],
     environ: Mapping[str, str] | None = None,
     threads: int = 2,
+    routes: Routes | None = None,
 ) -> None:
     """Be the process of a service until it is told to end (SIGTERM, SIGINT).
 
@@ -437,6 +442,8 @@ def run_service(
         Instead of the process's own environment.
     threads
         Transactions under way at once.
+    routes
+        Tornado's routes for what the service answers besides ``/health`` and ``/metrics``.
     """
     env = dict(os.environ if environ is None else environ)
     logging.basicConfig(
@@ -450,7 +457,7 @@ def run_service(
     missing = [key for key in ("JUPYTERHUB_API_URL", "JUPYTERHUB_API_TOKEN") if not env.get(key)]
     if missing:
         raise SystemExit(f"{name}: {', '.join(missing)} must be set in the environment")
-    asyncio.run(_serve(name, build, settings, interval_seconds, env, threads))
+    asyncio.run(_serve(name, build, settings, interval_seconds, env, threads, routes))
 
 
 async def _serve(
@@ -460,6 +467,7 @@ async def _serve(
     interval: float | Callable[[Settings], float],
     env: Mapping[str, str],
     threads: int,
+    routes: Routes | None,
 ) -> None:
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
@@ -479,7 +487,7 @@ async def _serve(
         sockets = bind_sockets(port, host)
     except OSError as error:
         raise SystemExit(f"{name}: cannot listen on {host}:{port}: {error.strerror}") from error
-    server = HTTPServer(application(service))
+    server = HTTPServer(application(service, routes(context) if routes else ()))
     server.add_sockets(sockets)
     service.log.info("listening on %s:%s", host, sockets[0].getsockname()[1])
     loop = asyncio.get_running_loop()

@@ -18,6 +18,7 @@ import yaml
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from galilean.amounts import parse_bytes, parse_millicores
+from galilean.settings_machines import Machines
 from galilean.settings_places import ENTRY, Addresses, GPUModel, Kubernetes, Pool, Section, Volume
 from galilean.settings_places import Network as Network
 from galilean.settings_places import Toleration as Toleration
@@ -266,6 +267,7 @@ class Settings(Section):
     volumes: dict[str, Volume] = Field(default_factory=lambda: {"default": Volume()}, min_length=1)
     pools: dict[str, Pool] = Field(default_factory=lambda: {"default": Pool()})
     gpu_models: dict[str, GPUModel] = {}
+    machines: Machines = Machines()
     process: Process = Process()
     kubernetes: Kubernetes = Kubernetes()
     signup: Signup = Signup()

@@ -24,6 +24,7 @@ from galilean.db import plain_words
 from galilean.errors import UserError, mark
 from galilean.settings import Settings
 from galilean.web.language import translate
+from hub_config.mail_addresses import AddressesAPIHandler
 from services.catalog import store
 from services.catalog.store import Project
 from spawner import records
@@ -164,6 +165,7 @@ def _move_away(settings: Settings, projects: Iterable[Project], log: Any) -> Non
 def handlers(wiring: Any) -> list[tuple[Any, ...]]:
     """What stands in the place of the hub's own."""
     return [
+        (r"/api/galilean/addresses", AddressesAPIHandler),
         (r"/api/users/([^/]+)", PersonAPIHandler, {"wiring": wiring}),
         (r"/api/users/([^/]+)/servers/([^/]*)", ServerAPIHandler),
     ]

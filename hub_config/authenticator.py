@@ -208,6 +208,11 @@ class GalileanAuthenticator(NativeAuthenticator):
         """The account's row."""
         return UserInfo.find(self._session, self.normalize_username(username))
 
+    def address_of(self, username: str) -> str:
+        """The mail address that somebody gave at sign-up, or empty."""
+        info = self.get_user(username)
+        return (info.email or "") if info is not None else ""
+
     def add_new_table(self) -> None:
         UserInfo.metadata.create_all(self._session.get_bind(), tables=[UserInfo.__table__], checkfirst=True)
 

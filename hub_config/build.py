@@ -176,6 +176,8 @@ def hub_traits(
     # Not by way of the proxy: nodes reach the portal whatever its public name is.
     prefix = portal_prefix(settings).rstrip("/")
     if settings.backend == "kubernetes":
+        # Finding places and pulling an image come before a node can begin to answer.
+        traits["Spawner"]["start_timeout"] += settings.gang_timeout_seconds
         traits["KubeCluster"] = cluster_traits(settings, addresses, prefix)
     else:
         traits["ProcessCluster"] = {
@@ -223,6 +225,7 @@ def navigation(settings: Settings) -> Callable[[Any], list[dict[str, Any]]]:
             found += [
                 entry(mark("Online"), "admin/online", "broadcast", admin=True),
                 entry(mark("People"), "admin/people", "people", admin=True),
+                entry(mark("Machines"), "admin/machines", "hdd-rack", admin=True),
             ]
         return found
 

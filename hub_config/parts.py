@@ -28,7 +28,7 @@ from hub_config.supervisor import Part, Probe
 
 ROOT = Path(__file__).resolve().parent.parent
 PROXY = "configurable-http-proxy"
-SERVICE_NAMES = ("portal", "metering", "release", "queue")
+SERVICE_NAMES = ("portal", "metering", "release", "queue", "machines")
 NAMES = ("hub", "proxy", *SERVICE_NAMES)
 
 
@@ -188,10 +188,13 @@ def all_parts(
     environ: Mapping[str, str] | None = None,
 ) -> list[Part]:
     """Every part of one machine, in the order in which they are told."""
-    zygote = ("zygote",) if settings.backend == "process" and settings.process.zygote else ()
+    one_machine = settings.backend == "process"
+    zygote = ("zygote",) if one_machine and settings.process.zygote else ()
+    # The one machine is looked at by whoever shows it.
+    services = [name for name in SERVICE_NAMES if not (one_machine and name == "machines")]
     return [
         part_of(name, settings, secrets, addresses, proxy=proxy, config=config, environ=environ)
-        for name in ("proxy", "hub", *zygote, *SERVICE_NAMES)
+        for name in ("proxy", "hub", *zygote, *services)
     ]
 
 

@@ -49,8 +49,12 @@ CUSTOM_SCOPES: dict[str, dict[str, Any]] = {
         for right in sorted(frozenset[str]().union(*RIGHTS.values()))
     },
 }
+PAGE_SCOPES = tuple(CUSTOM_SCOPES)
+#: To be told people's mail addresses (:mod:`hub_config.mail_addresses`).
+ADDRESSES_SCOPE = "custom:galilean:addresses"
+CUSTOM_SCOPES[ADDRESSES_SCOPE] = {"description": "Learn the mail addresses of people, to write to them."}
 #: The most that the portal may do for a visitor; the hub cuts it to what the visitor may.
-VISITOR = ("read:users!user", "servers", "list:users", "read:users", "groups", *CUSTOM_SCOPES)
+VISITOR = ("read:users!user", "servers", "list:users", "read:users", "groups", *PAGE_SCOPES)
 #: What a node's own token may: say that it is alive, know its owner's visitors, report to the portal.
 NODE = ("users:activity!user", "access:servers!server", "access:services!service=portal")
 
@@ -59,6 +63,7 @@ SERVICE_SCOPES: dict[str, tuple[str, ...]] = {
     "metering": ("list:users", "read:servers"),
     "release": ("delete:servers", "read:servers", "list:users"),
     "queue": ("start:servers", "read:servers", "list:users"),
+    "machines": (ADDRESSES_SCOPE,),
     "command": (
         "admin:users",
         "tokens",

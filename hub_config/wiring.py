@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from spawner.inventory import Inventory
 
 
+MACHINES_SECONDS = 15
+
+
 class Chore:
     """Something done again and again beside the hub; what it raises is logged and it goes on.
 
@@ -68,6 +71,7 @@ class Wiring:
     settings: Settings
     database: Database
     inventory: Inventory
+    room: Any = None
     clock: Clock = utcnow
 
     def __deepcopy__(self, memo: Any) -> Wiring:
@@ -94,7 +98,12 @@ class Wiring:
                 hub.log.warning("The sweeper found something: %s", report.as_dict())
 
         every = self.settings.sweep_seconds
-        return [Chore("Finishing leftovers", every, finish), Chore("The sweeper", every, sweep)]
+        found = [Chore("Finishing leftovers", every, finish), Chore("The sweeper", every, sweep)]
+        if hasattr(self.room, "learn"):
+            found.append(
+                Chore("Learning of machines", MACHINES_SECONDS, lambda: self.room.learn(self.database))
+            )
+        return found
 
 
 def configure(c: Any, environ: dict[str, str] | None = None) -> Wiring:
@@ -121,6 +130,7 @@ def configure(c: Any, environ: dict[str, str] | None = None) -> Wiring:
         settings=settings,
         database=Database(settings.database_url, threads=1),
         inventory=inventory_of(settings),
+        room=room_of(settings),
     )
     c.GalileanHub.wiring = wiring
     c.VirtualCluster.collaborators = c.ClusterProxy.collaborators = collaborators(wiring)
@@ -166,7 +176,7 @@ def collaborators(wiring: Wiring) -> Any:
         admission=QuotaAdmission(
             wiring.database,
             limits_of,
-            room_of(settings),
+            wiring.room,
             wiring.clock,
             backend=settings.backend,
         ),
@@ -176,10 +186,17 @@ def collaborators(wiring: Wiring) -> Any:
 
 
 def room_of(settings: Settings) -> Any:
-    """Who knows whether there is room: this machine for its processes; for pods the scheduler, later."""
-    from extensions.quota.room import HostRoom
+    """Who knows whether there is room: this machine for its processes; for pods the scheduler, later.
 
-    return HostRoom.of_this_machine(settings.process) if settings.backend == "process" else None
+    What no machine could ever hold is refused for pods, too.
+    """
+    if settings.backend == "process":
+        from extensions.quota.room import HostRoom
+
+        return HostRoom.of_this_machine(settings.process)
+    from services.machines.room import MachineRoom
+
+    return MachineRoom(settings)
 
 
 def tell_admins(settings: Settings) -> Any:

@@ -20,7 +20,7 @@ const icons = `
   broadcast calendar-event check check-lg chevron-down chevron-right clock cloud-upload cpu dash
   diagram-2 download exclamation-circle-fill exclamation-triangle-fill file-earmark file-earmark-code
   file-earmark-image file-earmark-text file-earmark-zip files filter folder folder-plus folder2-open funnel gear
-  globe2 grid hdd hourglass-split house inbox info-circle journal-code lightning-charge-fill layout-three-columns list lock
+  globe2 grid hdd hdd-rack hourglass-split house inbox info-circle journal-code lightning-charge-fill layout-three-columns list lock
   memory moon pencil people person person-check person-plus pin-angle play-fill plus plus-lg
   question-circle search send slash-circle sliders speedometer2 star stop-fill sun terminal
   three-dots trash upload wifi-off x x-lg

@@ -29,7 +29,9 @@ RUN_SCOPE = "custom:galilean:run"
 
 #: What a role may do in pages beyond one's own things. Own things need any role at all.
 RIGHTS: dict[str, frozenset[str]] = {
-    "admin": frozenset({"clusters:read-all", "clusters:release-all", "people:manage", "usage:read-all"}),
+    "admin": frozenset(
+        {"clusters:read-all", "clusters:release-all", "machines:manage", "people:manage", "usage:read-all"}
+    ),
 }
 
 

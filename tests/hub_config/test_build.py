@@ -126,7 +126,7 @@ def test_a_visitor_s_token_carries_the_rights_of_pages_and_never_everything(tmp_
     allowed = set(portal["oauth_client_allowed_scopes"])
     assert {"read:users!user", "servers", "list:users", "read:users", "groups"} <= allowed
     assert not allowed & {"inherit", "self", "admin:users", "tokens", "admin:groups"}
-    assert {scope for scope in allowed if scope.startswith("custom:galilean:")} == set(roles.CUSTOM_SCOPES)
+    assert {scope for scope in allowed if scope.startswith("custom:galilean:")} == set(roles.PAGE_SCOPES)
 
 
 def test_the_user_role_cannot_run_and_each_role_is_bound_to_its_own_group() -> None:
