@@ -8,6 +8,7 @@ error, with exit code 1; wrong usage is 2.
 
 from __future__ import annotations
 
+import signal
 import sys
 from importlib.metadata import entry_points
 
@@ -36,6 +37,8 @@ def build_app() -> typer.Typer:
 
 def main() -> None:
     """Run the command and say in plain words what went wrong."""
+    # As the first process of a container it would otherwise not be ended by it.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         build_app()()
     except (UserError, SettingsError) as error:

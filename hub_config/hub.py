@@ -10,6 +10,8 @@ step on the loop or a hop to a thread; nothing here blocks.
 from __future__ import annotations
 
 import asyncio
+import signal
+import sys
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -65,13 +67,30 @@ class GalileanHub(JupyterHub):
             self._made.append(path)
 
     async def start(self) -> None:
+        await self._until_the_proxy_answers()
         await super().start()
         for path in self._made:  # not before: their roles are in the database only now
             path.unlink(missing_ok=True)
         chores = self.wiring.chores(self)
         self._chores = [asyncio.create_task(chore.run(self.log)) for chore in chores]
 
+    async def _until_the_proxy_answers(self) -> None:
+        """The hub by itself gives up after half a minute; started again and again it would wait ever longer.
+
+        A proxy that refuses the hub's token is an error at once.
+        """
+        while not self.proxy.should_start:
+            try:
+                await self.proxy.get_all_routes()
+            except TimeoutError:
+                self.log.warning("The proxy at %s does not answer; waiting for it", self.proxy.api_url)
+            else:
+                return
+
 
 def main() -> None:
+    # The first process of a container is not ended by a signal that it does not handle, and the hub handles
+    # none until it has started.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     hide_form_ids()
     GalileanHub.launch_instance([f"--config={CONFIG_FILE}"])
