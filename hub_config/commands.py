@@ -28,12 +28,15 @@ AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable.")]
 
 def register(root: typer.Typer) -> None:
     """Add the commands."""
+    from hub_config.backup.commands import register as register_backup
+
     root.command()(up)
     root.command()(part)
     root.command()(status)
     root.command()(token)
     root.command()(sweep)
     root.command()(doctor)
+    register_backup(root)
     root.add_typer(user_app, name="user")
     root.add_typer(clusters_app, name="clusters")
 
@@ -256,11 +259,24 @@ def clusters_list(as_json: AsJson = False) -> None:
 
 @clusters_app.command("release")
 def clusters_release(
-    run_id: Annotated[str, typer.Argument(metavar="ID", help="As the list shows it.")],
+    run_id: Annotated[str, typer.Argument(metavar="ID", help="As the list shows it.")] = "",
+    every: Annotated[
+        bool, typer.Option("--all", help="Every cluster, as before the product is taken away.")
+    ] = False,
 ) -> None:
-    """Release a cluster: now, or as soon as the hub is back."""
+    """Release a cluster: now, or as soon as the hub is back. Exit code 1 when some of `--all` are left."""
+    if every == bool(run_id):
+        raise typer.BadParameter("name one cluster by its ID, or say --all")
     settings = _migrated(load_settings())
-    typer.echo(_run(_release(settings, run_id.strip().upper())))
+    if not every:
+        typer.echo(_run(_release(settings, run_id.strip().upper())))
+        return
+    from hub_config.start import release_all
+
+    left = _run(release_all(settings, typer.echo))
+    typer.echo(f"{left} are left, their release is asked for." if left else "Nothing is held.")
+    if left:
+        raise typer.Exit(1)
 
 
 async def _release(settings: Settings, run_id: str) -> str:
@@ -328,7 +344,7 @@ async def _sweep(settings: Settings, remove: bool, young: timedelta) -> Any:
 
     database = Database(settings.database_url)
     try:
-        sweeper = Sweeper(database, inventory_of(settings), young=young)
+        sweeper = Sweeper(database, inventory_of(settings, by_hand=remove), young=young)
         report = await sweeper.sweep(remove=False)
         if remove and not report.clean:
             # A row is closed only after two complete looks found nothing of it.

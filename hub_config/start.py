@@ -24,6 +24,7 @@ from galilean.hubapi import HubAPI
 from galilean.migrate import upgrade
 from galilean.settings import Settings, load_settings
 from hub_config.addresses import Addresses, given
+from hub_config.backup.half import refuse_half_restored
 from hub_config.build import browser_url, hub_api_url, hub_traits
 from hub_config.parts import NAMES, all_parts, find_proxy, no_such_part, part_of
 from hub_config.ports import is_free, keep_ports, read_ports
@@ -118,6 +119,7 @@ def up(say: Callable[[str], None], environ: dict[str, str] | None = None) -> Non
     prepare_state(settings.state)
     lock = Lock(settings.state)
     try:
+        refuse_half_restored(settings.state)
         _up(settings, env, say)
     finally:
         lock.release()
@@ -174,6 +176,7 @@ def part(name: str, environ: dict[str, str] | None = None) -> NoReturn:
     found = part_of(name, settings, secrets, addresses, config=config_file(env), environ=env)
     if name == "hub":
         prepare_state(settings.state)
+        refuse_half_restored(settings.state)
         _ensure_volumes(settings)
         _make_first_admin(settings, kept, lambda line: print(line, flush=True))  # noqa: T201
     os.execvpe(found.command[0], list(found.command), dict(found.environment))  # noqa: S606 - no shell is meant
