@@ -312,12 +312,13 @@ class VirtualCluster(Spawner):
             return UserError(
                 503,
                 mark(
-                    "{found} of {nodes} nodes found a place within {seconds} s; the others are short of {short}. "
+                    "{found} of {nodes} nodes found a place within {seconds} s; {missing} short of {short}. "
                     "The cluster waits in line."
                 ),
                 reason="queued",
                 found=progress.found,
                 nodes=progress.nodes,
+                missing=progress.nodes - progress.found,
                 seconds=round(self.gang_timeout),
                 short=progress.short,
             )
