@@ -25,8 +25,8 @@ from galilean.settings_places import Toleration as Toleration
 
 RELEASE_POLICIES = ("auto", "manual", "2h", "4h", "8h", "16h", "24h", "2d", "3d", "4d", "5d", "6d", "7d")
 
-Bytes = Annotated[int, BeforeValidator(parse_bytes)]
-Millicores = Annotated[int, BeforeValidator(parse_millicores)]
+Bytes = Annotated[int, BeforeValidator(parse_bytes, json_schema_input_type=int | str)]
+Millicores = Annotated[int, BeforeValidator(parse_millicores, json_schema_input_type=float)]
 
 
 class Site(Section):
