@@ -1,0 +1,233 @@
+"""The whole product as ``galilean up`` starts it on one machine, with its nodes in a real Kubernetes.
+
+It runs as the account that nodes have (user id 1000), reads Python from wherever this clone has it, and has
+the rights of the hub and of the machines service.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from spawner.inventory import Sighting
+from spawner.kubernetes import names
+from tests.kubernetes.hub import Namespace, only_if_possible
+from tests.lab.kubernetes import Kubernetes
+from tests.process.hub import clean_environment
+from tests.product.product import GALILEAN, ROOT, Person, Product, wait_for
+
+pytestmark = [
+    pytest.mark.kubernetes,
+    pytest.mark.skipif(bool(only_if_possible()), reason=only_if_possible() or "-"),
+]
+
+AS_NODES = [
+    "setpriv", "--reuid", "1000", "--regid", "1000", "--clear-groups",
+    "--inh-caps", "+dac_read_search", "--ambient-caps", "+dac_read_search",
+]  # fmt: skip
+MACHINES_RIGHTS = """
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: $NAMESPACE-machines}
+rules:
+  - {apiGroups: [""], resources: [nodes], verbs: [get, list, watch]}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: $NAMESPACE-machines}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: $NAMESPACE-machines}
+subjects: [{kind: ServiceAccount, name: hub, namespace: $NAMESPACE}]
+"""
+
+
+def free_port(host: str) -> int:
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return probe.getsockname()[1]
+
+
+class Outside(Product):
+    """One installation whose nodes are pods of a namespace."""
+
+    namespace: Namespace
+
+    @property
+    def environment(self) -> dict[str, str]:
+        ours = {k: v for k, v in super().environment.items() if k.startswith("GALILEAN_") or k == "PORT"}
+        path = {"PATH": super().environment["PATH"], "HOME": str(self.directory)}
+        return clean_environment() | ours | path | {"KUBECONFIG": str(self.namespace.kubeconfig)}
+
+    def launch(self) -> None:
+        with self.output.open("ab") as log:
+            self.process = subprocess.Popen(
+                [*AS_NODES, GALILEAN, "up"],
+                cwd=ROOT,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def sightings(self) -> list[Sighting]:
+        return self.namespace.inventory()
+
+    def base(self, person: Person, server: str) -> str:
+        return names.base_name(person.name, server)
+
+
+@pytest.fixture(scope="module")
+def product(
+    kubernetes: Kubernetes, namespace: Namespace, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Outside]:
+    from tests.lab.lab import GATEWAY
+
+    namespace.kubectl("apply", "-f", "-", stdin=MACHINES_RIGHTS.replace("$NAMESPACE", namespace.name))
+    directory = tmp_path_factory.mktemp("outside")
+    os.chown(directory, 1000, 1000)
+    os.chown(namespace.work, 1000, 1000)
+    limits = {"clusters": 8, "nodes": 4, "cpu": 2, "total_cpu": 8, "total_memory": "16G"}
+    settings: dict[str, Any] = {
+        "backend": "kubernetes",
+        "addresses": {
+            "hub": f"http://{GATEWAY}:{free_port(GATEWAY)}",
+            "portal": f"http://{GATEWAY}:{free_port(GATEWAY)}",
+        },
+        "kubernetes": {"namespace": namespace.name, "image": kubernetes.image},
+        "volumes": {"default": {"kind": "claim", "claim": "projects", "path": str(namespace.work)}},
+        "roles": {"admin": {}, "researcher": {"limits": limits | {"manual_release": True}}},
+        "defaults": {"cpu": 0.1, "memory": "512M", "release": "manual"},
+        "gpu_models": {"h100": {"title": "H100"}},
+        "pools": {
+            "default": {},
+            "nowhere": {"node_selector": {"galilean.test/pool": "nowhere"}},
+            "admins": {"open_to": ["admin"]},
+        },
+        "sweep_seconds": 10,
+        "jupyterhub": {"ClusterProxy": {"presence_seconds": 1}},
+    }
+    running = Outside(directory, settings)
+    running.namespace = namespace
+    try:
+        running.start()
+        yield running
+    finally:
+        try:
+            running.close()
+        finally:
+            kind_and_name = (f"clusterrole,clusterrolebinding/{namespace.name}-machines").split("/")
+            namespace.kubectl("delete", *kind_and_name, "--wait=false", "--ignore-not-found", check=False)
+
+
+@pytest.fixture(scope="module")
+def ada(product: Outside) -> Person:
+    return product.person("ada")
+
+
+def released(product: Outside, person: Person, server: str) -> None:
+    answer = person.stop(server)
+    assert answer.status_code in (202, 204), answer.text
+    wait_for(lambda: not person.clusters(), "the cluster is released", seconds=60)
+    product.namespace.nothing_left(product.base(person, server))
+
+
+def test_from_a_project_to_its_machine_time(product: Outside, ada: Person) -> None:
+    slug = ada.project("Heat flow")
+    text = "0.5\n"
+    put = ada.portal("PUT", f"/projects/ada/{slug}/files/start.txt", content=text.encode())
+    assert put.status_code in (200, 201, 204), put.text
+
+    answer = ada.run(slug, project=slug, nodes=2, cpu=0.2, memory="512M")
+    assert answer.status_code in (201, 202), answer.text
+    wait_for(lambda: ada.is_ready(slug), "the cluster is ready", seconds=90)
+    (cluster,) = ada.clusters()
+    assert (cluster["status"], cluster["nodes"]) == ("running", 2)
+    pods = product.namespace.pods(product.base(ada, slug))
+    assert sorted(pod["metadata"]["labels"][names.RANK] for pod in pods.values()) == ["0", "1"]
+
+    for rank in (0, 1):  # the same files, which the portal has, too
+        assert ada.node(slug, rank, "api/contents/start.txt").json()["content"] == text
+    made = {"type": "file", "format": "text", "content": "42"}
+    assert ada.api("PUT", f"/user/ada/{slug}/node-1/api/contents/end.txt", json=made).status_code == 201
+    assert ada.portal("GET", f"/projects/ada/{slug}/files/end.txt").text == "42"
+    head = product.base(ada, slug) + "-0"
+    assert "node-1" in product.namespace.execute(head, "ssh", "node-1", "hostname")
+
+    # The node reaches the portal past its policy, and both witnesses agree that somebody is there.
+    def present() -> bool:
+        assert ada.node(slug, 0).status_code == 200
+        (run,) = product.open_runs()
+        return run.node_seen_at is not None and run.proxy_seen_at is not None
+
+    wait_for(present, "the person is seen", seconds=60)
+
+    released(product, ada, slug)
+    (run,) = product.runs("ada")
+    intervals = product.intervals(run.id)
+    assert [node.rank for node in intervals] == [0, 1]
+    assert all(node.gone_at and node.exit_reason for node in intervals)
+    (usage,) = ada.portal("GET", "/usage", params={"by": "project"}).json()["items"]
+    node_seconds = sum(((node.gone_at - node.ready_at) for node in intervals), timedelta()).total_seconds()
+    assert abs(usage["cpu_core_minutes"] - node_seconds * 0.2 / 60) <= 2 / 60
+    assert not product.disagreement()
+
+
+def test_a_hub_that_is_killed_and_a_proxy_that_lost_its_routes_leave_people_working(
+    product: Outside, ada: Person
+) -> None:
+    slug = ada.running("Goes on", nodes=2)
+    pods = {
+        name: pod["metadata"]["uid"] for name, pod in product.namespace.pods(product.base(ada, slug)).items()
+    }
+    for part in ("hub", "proxy"):
+        product.wait_back(part, product.kill(part), seconds=60)
+        wait_for(lambda: ada.node(slug, 1).status_code == 200, f"node-1 answers after {part}", seconds=30)
+    assert ada.is_ready(slug)
+    there = {
+        name: pod["metadata"]["uid"] for name, pod in product.namespace.pods(product.base(ada, slug)).items()
+    }
+    assert there == pods
+    released(product, ada, slug)
+
+
+def test_a_restart_leaves_clusters_running_and_the_end_by_hand_releases_them(
+    product: Outside, ada: Person
+) -> None:
+    slug = ada.running("Over the night")
+    assert product.end(signal.SIGTERM) == 0, product.said()
+    pods = set(product.namespace.pods(product.base(ada, slug)))
+    assert len(pods) == 1
+    product.start()
+    wait_for(lambda: ada.is_ready(slug) and ada.node(slug).status_code == 200, "it goes on", seconds=60)
+    assert set(product.namespace.pods(product.base(ada, slug))) == pods
+    assert product.end(signal.SIGINT) == 0, product.said()
+    product.namespace.nothing_left(product.base(ada, slug))
+    product.start()
+    assert product.runs("ada")[0].word == "released"
+
+
+def test_pools_and_models_are_those_of_the_settings(product: Outside, ada: Person) -> None:
+    slug = ada.project("Somewhere")
+    for status, options, said in (
+        (400, {"pool": "college"}, "college"),
+        (403, {"pool": "admins"}, "admins"),
+        (400, {"gpu": 1, "gpu_model": "abacus"}, "abacus"),
+    ):
+        answer = ada.run(slug, project=slug, **options)
+        assert answer.status_code == status, answer.text
+        assert said in answer.text
+    assert not product.namespace.objects()
+
+
+def test_the_sweeper_of_the_command_line_sees_the_same_world(product: Outside, ada: Person) -> None:
+    slug = ada.running("Swept")
+    assert "Everything that runs should run" in product.command("sweep")
+    released(product, ada, slug)
+    assert "Everything that runs should run" in product.command("sweep")
