@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import platform
 import shutil
@@ -18,6 +19,7 @@ from hub_config.ports import is_free
 from hub_config.start import LEAST_FREE_BYTES
 from hub_config.supervisor import read_status
 
+LOOK_SECONDS = 15.0
 Level = Literal["good", "note", "bad"]
 _SIGNS = {"good": "✓", "note": "·", "bad": "✗"}
 
@@ -49,6 +51,7 @@ class Finding:
 
 def examine(settings: Settings, environ: dict[str, str]) -> list[Finding]:
     """Every check, in the order in which a newcomer meets the things."""
+    nodes_here = settings.backend == "process"
     checks: list[Callable[[Settings], Finding]] = [
         _python,
         _node,
@@ -58,7 +61,7 @@ def examine(settings: Settings, environ: dict[str, str]) -> list[Finding]:
         _memory,
         _database,
         _port,
-        _sshd,
+        _sshd if nodes_here else _kubernetes,
         _origins,
         _isolation,
         _mail,
@@ -168,6 +171,36 @@ def _sshd(_: Settings) -> Finding:
             "Nodes cannot reach one another by ssh (MPI needs it). Debian: apt install openssh-server",
         )
     return Finding("ssh among nodes", "good", found)
+
+
+def _kubernetes(settings: Settings) -> Finding:
+    place = f"namespace {settings.kubernetes.namespace}"
+    try:
+        pods = asyncio.run(_pods_of(settings))
+    except Exception as error:  # whatever keeps us from it: no kubeconfig, no route, no right
+        said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        return Finding(
+            "Kubernetes",
+            "bad",
+            f"{place}: {said}",
+            "KUBECONFIG names a file whose account may list, make and delete pods there.",
+        )
+    return Finding("Kubernetes", "good", f"{place} answers; it has {pods} nodes of clusters")
+
+
+async def _pods_of(settings: Settings) -> int:
+    from kubespawner.clients import load_config
+
+    from spawner.kubernetes import names
+    from spawner.kubernetes.api import KubeAPI
+
+    load_config()
+    api = KubeAPI(settings.kubernetes.namespace)
+    try:
+        found, _ = await asyncio.wait_for(api.list("Pod", names.RUN, only_metadata=True), LOOK_SECONDS)
+        return len(found)
+    finally:
+        await api.close()
 
 
 def _origins(settings: Settings) -> Finding:

@@ -106,6 +106,27 @@ def check_public_port(settings: Settings, patience_seconds: float = 3.0) -> None
         time.sleep(0.2)
 
 
+def check_kubeconfig() -> None:
+    """Whether there is an account for Kubernetes; asks nobody.
+
+    Raises
+    ------
+    UserError
+        503 when there is none.
+    """
+    from kubernetes_asyncio.config import ConfigException
+    from kubespawner.clients import load_config
+
+    try:
+        load_config()
+    except ConfigException as error:
+        raise UserError(
+            503,
+            mark("There is no account for Kubernetes: {why} KUBECONFIG names a file with one."),
+            why=str(error),
+        ) from error
+
+
 def up(say: Callable[[str], None], environ: dict[str, str] | None = None) -> None:
     """Run the product until SIGINT or SIGTERM.
 
@@ -142,6 +163,7 @@ def _up(settings: Settings, env: dict[str, str], say: Callable[[str], None]) -> 
     if settings.backend == "process":
         say("Nodes are processes of this machine, without isolation between people and without hard limits.")
     if settings.backend == "kubernetes":
+        check_kubeconfig()
         say(f"Nodes are pods of the namespace {settings.kubernetes.namespace}.")
     _make_first_admin(settings, kept, say)
     address = browser_url(settings)

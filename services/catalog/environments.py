@@ -72,16 +72,18 @@ def choose(settings: Settings, name: str) -> EnvironmentChoice:
         400 when there is no such environment.
     """
     choice = unlooked(settings, name)
-    return replace(choice, digest=digest_of(settings.environments[choice.name]))
+    entry = settings.environments[choice.name]
+    return replace(choice, digest=choice.image[:128] or digest_of(entry))
 
 
 def unlooked(settings: Settings, name: str) -> EnvironmentChoice:
     """The same without its digest, and without touching the disk."""
     name = check_environment(settings, name) or settings.defaults.environment
     entry = settings.environments[name]
-    return EnvironmentChoice(
-        name=name, python=entry.python, image=entry.image, variables=dict(entry.variables)
-    )
+    image = entry.image
+    if not image and settings.backend == "kubernetes":
+        image = settings.kubernetes.image
+    return EnvironmentChoice(name=name, python=entry.python, image=image, variables=dict(entry.variables))
 
 
 def digest_of(entry: EnvironmentSettings) -> str:

@@ -6,6 +6,7 @@ import pytest
 
 from galilean.errors import UserError
 from galilean.settings import parse_settings
+from services.catalog.environments import choose
 from services.catalog.places import choose_gpu_model, choose_pool, open_pools
 
 SETTINGS = parse_settings(
@@ -62,3 +63,16 @@ def test_a_gpu_model_counts_only_with_cards() -> None:
     assert choose_gpu_model(SETTINGS, 0, None, "a100") == ""
     assert choose_gpu_model(SETTINGS, 2, None, "was-removed") == ""
     assert "V100" in refused(400, SETTINGS, 2, "V100", None, function=choose_gpu_model)
+
+
+def test_on_kubernetes_an_environment_without_an_image_has_the_sites_and_is_known_by_it() -> None:
+    pods = parse_settings(
+        "backend: kubernetes\n"
+        "kubernetes: {image: 'galilean-jupyter:1'}\n"
+        "environments: {jupyter: {title: J}, torch: {title: T, image: 'torch@sha256:2'}}\n"
+        "volumes: {default: {kind: claim, claim: projects, path: /srv/projects}}\n"
+    )
+    plain, torch = choose(pods, "jupyter"), choose(pods, "torch")
+    assert (plain.image, plain.digest) == ("galilean-jupyter:1", "galilean-jupyter:1")
+    assert (torch.image, torch.digest) == ("torch@sha256:2", "torch@sha256:2")
+    assert choose(SETTINGS, "jupyter").image == ""
