@@ -30,7 +30,9 @@ class HubAPI:
     def __init__(self, api_url: str, token: str, client: httpx.AsyncClient | None = None) -> None:
         self.api_url = api_url.rstrip("/")
         self._token = token
-        self._client = client or httpx.AsyncClient(timeout=30, limits=httpx.Limits(max_connections=20))
+        self._client = client or httpx.AsyncClient(
+            timeout=30, limits=httpx.Limits(max_connections=20), trust_env=False
+        )
 
     def as_person(self, token: str) -> HubAPI:
         """The same hub with another token, over the same connections."""
