@@ -14,6 +14,7 @@ import pytest
 
 import spawner.tables  # noqa: F401 - registers the tables
 from galilean.db import Database, metadata
+from tests.lab.kubernetes import kubernetes  # noqa: F401 - one lab for all that ask
 from tests.postgres import PostgresServer
 
 # A busy machine is not a fault; and what CI finds, everybody finds with the same examples.
