@@ -29,10 +29,11 @@ def _program(name: str) -> str:
 
 
 class PostgresServer:
-    """Starts on a free port of the loopback address; ``url`` is its administrator's."""
+    """Starts on a free port of the loopback address, and of ``more`` addresses of this machine, for anybody there."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, more: tuple[str, ...] = ()) -> None:
         self.directory = directory
+        self.more = more
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -56,9 +57,12 @@ class PostgresServer:
                 parent.chmod(parent.stat().st_mode | 0o011)
         data = str(self.directory / "data")
         self._run(_program("initdb"), "-D", data, "-A", "trust", "-U", "galilean", "-E", "UTF8", "--no-sync")
+        if self.more:
+            with (self.directory / "data" / "pg_hba.conf").open("a") as file:
+                file.write("host all all all trust\n")
         settings = {
             "port": str(self.port),
-            "listen_addresses": "127.0.0.1",
+            "listen_addresses": ",".join(("127.0.0.1", *self.more)),
             "unix_socket_directories": str(self.directory),
             "fsync": "off",
             "max_connections": "200",

@@ -30,7 +30,7 @@ def in_node(person: Person, server: str, source: str, rank: int = 0) -> str:
     said: list[str] = []
     try:
         with connect(
-            f"ws://127.0.0.1:{product.port}{base}/{kernel}/channels?session_id={session}",
+            f"{product.url.replace('http', 'ws', 1)}{base}/{kernel}/channels?session_id={session}",
             additional_headers={"Authorization": f"token {person.token}"},
             open_timeout=30,
         ) as channel:
