@@ -291,3 +291,39 @@ def test_nodes_that_would_be_cut_off_from_their_hub_are_told_of_before_anything_
 
 def test_a_file_written_for_pods_is_read_as_one() -> None:
     assert parse_settings(json.dumps(PODS)).backend == "kubernetes"
+
+
+@pytest.fixture
+def kubeconfig(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("spawner.kubernetes.inventory.load_config", lambda: None)
+
+
+@pytest.mark.usefixtures("kubeconfig")
+async def test_the_hub_hands_clusters_of_pods_what_they_work_with(tmp_path: Path) -> None:
+    from traitlets.config import Config
+
+    from hub_config.wiring import configure
+    from services.release.__main__ import sighted_by
+    from spawner.kubernetes.inventory import KubeInventory
+    from spawner.kubernetes.nodes import PodNodes
+
+    (tmp_path / "galilean.yaml").write_text(json.dumps(PODS))
+    c = Config()
+    given = kept_secrets(tmp_path / "given", "portal-cookie")
+    wiring = configure(
+        c,
+        {
+            "GALILEAN_CONFIG": str(tmp_path / "galilean.yaml"),
+            "GALILEAN_STATE": str(tmp_path / "state"),
+            "GALILEAN_SECRETS": str(given),
+            "GALILEAN_DATABASE_URL": f"sqlite:///{tmp_path}/ours.sqlite",
+        },
+    )
+    try:
+        assert isinstance(c.KubeCluster.pods, PodNodes)
+        assert c.KubeCluster.pods.namespace == "here"
+        assert isinstance(wiring.inventory, KubeInventory)
+        assert not hasattr(wiring.room, "cpu_millicores")  # not this machine's
+        assert await sighted_by(wiring.settings).inventory() == []  # it has no rights there
+    finally:
+        wiring.database.close()
