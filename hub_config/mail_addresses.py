@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 from jupyterhub.apihandlers.base import APIHandler
-from jupyterhub.scopes import needs_scope
 from tornado import web
 
 from hub_config.roles import ADDRESSES_SCOPE
@@ -20,8 +19,12 @@ NAMES_MOST = 1000
 class AddressesAPIHandler(APIHandler):
     """Names in, ``{name: address}`` out; who has given none is left out."""
 
-    @needs_scope(ADDRESSES_SCOPE)
     def post(self) -> None:
+        # Not by needs_scope, which wants to know the scope before the configuration has made it.
+        if ADDRESSES_SCOPE not in self.expanded_scopes:
+            raise web.HTTPError(
+                403, f"Action is not authorized with current scopes; requires {ADDRESSES_SCOPE}"
+            )
         body: Any = self.get_json_body() or {}
         names = body.get("names")
         if not isinstance(names, list) or len(names) > NAMES_MOST:
