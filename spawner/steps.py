@@ -77,8 +77,11 @@ def reserve(
     asked_by: str,
     now: datetime,
     queued: bool = False,
-) -> None:
+    names: Sequence[str] = (),
+) -> Run:
     """Insert the row of an admitted plan: ``reserved``, or ``queued`` when it waits for room.
+
+    With ``names`` of nodes the start is begun in the same stroke, as by :func:`begin_start`.
 
     Raises
     ------
@@ -94,13 +97,22 @@ def reserve(
         "asked_by": asked_by,
         "queued_at": now,
         "reserved_at": None if queued else now,
-        "status": Status.QUEUED.value if queued else Status.RESERVED.value,
+        "status": _first_status(queued, names).value,
         "target": Target.RUNNING.value,
     }
     try:
-        conn.execute(_INSERT_RUN, values)
+        run = Run(**conn.execute(_INSERT_RUN, values).mappings().one())
     except IntegrityError as error:
         raise already_open(plan.project_name) from error
+    if run.status == Status.STARTING:
+        _insert_nodes(conn, run, names)
+    return run
+
+
+def _first_status(queued: bool, names: Sequence[str]) -> Status:
+    if queued:
+        return Status.QUEUED
+    return Status.STARTING if names else Status.RESERVED
 
 
 def already_open(project: str) -> UserError:
@@ -140,12 +152,18 @@ def begin_start(conn: Connection, run_id: str, *, names: Sequence[str]) -> Run |
     if row is None:
         return None
     run = Run(**row)
-    nodes = [
-        {"cluster_id": run_id, "rank": rank, "attempt": run.attempt, "name": name}
-        for rank, name in enumerate(names)
-    ]
-    conn.execute(_INSERT_NODE, nodes)
+    _insert_nodes(conn, run, names)
     return run
+
+
+def _insert_nodes(conn: Connection, run: Run, names: Sequence[str]) -> None:
+    conn.execute(
+        _INSERT_NODE,
+        [
+            {"cluster_id": run.id, "rank": rank, "attempt": run.attempt, "name": name}
+            for rank, name in enumerate(names)
+        ],
+    )
 
 
 def mark_placed(conn: Connection, run: Run, nodes: Iterable[NodeStart], *, now: datetime) -> None:
@@ -309,7 +327,7 @@ def _end(conn: Connection, run: Run, ends: Mapping[int, NodeEnd], now: datetime)
 _ID = clusters.c.id == bindparam("b_id")
 _WANTED = and_(clusters.c.target == Target.RUNNING.value, clusters.c.stop_asked_at.is_(None))
 
-_INSERT_RUN = insert(clusters)
+_INSERT_RUN = insert(clusters).returning(clusters)
 _INSERT_NODE = insert(cluster_nodes)
 _BEGIN_START = (
     update(clusters)

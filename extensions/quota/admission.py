@@ -101,23 +101,25 @@ class QuotaAdmission:
         if before and waiting is not None:
             before = records.waits_longer(conn, pool=plan.pool, gpu_model=plan.gpu_model, run=waiting)
         queued = not fits or before > 0
-        run_id = waiting.id if waiting else str(ULID())
         if waiting is None:
-            steps.reserve(
+            run: records.Run | None = steps.reserve(
                 conn,
-                run_id=run_id,
+                run_id=str(ULID()),
                 plan=plan,
                 request=request,
                 backend=self._backend,
                 asked_by=person.asked_by or person.name,
                 now=now,
                 queued=queued,
+                names=names,
             )
+            run_id = run.id
         elif not steps.take_up(conn, waiting, plan=plan, request=request, now=now, queued=queued):
             raise steps.already_open(plan.project_name)
-        if queued:
-            return _waits(before)
-        return Admitted(run_id=run_id, run=steps.begin_start(conn, run_id, names=names))
+        else:
+            run_id = waiting.id
+            run = None if queued else steps.begin_start(conn, run_id, names=names)
+        return _waits(before) if queued else Admitted(run_id=run_id, run=run)
 
 
 def _waits(before: int) -> UserError:
