@@ -160,15 +160,19 @@ def waiting(conn: Connection, *, pool: str | None = None, gpu_model: str | None 
 
 
 def waits_longer(conn: Connection, *, pool: str, gpu_model: str, run: Run | None = None) -> int:
-    """How many of the same pool and GPU model are before ``run`` in line (before a newcomer: all)."""
-    query = select(func.count()).select_from(clusters).where(*_waits(pool, gpu_model))
+    """How many of the same pool and GPU model are before ``run`` in line (before a newcomer: all).
+
+    Who is being placed once more (:data:`PLACED_AGAIN`) is before everybody.
+    """
+    waits = and_(*_waits(None, None))
     if run is not None:
-        query = query.where(
-            or_(
-                clusters.c.queued_at < run.queued_at,
-                and_(clusters.c.queued_at == run.queued_at, clusters.c.id < run.id),
-            )
+        waits &= or_(
+            clusters.c.queued_at < run.queued_at,
+            and_(clusters.c.queued_at == run.queued_at, clusters.c.id < run.id),
         )
+    query = select(func.count()).where(
+        or_(waits, PLACED_AGAIN), clusters.c.pool == pool, clusters.c.gpu_model == gpu_model
+    )
     return int(conn.execute(query).scalar_one())
 
 
@@ -343,6 +347,14 @@ def _waits(pool: str | None, gpu_model: str | None) -> list[Any]:
     return wanted
 
 
+#: There was no place for all nodes of this run before, and it looks for one again. Two that do so at once
+#: would take the places of one another, and for ever; so the next in line begins when this one has its own.
+PLACED_AGAIN = and_(
+    clusters.c.released_at.is_(None),
+    clusters.c.status.in_((Status.RESERVED.value, Status.STARTING.value)),
+    clusters.c.placed_at.is_(None),
+    clusters.c.state["attempt"].as_integer() > 1,
+)
 _BY_ID = select(clusters).where(clusters.c.id == bindparam("b_id"))
 _BY_SERVER = select(clusters).where(
     clusters.c.user == bindparam("b_user"),

@@ -10,10 +10,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, bindparam, case, func, not_, select
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, case, func, not_, or_, select
 
 from galilean.settings import Limits, Settings
 from spawner.plan import ClusterPlan
+from spawner.records import PLACED_AGAIN
 from spawner.states import Status
 from spawner.tables import clusters
 
@@ -96,7 +97,7 @@ class Sums:
     taken
         Of the machines by everybody: all that starts, runs or is being removed.
     waiting
-        How many wait in line for the same pool and GPU model.
+        How many wait in line for the same pool and GPU model, or are being placed once more after they had to.
     mine
         Id of the run that is open under the same server's name, or empty.
     """
@@ -146,8 +147,7 @@ _OPEN = clusters.c.released_at.is_(None)
 _THEIRS = and_(clusters.c.user == bindparam("b_user"), clusters.c.server != bindparam("b_server"))
 _WAITS = clusters.c.status == Status.QUEUED.value
 _IN_LINE = and_(
-    _WAITS,
-    clusters.c.stop_asked_at.is_(None),
+    or_(and_(_WAITS, clusters.c.stop_asked_at.is_(None)), PLACED_AGAIN),
     clusters.c.pool == bindparam("b_pool"),
     clusters.c.gpu_model == bindparam("b_gpu_model"),
 )

@@ -5,6 +5,10 @@ know how much room there is either: the hub's admission does, in the transaction
 row, and answers 503 ``queued`` when there still is none. So that this costs the hub little, a head that
 was turned away is tried again only when something was given back since, or after half a minute. A start that
 goes wrong is tried again with growing pauses, then its row is closed with the reason: nothing waits for ever.
+
+A scheduler says only by trying whether all nodes find a place, and meanwhile those that did hold it, empty.
+So who comes back from it is tried once more at once, for it may be that two took the places of one another;
+after that when something was given back, or after pauses that grow.
 """
 
 from __future__ import annotations
@@ -31,16 +35,25 @@ from spawner.states import Status
 log = logging.getLogger("galilean.queue")
 
 ANYWAY_SECONDS = 30.0
+PLACING_SECONDS_MOST = 300.0
 TRIES_MOST = {Verdict.LATER: 5, Verdict.BUSY: 20}
+
+
+#: Who has, or is about to have, something that could be given back, and whether it has its place yet.
+Holding = frozenset[tuple[str, bool]]
 
 
 @dataclass
 class _Tried:
-    """The last try of a head that did not start."""
+    """The last try of a head that did not start.
+
+    ``attempt`` is the placing that comes next: 1 = nobody looked for places yet.
+    """
 
     at: float
-    holding: frozenset[str]  # who had resources then
+    holding: Holding
     failures: int = 0
+    attempt: int = 1
 
 
 class HubAway(Exception):
@@ -95,6 +108,9 @@ class Starter:
         ids = {run.id for run in waiting}
         self._tried = {run_id: tried for run_id, tried in self._tried.items() if run_id in ids}
         holding = _holding(runs)
+        for run in waiting:
+            if run.attempt > 2 and self._tried.get(run.id, _FIRST).attempt < run.attempt:
+                self._tried[run.id] = _Tried(self.monotonic(), holding, attempt=run.attempt)
         heads = next_to_start(waiting, lambda run: self._worth_a_try(run, holding))
         answers = await asyncio.gather(
             *(self._serve(line_of(head)) for head in heads), return_exceptions=True
@@ -106,13 +122,15 @@ class Starter:
             elif isinstance(answer, BaseException):
                 raise answer
 
-    def _worth_a_try(self, run: Run, holding: frozenset[str]) -> bool:
+    def _worth_a_try(self, run: Run, holding: Holding) -> bool:
         tried = self._tried.get(run.id)
         if tried is None:
             return True
         if not tried.failures and tried.holding - holding:
             return True  # something was given back since
-        pause = min(2.0**tried.failures, ANYWAY_SECONDS) if tried.failures else ANYWAY_SECONDS
+        pause = min(ANYWAY_SECONDS * 2.0 ** max(tried.attempt - 3, 0), PLACING_SECONDS_MOST)
+        if tried.failures:
+            pause = min(2.0**tried.failures, ANYWAY_SECONDS)
         return self.monotonic() - tried.at >= pause
 
     async def _serve(self, line: Line) -> None:
@@ -144,7 +162,7 @@ class Starter:
             raise HubAway(f"could not start what waits: {error.status} {error}"[:300])
         # Read again: those before it in this very round hold something too.
         holding = _holding(await self.db.run_read(records.all_open))
-        tried = self._tried.setdefault(run.id, _Tried(self.monotonic(), holding))
+        tried = self._tried.setdefault(run.id, _Tried(self.monotonic(), holding, attempt=run.attempt))
         tried.at, tried.holding = self.monotonic(), holding
         if what is Verdict.NO_ROOM:
             tried.failures = 0
@@ -164,6 +182,8 @@ class Starter:
         self.details["waiting"] = len(waiting)
 
 
-def _holding(runs: Iterable[Run]) -> frozenset[str]:
-    """Who has, or is about to have, something that could be given back."""
-    return frozenset(run.id for run in runs if run.status != Status.QUEUED)
+def _holding(runs: Iterable[Run]) -> Holding:
+    return frozenset((run.id, run.placed_at is None) for run in runs if run.status != Status.QUEUED)
+
+
+_FIRST = _Tried(0.0, frozenset())

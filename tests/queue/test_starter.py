@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 from sqlalchemy import select, update
@@ -213,3 +214,42 @@ async def test_positions_count_within_the_line(db: Database) -> None:
         records.ask_stop(conn, "R-a", reason="asked", asked_by="alice", now=T0)
         assert [position(conn, f"R-{name}") for name in ("a", "b", "c")] == [None, 1, 2]
         assert position(conn, "R-nobody") is None
+
+
+def comes_back(db: Database, name: str, attempt: int) -> None:
+    """There was no place for all its nodes in time."""
+    with db.write() as conn:
+        conn.execute(
+            update(clusters)
+            .where(clusters.c.server == name)
+            .values(status="queued", released_at=None, state={"attempt": attempt})
+        )
+
+
+async def test_who_found_no_place_is_tried_once_more_at_once_then_with_growing_pauses(db: Database) -> None:
+    wait_in_line(db, "a")
+    hub, clocks = Hub(db, room=9), Clocks()
+    queue = starter(db, hub, clocks)
+    await queue.tick()
+    tried = [0.0]
+    for attempt in range(2, 8):
+        comes_back(db, "a", attempt)
+        while status(db, "a") == "queued":
+            await queue.tick()
+            clocks.seconds += 2
+        tried.append(clocks.seconds - 2)
+    pauses = [later - earlier for earlier, later in pairwise(tried)]
+    assert pauses == [0.0, 32.0, 62.0, 122.0, 242.0, 302.0]
+
+
+async def test_who_found_no_place_is_tried_when_something_is_given_back(db: Database) -> None:
+    wait_in_line(db, "a", "b")
+    hub, clocks = Hub(db, room=9), Clocks()
+    queue = starter(db, hub, clocks)
+    await queue.tick()
+    comes_back(db, "b", 5)
+    await queue.tick()
+    assert status(db, "b") == "queued"
+    release(db, "a")
+    await queue.tick()
+    assert status(db, "b") == "running"

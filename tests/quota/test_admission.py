@@ -247,3 +247,33 @@ def test_the_room_of_this_machine_is_its_cpus_times_the_overcommit():
     four = HostRoom.of_this_machine(Process(cpu_overcommit=4))
     assert four.cpu_millicores == 4 * one.cpu_millicores > 0
     assert one.memory_bytes > GIB
+
+
+async def test_who_is_placed_once_more_is_before_everybody_until_it_has_its_places(db: Database) -> None:
+    """Else two that together need more than there is would take the places of one another, for ever."""
+    quota = admission(db, replace_limits(clusters=9))
+    first, second = await admit(quota, "first"), await admit(quota, "second")
+
+    def back(conn: Any, run_id: str) -> None:
+        run = records.get(conn, run_id)
+        assert run is not None
+        steps.begin_stop(conn, run.user, run.server, reason="not_placed")
+        stopping = records.get(conn, run_id)
+        assert stopping is not None
+        assert steps.back_to_queue(conn, stopping, ends={}, now=NOW)
+
+    for run_id in (first, second):
+        await db.run(back, run_id)
+    assert await admit(quota, "first") == first
+    assert await outcome(quota, "second") == 503
+    assert await outcome(quota, "third") == 503
+    assert await outcome(quota, "card", gpu_model="H100") == 201
+    run = await db.run_read(records.get, first)
+    assert run is not None
+    await db.run(steps.mark_placed, run, [steps.NodeStart(rank=0)], now=NOW)
+    assert await outcome(quota, "third") == 503
+    assert await admit(quota, "second") == second
+
+
+def replace_limits(**more: int) -> Limits:
+    return TWO.model_copy(update=more)
