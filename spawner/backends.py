@@ -14,7 +14,7 @@ SPAWNERS = {
 }
 
 
-def inventory_of(settings: Settings, *, leftovers: bool = True) -> Inventory:
+def inventory_of(settings: Settings, *, leftovers: bool = True, by_hand: bool = False) -> Inventory:
     """The class that lists what really exists.
 
     Parameters
@@ -24,11 +24,13 @@ def inventory_of(settings: Settings, *, leftovers: bool = True) -> Inventory:
     leftovers
         Whether to tell also of objects that a node had and that compute nothing; who only counts nodes
         needs fewer rights without.
+    by_hand
+        Whether an administrator asks, at whose word also that is removed which only looks like ours.
     """
     if settings.backend == "kubernetes":
         from spawner.kubernetes.inventory import kube_inventory
 
-        return kube_inventory(settings.kubernetes.namespace, leftovers=leftovers)
+        return kube_inventory(settings.kubernetes.namespace, leftovers=leftovers, by_hand=by_hand)
     from spawner.process.inventory import ProcessInventory
 
     return ProcessInventory(settings.state)

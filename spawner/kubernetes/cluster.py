@@ -103,12 +103,24 @@ class KubeCluster(VirtualCluster, KubeSpawner):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.pods.watch.start()  # with the hub, for its first spawners are those of the last hub
+        self.pods.mender.start(self.isolation)
 
     @property
     def base(self) -> str:
         """What all objects of this cluster are called after."""
         user: Any = self.user
         return names.base_name(user.name, self.name)
+
+    @property
+    def isolation(self) -> Isolation:
+        """Who reaches the nodes and whom they reach, by the settings."""
+        return Isolation(
+            reached_by=self.reached_by,
+            reaches=self.reaches,
+            dns=self.dns_peers,
+            outside=self.outside,
+            not_outside=self.not_outside,
+        )
 
     def node_name(self, rank: int) -> str:
         """Unique in the namespace; from (user, server, rank) alone."""
@@ -160,13 +172,7 @@ class KubeCluster(VirtualCluster, KubeSpawner):
             language=plan.language,
             start_seconds=self.start_timeout,
             placement=self.placement(plan),
-            isolation=Isolation(
-                reached_by=self.reached_by,
-                reaches=self.reaches,
-                dns=self.dns_peers,
-                outside=self.outside,
-                not_outside=self.not_outside,
-            ),
+            isolation=self.isolation,
         )
 
     async def _pod_of(self, plan: ClusterPlan) -> dict[str, Any]:

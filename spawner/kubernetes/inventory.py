@@ -7,6 +7,8 @@ are not asked for, only what they are called.
 Only what is consistent is taken for ours: a pod is named after the user, the server and the rank that its
 annotations tell, and a Secret of that name owns it. Anything else that carries our labels was made by
 somebody who may make pods: it is told of (:attr:`KubeInventory.foreign`), and neither metered nor removed.
+What is consistent but has no owner at all lost it to somebody's hand, or was made by one: it counts as
+what it says, and is removed only at an administrator's word (``by_hand``), never by a loop.
 """
 
 from __future__ import annotations
@@ -38,6 +40,8 @@ class KubeInventory:
         The namespace.
     leftovers
         Whether to tell of objects without pods, too. The metering need not, and needs fewer rights.
+    by_hand
+        Whether an administrator asks: then what has no owner of ours is removed, too.
     log
         Told of foreign pods.
 
@@ -47,9 +51,17 @@ class KubeInventory:
         Names of the pods with our labels that are not ours, as the last look found them.
     """
 
-    def __init__(self, api: KubeAPI, *, leftovers: bool = True, log: logging.Logger | None = None) -> None:
+    def __init__(
+        self,
+        api: KubeAPI,
+        *,
+        leftovers: bool = True,
+        by_hand: bool = False,
+        log: logging.Logger | None = None,
+    ) -> None:
         self._api = api
         self._leftovers = leftovers
+        self._by_hand = by_hand
         self._log = log or logging.getLogger(__name__)
         self.foreign: tuple[str, ...] = ()
 
@@ -92,15 +104,24 @@ class KubeInventory:
 
         Raises
         ------
+        PermissionError
+            When nothing of ours owns it, and no administrator asks.
         TimeoutError, Exception
             When it cannot be sure that it is gone.
         """
         handle = sighting.handle
+        if not handle["owned"] and not self._by_hand:
+            raise PermissionError(
+                f"{handle['kind']} {handle['name']} says that it is ours, but no Secret of ours owns it; "
+                "galilean sweep --remove removes it"
+            )
+        base = names.base_name(sighting.user, sighting.server)
         selector = f"{names.RUN}={sighting.run}"
         for kind in ("Secret", *_OWNED):
             for item in (await self._api.list(kind, selector, only_metadata=True))[0]:
                 metadata = item["metadata"]
-                await self._api.delete(kind, metadata["name"], uid=metadata["uid"])
+                if metadata["name"] == base:
+                    await self._api.delete(kind, base, uid=metadata["uid"])
         if handle["kind"] != "Pod":
             return
         await self._api.delete("Pod", handle["name"], uid=handle["uid"])
@@ -115,10 +136,10 @@ class KubeInventory:
         return (await self._api.list("Pod", selector, only_metadata=True))[0]
 
 
-def kube_inventory(namespace: str, *, leftovers: bool = True) -> KubeInventory:
+def kube_inventory(namespace: str, *, leftovers: bool = True, by_hand: bool = False) -> KubeInventory:
     """The inventory of a namespace, by the process's own account in the cluster, else by a kubeconfig."""
     load_config()
-    return KubeInventory(KubeAPI(namespace), leftovers=leftovers)
+    return KubeInventory(KubeAPI(namespace), leftovers=leftovers, by_hand=by_hand)
 
 
 def sighting_of(pod: Pod) -> Sighting | None:
@@ -131,8 +152,8 @@ def sighting_of(pod: Pod) -> Sighting | None:
     rank = _rank(metadata["labels"].get(names.RANK, ""))
     if rank is None or metadata["name"] != names.pod_name(base, rank):
         return None
-    owners = metadata.get("ownerReferences") or ()
-    if not any(owner.get("kind") == "Secret" and owner.get("name") == base for owner in owners):
+    owned = _owned(metadata, base)
+    if owned is None:
         return None
     end = troubles.ended(pod)
     over = troubles.is_over(pod)
@@ -144,7 +165,7 @@ def sighting_of(pod: Pod) -> Sighting | None:
         state="ended" if over else "alive",
         started_at=troubles.moment(metadata.get("creationTimestamp")),
         finished_at=end.at if over and end is not None else None,
-        handle={"kind": "Pod", "name": metadata["name"], "uid": metadata["uid"]},
+        handle={"kind": "Pod", "name": metadata["name"], "uid": metadata["uid"], "owned": owned},
     )
 
 
@@ -154,7 +175,10 @@ def leftover_of(kind: str, item: Mapping[str, Any]) -> Sighting | None:
     metadata = item["metadata"]
     if told is None or metadata["name"] != told[3]:
         return None
-    user, server, run, _ = told
+    user, server, run, base = told
+    owned = True if kind == "Secret" else _owned(metadata, base)
+    if owned is None:
+        return None
     return Sighting(
         user=user,
         server=server,
@@ -162,7 +186,7 @@ def leftover_of(kind: str, item: Mapping[str, Any]) -> Sighting | None:
         rank=NO_NODE,
         state="ended",
         started_at=troubles.moment(metadata.get("creationTimestamp")),
-        handle={"kind": kind, "name": metadata["name"], "uid": metadata["uid"]},
+        handle={"kind": kind, "name": metadata["name"], "uid": metadata["uid"], "owned": owned},
     )
 
 
@@ -177,6 +201,14 @@ def _told(item: Mapping[str, Any]) -> tuple[str, str, str, str] | None:
     if labels.get(names.CLUSTER) != base:
         return None
     return user, server, labels[names.RUN], base
+
+
+def _owned(metadata: Mapping[str, Any], base: str) -> bool | None:
+    """Whether a Secret of ours owns an object, or nothing does; ``None`` when something else does."""
+    owners = metadata.get("ownerReferences") or ()
+    if any(owner.get("kind") == "Secret" and owner.get("name") == base for owner in owners):
+        return True
+    return None if owners else False
 
 
 def _rank(text: str) -> int | None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from spawner.keys import ClusterKeys
 from spawner.kubernetes import names
-from spawner.kubernetes.spec import HTTP_PORT, SSH_PORT, ClaimMount, ClusterSpec
+from spawner.kubernetes.spec import HTTP_PORT, SSH_PORT, ClaimMount, ClusterFrame, ClusterSpec
 from spawner.node.place import (
     CPU_MILLICORES,
     LANGUAGE,
@@ -58,7 +58,7 @@ def secret(spec: ClusterSpec, keys: ClusterKeys) -> Manifest:
     }
 
 
-def network_policy(spec: ClusterSpec, owner: Manifest) -> Manifest:
+def network_policy(spec: ClusterFrame, owner: Manifest) -> Manifest:
     """Who reaches the cluster's nodes and whom they reach (:class:`~spawner.kubernetes.spec.Isolation`)."""
     ours = [{"podSelector": {"matchLabels": {names.RUN: spec.run}}}]
     rules = spec.isolation
@@ -85,7 +85,7 @@ def network_policy(spec: ClusterSpec, owner: Manifest) -> Manifest:
     }
 
 
-def service(spec: ClusterSpec, owner: Manifest) -> Manifest:
+def service(spec: ClusterFrame, owner: Manifest) -> Manifest:
     """The headless Service: gives the nodes their names, also before they answer."""
     return {
         "apiVersion": "v1",
@@ -147,7 +147,7 @@ def owner_reference(made: Mapping[str, Any]) -> Manifest:
 # --------------------------------------------------------------------------------------------------- parts
 
 
-def _metadata(spec: ClusterSpec, name: str, owner: Manifest | None = None) -> Manifest:
+def _metadata(spec: ClusterFrame, name: str, owner: Manifest | None = None) -> Manifest:
     metadata: Manifest = {
         "name": name,
         "namespace": spec.namespace,

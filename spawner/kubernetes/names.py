@@ -26,6 +26,7 @@ HEAD = "head"
 WORKER = "worker"
 
 _READABLE = 40
+_RANK = re.compile(r"0|[1-9][0-9]{0,5}", re.ASCII)
 _BASE = re.compile(r"[a-z][a-z0-9-]*---[0-9a-f]{16}", re.ASCII)
 
 
@@ -43,6 +44,15 @@ def base_name(user: str, server: str) -> str:
 def pod_name(base: str, rank: int) -> str:
     """The name of the pod of node ``rank``."""
     return f"{base}-{rank}"
+
+
+def rank_of(base: str, name: str) -> int | None:
+    """The rank of the node that a pod of this name is; ``None`` when it is no node of this cluster.
+
+    Labels can be put on any pod by whoever may make pods; a name exists once, and this one is computed.
+    """
+    before, _, rank = name.rpartition("-")
+    return int(rank) if before == base and _RANK.fullmatch(rank) else None
 
 
 def is_base_name(name: str) -> bool:

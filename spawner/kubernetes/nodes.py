@@ -12,6 +12,7 @@ way: so nothing appears after it.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
@@ -22,6 +23,7 @@ from spawner.backend import NodeFailed, NodeLook, NodeProgress
 from spawner.keys import ClusterKeys
 from spawner.kubernetes import manifests, names, troubles
 from spawner.kubernetes.api import REQUEST_SECONDS, APIError, KubeAPI, is_passing
+from spawner.kubernetes.mender import Mender
 from spawner.kubernetes.spec import ClusterSpec
 from spawner.kubernetes.watch import Follower, Pod, PodWatch
 from spawner.steps import NodeEnd
@@ -53,6 +55,7 @@ class PodNodes:
     def __init__(self, api: KubeAPI, watch: PodWatch, *, log: logging.Logger | None = None) -> None:
         self._api = api
         self.watch = watch
+        self.mender = Mender(api, watch, log=log)
         self._log = log or logging.getLogger(__name__)
         self._on_the_way: dict[str, set[asyncio.Task[Any]]] = {}
 
@@ -84,34 +87,53 @@ class PodNodes:
             owner = manifests.owner_reference(await self._make_secret(spec))
             await self._fresh(spec.base, manifests.network_policy(spec, owner))
             pods = [manifests.pod(spec, rank, owner) for rank in range(spec.nodes)]
-            await _all(self._fresh(spec.base, body) for body in [manifests.service(spec, owner), *pods])
-            await self._until_ready(spec, follower, progress)
+            _, *uids = await _all(
+                self._fresh(spec.base, body) for body in [manifests.service(spec, owner), *pods]
+            )
+            await self._until_ready(spec, uids, follower, progress)
 
     async def _make_secret(self, spec: ClusterSpec) -> Mapping[str, Any]:
         body = manifests.secret(spec, ClusterKeys.new())
-        try:
-            return await self._create(spec.base, body)
-        except APIError as error:
-            if error.status != 409:
-                raise
-        await self.remove(spec.base)  # an older life, or one that is being collected
-        return await self._create(spec.base, body)
+        tries = itertools.count()
+        while True:
+            try:
+                return await self._create(spec.base, body)
+            except APIError as error:
+                if error.status != 409:
+                    raise
+            # An older life, one that is being collected, or a request of ours whose answer was lost.
+            await self._insist(spec.base, lambda: self.remove(spec.base))
+            await asyncio.sleep(_pause(next(tries)))
 
-    async def _fresh(self, base: str, body: Mapping[str, Any]) -> None:
-        """Create an object; one of the same name is a leftover without an owner, and goes first."""
-        try:
-            await self._create(base, body)
-            return
-        except APIError as error:
-            if error.status != 409:
-                raise
+    async def _fresh(self, base: str, body: Mapping[str, Any]) -> str:
+        """Create an object; its uid. One of this name that the run does not own is a leftover, and goes first."""
         kind, name = body["kind"], body["metadata"]["name"]
-        self._log.info("%s: a leftover %s is removed first", name, kind)
-        with self.watch.follow(base) as follower:
+        tries = itertools.count()
+        while True:
+            try:
+                return (await self._create(base, body))["metadata"]["uid"]
+            except APIError as error:
+                if error.status != 409:
+                    raise
+            there = await self._insist(base, lambda: self._is_there(body))
+            if there:
+                return there
+            self._log.info("%s: a leftover %s is removed first", name, kind)
             await self._insist(base, lambda: self._on_its_way(base, self._api.delete(kind, name)))
-            while kind == "Pod" and name in follower.pods:
-                await follower.changed()
-        await self._create(base, body)
+            await asyncio.sleep(_pause(next(tries)))
+
+    async def _is_there(self, body: Mapping[str, Any]) -> str:
+        """The uid of an object that is there as it was asked for, by a request whose answer was lost; or empty."""
+        asked = body["metadata"]
+        found, _ = await self._api.list(
+            body["kind"], f"{names.RUN}={asked['labels'][names.RUN]}", only_metadata=True
+        )
+        owners = {owner["uid"] for owner in asked["ownerReferences"]}
+        for item in (item["metadata"] for item in found):
+            theirs = {owner["uid"] for owner in item.get("ownerReferences") or ()}
+            if item["name"] == asked["name"] and owners & theirs and "deletionTimestamp" not in item:
+                return item["uid"]
+        return ""
 
     async def _create(self, base: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
         """Create an object, asking again while the API server is away or busy."""
@@ -125,32 +147,33 @@ class PodNodes:
 
     async def _insist(self, base: str, ask: Callable[[], Awaitable[R]]) -> R:
         """Ask again as long as it may help; the limit is the caller's."""
-        tries = 0
+        tries = itertools.count()
         while True:
             try:
                 return await ask()
             except Exception as error:
                 if not is_passing(error):
                     raise
-                pause = PAUSES_SECONDS[min(tries, len(PAUSES_SECONDS) - 1)]
-                pause = max(pause, min(getattr(error, "retry_after", 0.0), 5.0))
-                tries += 1
+                pause = max(_pause(next(tries)), min(getattr(error, "retry_after", 0.0), 5.0))
                 self._log.warning("%s: the API server is away or busy, again in %s s: %r", base, pause, error)
             await asyncio.sleep(pause)
 
-    async def _until_ready(self, spec: ClusterSpec, follower: Follower, progress: NodeProgress) -> None:
-        rank_of = {names.pod_name(spec.base, rank): rank for rank in range(spec.nodes)}
-        waiting = set(rank_of)
+    async def _until_ready(
+        self, spec: ClusterSpec, uids: list[str], follower: Follower, progress: NodeProgress
+    ) -> None:
+        """Wait for these pods, by rank; the watch may still tell of an older one of the same name."""
+        waiting = set(range(spec.nodes))
         told: dict[str, object] = {}
         while True:
-            for name in sorted(waiting, key=rank_of.__getitem__):
-                pod = follower.pods.get(name)
-                if pod is not None:
-                    if self._report(pod, rank_of[name], progress, told):
-                        waiting.discard(name)
-                elif name in follower.last and self.watch.current:
-                    how = (troubles.ended(follower.last[name]) or troubles.Ended("deleted")).reason
-                    raise NodeFailed(rank_of[name], _GONE, how=how)
+            for rank in sorted(waiting):
+                name = names.pod_name(spec.base, rank)
+                pod, last = follower.pods.get(name), follower.last.get(name)
+                if pod is not None and pod["metadata"]["uid"] == uids[rank]:
+                    if self._report(pod, rank, progress, told):
+                        waiting.discard(rank)
+                elif last is not None and last["metadata"]["uid"] == uids[rank] and self.watch.current:
+                    how = (troubles.ended(last) or troubles.Ended("deleted")).reason
+                    raise NodeFailed(rank, _GONE, how=how)
             if not waiting:
                 return
             await follower.changed()
@@ -187,7 +210,7 @@ class PodNodes:
         for pod in self.watch.pods(base).values():
             if _label(pod, names.RUN) == run:
                 end = troubles.ended(pod)
-                found[_rank(pod)] = (
+                found[_rank(base, pod)] = (
                     NodeLook(alive=True)
                     if end is None
                     else NodeLook(alive=False, ended_at=end.at, exit_reason=end.reason)
@@ -208,11 +231,12 @@ class PodNodes:
         await self.watch.look()
         with self.watch.follow(base) as follower:
             over = {name for name, pod in follower.pods.items() if troubles.is_over(pod)}
-            owned = await self._api.delete("Secret", base)
+            # Asked again in here: whoever begins anew has not seen how the nodes ended.
+            owned = await self._insist(base, lambda: self._api.delete("Secret", base))
             if not owned:
                 await self._by_name(base)
             gone_at = await self._until_nothing(base, follower)
-            return _ends(follower.last, over, gone_at)
+            return _ends(base, follower.last, over, gone_at)
 
     async def _until_nothing(self, base: str, follower: Follower) -> dict[str, datetime]:
         """Wait until the API server has no pod of the cluster; when each was seen to be gone."""
@@ -240,16 +264,21 @@ class PodNodes:
 
     async def _left(self, base: str) -> list[dict[str, Any]]:
         """The cluster's pods by the API server's own word: the watch may be a moment behind."""
-        found, _ = await self._api.list("Pod", f"{names.CLUSTER}={base}", only_metadata=True)
-        return found
+        found, _ = await self._insist(
+            base, lambda: self._api.list("Pod", f"{names.CLUSTER}={base}", only_metadata=True)
+        )
+        return [pod for pod in found if names.rank_of(base, pod["metadata"]["name"]) is not None]
 
     async def _by_name(self, base: str, grace_seconds: int | None = None) -> None:
+        def delete(kind: str, name: str, grace: int | None = None) -> Awaitable[bool]:
+            return self._insist(base, lambda: self._api.delete(kind, name, grace_seconds=grace))
+
         pods = [pod["metadata"]["name"] for pod in await self._left(base)]
         await _all(
             [
-                self._api.delete("NetworkPolicy", base),
-                self._api.delete("Service", base),
-                *(self._api.delete("Pod", name, grace_seconds=grace_seconds) for name in pods),
+                delete("NetworkPolicy", base),
+                delete("Service", base),
+                *(delete("Pod", name, grace_seconds) for name in pods),
             ]
         )
 
@@ -277,6 +306,10 @@ class PodNodes:
             await asyncio.wait(set(tasks), timeout=REQUEST_SECONDS + 1)
 
 
+def _pause(tries: int) -> float:
+    return PAUSES_SECONDS[min(tries, len(PAUSES_SECONDS) - 1)]
+
+
 async def _within(event: Any, seconds: float) -> bool:
     """Whether something came within some seconds."""
     try:
@@ -287,26 +320,28 @@ async def _within(event: Any, seconds: float) -> bool:
     return True
 
 
-async def _all(requests: Any) -> None:
+async def _all(requests: Any) -> list[Any]:
     """All at once; the first that fails ends it, when the others have been let go."""
     tasks = [asyncio.ensure_future(request) for request in requests]
     try:
-        await asyncio.gather(*tasks)
+        return await asyncio.gather(*tasks)
     finally:
         for task in tasks:
             task.cancel()
 
 
-def _ends(last: Mapping[str, Pod], over: set[str], gone_at: Mapping[str, datetime]) -> dict[int, NodeEnd]:
+def _ends(
+    base: str, last: Mapping[str, Pod], over: set[str], gone_at: Mapping[str, datetime]
+) -> dict[int, NodeEnd]:
     """How nodes ended: what was over before by its own word, the others now, as they were released."""
     ends: dict[int, NodeEnd] = {}
     for name, pod in last.items():
         end = troubles.ended(pod)
         at = end.at if end is not None else None
         if name in over:
-            ends[_rank(pod)] = NodeEnd(at=at, exit_reason=end.reason if end is not None else "")
+            ends[_rank(base, pod)] = NodeEnd(at=at, exit_reason=end.reason if end is not None else "")
         else:
-            ends[_rank(pod)] = NodeEnd(at=at or gone_at.get(name), exit_reason="released")
+            ends[_rank(base, pod)] = NodeEnd(at=at or gone_at.get(name), exit_reason="released")
     return ends
 
 
@@ -314,8 +349,5 @@ def _label(pod: Pod, name: str) -> str:
     return (pod["metadata"].get("labels") or {}).get(name, "")
 
 
-def _rank(pod: Pod) -> int:
-    try:
-        return int(_label(pod, names.RANK))
-    except ValueError:
-        return 0
+def _rank(base: str, pod: Pod) -> int:
+    return names.rank_of(base, pod["metadata"]["name"]) or 0

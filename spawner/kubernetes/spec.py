@@ -81,19 +81,42 @@ class Placement:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClusterSpec:
-    """A cluster to be made of pods; amounts are per node.
+class ClusterFrame:
+    """Whose a cluster is, and what stands around its nodes: all that its Service and its policy are made of.
 
     Attributes
     ----------
     user, server, run
         Whose it is; ``run`` is the run's id.
+    namespace
+        Where its objects are.
+    isolation
+        Who reaches the nodes and whom they reach.
+    """
+
+    user: str
+    server: str
+    run: str
+    namespace: str
+    isolation: Isolation = field(default_factory=Isolation)
+
+    @property
+    def base(self) -> str:
+        return base_name(self.user, self.server)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterSpec(ClusterFrame):
+    """A cluster to be made of pods; amounts are per node.
+
+    Attributes
+    ----------
     nodes
         How many.
     project, pool, gpu_model
         For labels, annotations and variables.
-    namespace, cluster_domain
-        Where its objects are, and what the cluster calls its own domain.
+    cluster_domain
+        What the cluster calls its own domain.
     prefix
         Path of the cluster, ``/user/U/S/``.
     bind
@@ -112,12 +135,8 @@ class ClusterSpec:
         How long a node may take to answer.
     """
 
-    user: str
-    server: str
-    run: str
     nodes: int
     project: str
-    namespace: str
     prefix: str
     token: str = field(repr=False)
     pod: Mapping[str, Any] = field(repr=False)
@@ -137,8 +156,3 @@ class ClusterSpec:
     language: str = ""
     start_seconds: int = 120
     placement: Placement = field(default_factory=Placement)
-    isolation: Isolation = field(default_factory=Isolation)
-
-    @property
-    def base(self) -> str:
-        return base_name(self.user, self.server)

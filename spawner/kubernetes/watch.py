@@ -5,6 +5,7 @@ after a minute without an API server, keep showing what was, and tell nobody of 
 
 * belongs to the hub, not to somebody's start: a task of its own, started once, never cancelled by a person;
 * never gives up, and is started anew should it ever die;
+* takes for a node only what is called as that node is, whatever labels others put on their pods;
 * knows whether it is *current*: connected, and heard of within the silence that the server cannot exceed
   (it ends each stream after a minute, and the next one continues where it ended, without a new list);
 * :meth:`PodWatch.look` answers only when it is current; in doubt it reads directly, and raises when it cannot.
@@ -136,6 +137,10 @@ class PodWatch:
         """The pods of a cluster (by its base name) as last heard of, by name."""
         return self._pods.get(cluster, {})
 
+    def clusters(self) -> list[dict[str, Pod]]:
+        """The pods of every cluster, each by name, as they are at this moment."""
+        return [dict(pods) for pods in self._pods.values()]
+
     async def look(self) -> None:
         """Come back when what is known can be believed.
 
@@ -220,8 +225,10 @@ class PodWatch:
         found, version = await self._source.list("Pod", names.RUN)
         pods: dict[str, dict[str, Pod]] = {}
         for pod in found:
-            kept = slim(pod)
-            pods.setdefault(_cluster_of(kept), {})[kept["metadata"]["name"]] = kept
+            cluster = _cluster_of(pod)
+            if cluster:
+                kept = slim(pod)
+                pods.setdefault(cluster, {})[kept["metadata"]["name"]] = kept
         self._pods = pods
         self._connected, self._heard_at = True, self._clock()
         for cluster, followers in self._followers.items():
@@ -252,6 +259,8 @@ class PodWatch:
 
     def _take(self, kind: str, pod: Pod) -> None:
         cluster, name = _cluster_of(pod), pod["metadata"]["name"]
+        if not cluster:
+            return
         if kind == "DELETED":
             pods = self._pods.get(cluster, {})
             pods.pop(name, None)
@@ -274,4 +283,7 @@ class PodWatch:
 
 
 def _cluster_of(pod: Pod) -> str:
-    return (pod["metadata"].get("labels") or {}).get(names.CLUSTER, "")
+    """The base name of the cluster that a pod is a node of; empty for one that only carries the labels."""
+    metadata = pod["metadata"]
+    cluster = (metadata.get("labels") or {}).get(names.CLUSTER, "")
+    return "" if names.rank_of(cluster, metadata["name"]) is None else cluster

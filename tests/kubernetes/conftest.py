@@ -7,115 +7,32 @@ tests that take its parts down are left out.
 
 from __future__ import annotations
 
-import json
 import os
-import signal
-import subprocess
-import tarfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
 
 import pytest
 
+from spawner.kubernetes import nodes
+from spawner.kubernetes.nodes import PodNodes
+from spawner.kubernetes.watch import PodWatch
 from tests.kubernetes.hub import KubeHub, Namespace
-from tests.lab.node_image import build_node_image
-from tests.process.hub import eventually
-
-if TYPE_CHECKING:
-    from tests.lab.lab import Lab
-
-
-@dataclass
-class Kubernetes:
-    """What tests need of a lab."""
-
-    kubectl: Callable[..., str]
-    server: str
-    authority: Path
-    image: str
-    directory: Path
-    lab: Lab | None = None
-
-    @contextmanager
-    def away(self) -> Iterator[None]:
-        """Without an API server: killed and started again; in a lab that others started, stopped for the while."""
-        if self.lab is not None:
-            command = self.lab._parts["kube-apiserver"].args
-            self.lab.kill("kube-apiserver")
-            try:
-                yield
-            finally:
-                self.lab._start("kube-apiserver", *command)  # type: ignore[misc]
-                eventually(lambda: self.kubectl("get", "--raw", "/readyz", check=False) == "ok", 60)
-            return
-        pid = next(
-            int(path.parent.name)
-            for path in Path("/proc").glob("[0-9]*/cmdline")
-            if b"kube-apiserver\0" in (said := path.read_bytes()) and str(self.directory).encode() in said
-        )
-        os.kill(pid, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            os.kill(pid, signal.SIGCONT)
+from tests.kubernetes.memory import Cluster
+from tests.lab.kubernetes import Kubernetes
+from tests.lab.kubernetes import _attached as _attached
+from tests.lab.kubernetes import archive as archive
+from tests.lab.kubernetes import reference as reference
 
 
-def archive() -> Path:
-    named = os.environ.get("GALILEAN_NODE_IMAGE")
-    if not named:
-        return build_node_image()
-    if not Path(named).exists():
-        pytest.fail(f"there is no node image at {named}, which GALILEAN_NODE_IMAGE names")
-    return Path(named)
-
-
-def reference(path: Path) -> str:
-    with tarfile.open(path) as tar:
-        manifest = tar.extractfile("manifest.json")
-        assert manifest is not None
-        return json.loads(manifest.read())[0]["RepoTags"][0]
-
-
-@pytest.fixture(scope="session")
-def kubernetes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kubernetes]:
-    from tests.lab.lab import Lab
-
-    image = archive()
-    running = os.environ.get("GALILEAN_LAB_DIRECTORY")
-    if running:
-        yield _attached(Path(running), reference(image))
-        return
-    lab = Lab(tmp_path_factory.mktemp("lab") / "lab")
-    try:
-        lab.up()
-        lab.load_image(image)
-        yield Kubernetes(
-            lab.kubectl, lab.server, lab.directory / "pki" / "ca.crt", reference(image), lab.directory, lab
-        )
-    finally:
-        lab.down()
-
-
-def _attached(directory: Path, image: str) -> Kubernetes:
-    from tests.lab.build import build
-
-    kubeconfig = directory / "pki" / "admin.kubeconfig"
-    program = build() / "lab"
-
-    def kubectl(*arguments: str, stdin: str | None = None, check: bool = True) -> str:
-        done = subprocess.run(
-            [str(program), "kubectl", "--kubeconfig", str(kubeconfig), *arguments],
-            input=stdin, capture_output=True, text=True, timeout=120, check=False,
-        )  # fmt: skip
-        if check and done.returncode:
-            raise RuntimeError(f"kubectl {' '.join(arguments)}: {done.stderr}")
-        return done.stdout
-
-    server = kubectl("config", "view", "-o", "jsonpath={.clusters[0].cluster.server}")
-    return Kubernetes(kubectl, server, directory / "pki" / "ca.crt", image, directory)
+@pytest.fixture
+async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Cluster, PodNodes]]:
+    """Clusters of pods on an API server in memory."""
+    monkeypatch.setattr(nodes, "PAUSES_SECONDS", (0.001,))
+    cluster = Cluster()
+    watch = PodWatch(cluster)
+    made = PodNodes(cluster, watch)  # type: ignore[arg-type]
+    yield cluster, made
+    await watch.stop()
 
 
 @pytest.fixture(scope="module")
@@ -152,4 +69,4 @@ def hub_of(
 @pytest.fixture(scope="module")
 def hub(hub_of: Callable[..., KubeHub]) -> KubeHub:
     """A hub that the tests of a module share; each has servers of its own."""
-    return hub_of(images={"no-image": "galilean.lab/there-is-none:1"})
+    return hub_of()

@@ -3,149 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
-from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
 from spawner.backend import NodeFailed
+from spawner.cluster import VirtualCluster
 from spawner.kubernetes import names, nodes
 from spawner.kubernetes.api import APIError
-from spawner.kubernetes.inventory import KubeInventory
-from spawner.kubernetes.nodes import PodNodes
-from spawner.kubernetes.watch import PodWatch
+from spawner.kubernetes.cluster import KubeCluster
+from tests.kubernetes.memory import KINDS, Progress, forge
 from tests.kubernetes.test_manifests import spec
-
-KINDS = ["Secret", "NetworkPolicy", "Service", "Pod"]
-
-
-class Cluster:
-    """API server, collector, scheduler and kubelet: pods become ready at once unless held."""
-
-    namespace = "people"
-
-    def __init__(self) -> None:
-        self.objects: dict[tuple[str, str], dict[str, Any]] = {}
-        self.writes: list[str] = []
-        self.refusals: list[tuple[str, Exception]] = []
-        self.streams: list[asyncio.Queue[Any]] = []
-        self.slow: asyncio.Event | None = None
-        self.hold = False
-        self.collector = True
-        self._numbers = itertools.count(1)
-
-    def refuse(self, kind: str, error: Exception, times: int = 1) -> None:
-        self.refusals += [(kind, error)] * times
-
-    def of(self, kind: str) -> list[str]:
-        return sorted(name for which, name in self.objects if which == kind)
-
-    async def until(self, pods: int) -> None:
-        while len(self.of("Pod")) < pods:  # noqa: ASYNC110 - its own doing is what is waited for
-            await asyncio.sleep(0)
-
-    async def create(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        kind, name = body["kind"], body["metadata"]["name"]
-        self.writes.append(f"create {kind}")
-        if self.slow is not None:
-            await self.slow.wait()
-        for index, (which, error) in enumerate(self.refusals):
-            if which == kind:
-                del self.refusals[index]
-                raise error
-        if (kind, name) in self.objects:
-            raise APIError(409, "already exists")
-        uid = f"u-{next(self._numbers)}"
-        made = {**body, "metadata": {**body["metadata"], "uid": uid, "resourceVersion": uid[2:]}}
-        self.objects[kind, name] = made
-        if kind == "Pod":
-            owner = body["metadata"]["ownerReferences"][0]["uid"]
-            self.tell("ADDED", made)
-            if owner not in {
-                item["metadata"]["uid"] for (which, _), item in self.objects.items() if which == "Secret"
-            }:
-                asyncio.get_running_loop().call_soon(self.collect, owner)
-            elif not self.hold:
-                self.be(name, phase="Running")
-        return made
-
-    def be(self, name: str, **status: Any) -> None:
-        pod = self.objects["Pod", name]
-        if status.get("phase") == "Running":
-            status |= {"podIP": "10.0.0.1", "conditions": [{"type": "Ready", "status": "True"}]}
-            pod["spec"] = {**pod["spec"], "nodeName": "m1"}
-        pod["status"] = status
-        pod["metadata"]["resourceVersion"] = str(next(self._numbers))
-        self.tell("MODIFIED", pod)
-
-    def vanish(self, kind: str, name: str) -> None:
-        gone = self.objects.pop((kind, name), None)
-        if gone is not None and kind == "Pod":
-            self.tell("DELETED", gone)
-
-    def collect(self, uid: str) -> None:
-        for (kind, name), item in list(self.objects.items()):
-            if uid in [owner["uid"] for owner in item["metadata"].get("ownerReferences", ())]:
-                self.vanish(kind, name)
-
-    async def delete(self, kind: str, name: str, *, uid: str = "", grace_seconds: int | None = None) -> bool:
-        self.writes.append(f"delete {kind}")
-        item = self.objects.get((kind, name))
-        if item is None or (uid and item["metadata"]["uid"] != uid):
-            return False
-        self.vanish(kind, name)
-        if kind == "Secret" and self.collector:
-            asyncio.get_running_loop().call_soon(self.collect, item["metadata"]["uid"])
-        return True
-
-    async def list(
-        self, kind: str, selector: str, *, only_metadata: bool = False
-    ) -> tuple[list[dict[str, Any]], str]:
-        key, _, value = selector.partition("=")
-        found = [item for (which, _), item in self.objects.items() if which == kind]
-        return [
-            item
-            for item in found
-            if key in item["metadata"]["labels"] and value in ("", item["metadata"]["labels"][key])
-        ], str(next(self._numbers))
-
-    async def watch(self, kind: str, selector: str, version: str, **_: Any) -> Any:
-        queue: asyncio.Queue[Any] = asyncio.Queue()
-        self.streams.append(queue)
-        yield {"type": "OPEN"}
-        while True:
-            yield await queue.get()
-
-    def tell(self, kind: str, item: dict[str, Any]) -> None:
-        for queue in self.streams:
-            queue.put_nowait({"type": kind, "object": {**item, "metadata": dict(item["metadata"])}})
-
-
-class Progress:
-    def __init__(self) -> None:
-        self.told: list[Any] = []
-        self.urls: dict[int, str] = {}
-
-    def placed(self, rank: int, *, host: str = "") -> None:
-        self.told.append(("placed", rank))
-
-    def ready(self, rank: int, *, url: str, host: str = "") -> None:
-        self.urls[rank] = url
-
-    def trouble(self, rank: int, message: str, **params: Any) -> None:
-        self.told.append(message.format(rank=rank, **params))
-
-
-@pytest.fixture
-async def world(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(nodes, "PAUSES_SECONDS", (0.001,))
-    cluster = Cluster()
-    watch = PodWatch(cluster)
-    made = PodNodes(cluster, watch)  # type: ignore[arg-type]
-    yield cluster, made
-    await watch.stop()
-
 
 BASE = spec().base
 
@@ -183,6 +51,64 @@ async def test_a_leftover_of_any_kind_goes_first(world: Any, kind: str) -> None:
     runs = {item["metadata"]["labels"][names.RUN] for item in cluster.objects.values()}
     assert runs == {"01K0000000000000000000000B"}
     assert len(cluster.of("Pod")) == 3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_request_whose_answer_was_lost_makes_nothing_twice(world: Any, kind: str) -> None:
+    cluster, made = world
+    cluster.lose(kind, times=2)
+    progress = Progress()
+    await made.create(spec(), progress)
+    assert set(progress.urls) == {0, 1, 2}
+    assert [len(cluster.of(which)) for which in KINDS] == [1, 1, 1, 3]
+    assert cluster.writes.count("delete Pod") == 0
+    owner = cluster.objects["Secret", BASE]["metadata"]["uid"]
+    owners = [item["metadata"].get("ownerReferences", ()) for item in cluster.objects.values()]
+    assert sorted(one["uid"] for some in owners for one in some) == [owner] * 5
+
+
+async def test_a_removal_whose_answer_was_lost_still_knows_when_the_nodes_ended(world: Any) -> None:
+    cluster, made = world
+    await made.create(spec(), Progress())
+    cluster.lose("delete Secret")
+    ends = await made.remove(BASE)
+    assert not cluster.objects
+    assert all(end.at for end in ends.values())
+    assert ends.keys() == {0, 1, 2}
+
+
+async def test_news_of_an_older_pod_of_the_same_name_is_not_taken_for_the_new_one(world: Any) -> None:
+    """The watch may tell of the end of a leftover after the new pod was made."""
+    cluster, made = world
+    await made.create(spec(nodes=1), Progress())
+    old = cluster.objects["Pod", f"{BASE}-0"]
+    cluster.hold = True
+    removed = asyncio.Event()
+    delete, told = cluster.delete, cluster.tell
+
+    async def delete_later(kind: str, name: str, **more: Any) -> bool:
+        if kind == "Secret":
+            cluster.tell = lambda kind, item: None  # type: ignore[method-assign]
+        done = await delete(kind, name, **more)
+        if kind == "Secret":
+            asyncio.get_running_loop().call_soon(removed.set)
+        return done
+
+    cluster.delete = delete_later  # type: ignore[method-assign]
+    progress = Progress()
+    made.watch._pods.clear()  # as if it had not heard of it: the Secret's name is what is met first
+    start = asyncio.create_task(made.create(spec(nodes=1, run="01K0000000000000000000000B"), progress))
+    await removed.wait()
+    await cluster.until(1)
+    cluster.tell = told  # type: ignore[method-assign]
+    going = {**old, "metadata": {**old["metadata"], "deletionTimestamp": "2026-11-22T10:00:00Z"}}
+    cluster.tell("MODIFIED", going)
+    cluster.tell("DELETED", going)
+    await asyncio.sleep(0.01)
+    assert not start.done()
+    cluster.be(f"{BASE}-0", phase="Running")
+    await start
+    assert set(progress.urls) == {0}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -345,58 +271,79 @@ async def test_a_node_that_ended_before_keeps_its_own_end(world: Any) -> None:
     assert ends[1].at.isoformat() == "2026-11-22T10:00:00+00:00"
 
 
+async def test_a_pod_that_carries_a_clusters_labels_is_no_node_of_it(world: Any) -> None:
+    """Neither its end nor its life counts, and nobody removes it."""
+    cluster, made = world
+    await made.create(spec(), Progress())
+    forge(cluster, "mine", f"{BASE}-0", phase="Failed")
+    forge(cluster, f"{BASE}-01", f"{BASE}-1", phase="Failed")
+    await asyncio.sleep(0.001)
+    seen = await made.look(BASE, spec().run)
+    assert {rank: node.alive for rank, node in seen.items()} == {0: True, 1: True, 2: True}
+    del cluster.objects["Secret", BASE]  # so that the removal goes by name
+    assert (await made.remove(BASE)).keys() == {0, 1, 2}
+    assert cluster.of("Pod") == [f"{BASE}-01", "mine"]
+    await made.create(spec(run="01K0000000000000000000000B"), Progress())
+    assert set(await made.look(BASE, "01K0000000000000000000000B")) == {0, 1, 2}
+
+
+@pytest.mark.parametrize("kind", ["NetworkPolicy", "Service"])
+async def test_what_somebody_takes_from_around_running_nodes_is_put_back(world: Any, kind: str) -> None:
+    cluster, made = world
+    await made.create(spec(), Progress())
+    await made.create(spec(user="bob", run="01K0000000000000000000000B"), Progress())
+    assert await made.mender.mend(spec().isolation) == []
+    before = cluster.objects[kind, BASE]
+    cluster.vanish(kind, BASE)
+    assert await made.mender.mend(spec().isolation) == [f"{kind} {BASE}"]
+    after = cluster.objects[kind, BASE]
+    assert (after["spec"], after["metadata"]["ownerReferences"]) == (
+        before["spec"],
+        before["metadata"]["ownerReferences"],
+    )
+    await made.remove(BASE)
+    await asyncio.sleep(0)
+    assert not [name for _, name in cluster.objects if name.startswith(BASE)]
+
+
+async def test_nothing_is_put_around_nodes_that_nothing_owns_or_that_ended(world: Any) -> None:
+    cluster, made = world
+    await made.create(spec(nodes=1), Progress())
+    await made.create(spec(user="bob", nodes=1, run="01K0000000000000000000000B"), Progress())
+    bob = spec(user="bob").base
+    for base in (BASE, bob):
+        cluster.vanish("NetworkPolicy", base)
+    cluster.objects["Pod", f"{BASE}-0"]["metadata"]["ownerReferences"] = []
+    cluster.be(f"{BASE}-0", phase="Running")
+    cluster.be(f"{bob}-0", phase="Failed")
+    await asyncio.sleep(0.001)
+    assert await made.mender.mend(spec().isolation) == []
+
+
+async def test_who_is_called_alike_never_meets_an_object_of_another(world: Any) -> None:
+    cluster, made = world
+    users = ["al", "alice", "a-b", "a_b", "a--b", "A-B", "王", "王五", "é", "x" * 255, "x" * 254, "$(A)", "-"]
+    pairs = [(user, server) for user in users for server in ("b", "ice-b", "x" * 30)]
+    specs = [
+        spec(user=user, server=server, nodes=1, run=f"{number:026}")
+        for number, (user, server) in enumerate(pairs)
+    ]
+    await asyncio.gather(*(made.create(one, Progress()) for one in specs))
+    assert [len(cluster.of(kind)) for kind in KINDS] == [len(pairs)] * 4
+    for done, one in enumerate(specs, 1):
+        await made.remove(one.base)
+        await asyncio.sleep(0)
+        runs = {item["metadata"]["labels"][names.RUN] for item in cluster.objects.values()}
+        assert runs == {left.run for left in specs[done:]}
+
+
 async def test_pods_of_another_run_are_not_this_runs_nodes(world: Any) -> None:
     _, made = world
     await made.create(spec(), Progress())
     assert await made.look(BASE, "another") == {}
 
 
-# ----------------------------------------------------------------------------------------------- inventory
-
-
-async def test_the_inventory_tells_every_node_and_what_a_cut_off_start_left(world: Any) -> None:
-    cluster, made = world
-    await made.create(spec(), Progress())
-    await made.create(spec(user="bob", run="01K0000000000000000000000B"), Progress())
-    for name in cluster.of("Pod"):
-        if name.startswith("bob"):
-            cluster.vanish("Pod", name)
-    inventory = KubeInventory(cluster)  # type: ignore[arg-type]
-    found = await inventory.inventory()
-    assert [(item.user, item.rank, item.state) for item in found] == [
-        ("ada", 0, "alive"),
-        ("ada", 1, "alive"),
-        ("ada", 2, "alive"),
-        ("bob", -1, "ended"),
-    ]
-    await inventory.remove(found[3])
-    await inventory.remove(found[3])
-    assert {name.partition("--")[0] for _, name in cluster.objects} == {"ada"}
-    for item in found[:3]:
-        await inventory.remove(item)
-    assert not cluster.objects
-
-
-@pytest.mark.parametrize(
-    "forged",
-    [
-        {"labels": {names.RANK: "7"}},
-        {"annotations": {names.USER: "bob"}},
-        {"labels": {names.CLUSTER: "another"}},
-        {"ownerReferences": []},
-        {"name": "mine"},
-        {"labels": {names.RANK: "x"}},
-    ],
-)
-async def test_a_pod_that_is_not_what_its_labels_say_is_told_of_and_left_alone(
-    world: Any, forged: dict[str, Any]
-) -> None:
-    cluster, made = world
-    await made.create(spec(nodes=1), Progress())
-    pod = cluster.objects["Pod", f"{BASE}-0"]
-    for key, value in forged.items():
-        old = pod["metadata"][key]
-        pod["metadata"][key] = {**old, **value} if isinstance(value, dict) else value
-    inventory = KubeInventory(cluster, leftovers=False)  # type: ignore[arg-type]
-    assert await inventory.inventory() == []
-    assert inventory.foreign == (pod["metadata"]["name"],)
+def test_the_life_of_a_pod_is_ours_and_never_kubespawners() -> None:
+    """So nothing of it can call a stop of its own in the middle of ours."""
+    for name in ("start", "stop", "poll", "progress", "get_url", "delete_forever"):
+        assert getattr(KubeCluster, name) is getattr(VirtualCluster, name), name
