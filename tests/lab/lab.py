@@ -17,10 +17,12 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import IO, Any
 
+from tests.lab import policies
 from tests.lab.build import build
 from tests.lab.certificates import Authority
 from tests.lab.images import static_image
@@ -83,6 +85,7 @@ class Lab:
             self._containerd()
             self._control_plane()
             self._machine()
+            self._policies()
             self._cluster_dns()
         except BaseException:
             self.down()
@@ -91,8 +94,9 @@ class Lab:
 
     def down(self) -> None:
         """End pods, parts and network, in this order; safe to call at any time, and twice."""
-        for name in ("kubelet", "kube-proxy", "kube-controller-manager", "kube-scheduler"):
+        for name in ("kubelet", "kube-proxy", "policies", "kube-controller-manager", "kube-scheduler"):
             self._end(name)
+        policies.take_away()
         if "containerd" in self._parts:
             self._end_containers()
         for name in ("containerd", "kube-apiserver", "etcd"):
@@ -199,6 +203,10 @@ class Lab:
         ):
             subprocess.run(command, check=False, capture_output=True)
         Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
+        between_pods = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
+        if not between_pods.exists():
+            subprocess.run(["modprobe", "br_netfilter"], check=True, capture_output=True)
+        between_pods.write_text("1")
         for direction in (["-s", POD_SUBNET], ["-d", POD_SUBNET]):  # a Docker on the machine drops forwarding
             rule = ["FORWARD", *direction, "-m", "comment", "--comment", "galilean-lab", "-j", "ACCEPT"]
             subprocess.run(["iptables", "-w", "-I", *rule], check=True, capture_output=True)
@@ -306,6 +314,7 @@ oom_score = 0
             f"--service-cluster-ip-range={SERVICE_SUBNET}",
             "--authorization-mode=Node,RBAC",
             "--enable-admission-plugins=NodeRestriction",
+            "--enable-bootstrap-token-auth=true",  # as kubeadm has it: machines join by such tokens
             "--allow-privileged=true",
             "--kubelet-preferred-address-types=InternalIP",
         )
@@ -407,6 +416,12 @@ oom_score = 0
             "machine",
             lambda: self.kubectl("get", "node", MACHINE, "-o", f"jsonpath={ready}", check=False) == "True",
         )
+
+    def _policies(self) -> None:
+        ready = self.directory / "policies.ready"
+        enforcer = str(Path(policies.__file__))
+        self._start("policies", sys.executable, enforcer, str(self.kubeconfig), MACHINE, str(ready))
+        _wait("enforcer of network policies", ready.exists)
 
     def _cluster_dns(self) -> None:
         manifest = (Path(__file__).parent / "dns.yaml").read_text()
