@@ -1,0 +1,256 @@
+"""The chart on a real Kubernetes: installed, used in a browser, its parts killed, upgraded, taken away.
+
+One install carries the tests of this module in their order, as the life of a centre's would; a second one, on
+SQLite, shows the way to try it out.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic import command
+
+from galilean.migrate import alembic_config, newest, present
+from tests.chart.installed import RELEASE, Installed
+from tests.lab.kubernetes import Kubernetes
+from tests.postgres import PostgresServer
+from tests.product.code import in_node
+from tests.product.product import Person, wait_for
+from tests.product.test_browser_thread import Visit, chromium, visit  # noqa: F401 - fixtures
+from tests.product.test_browser_thread import test_the_thread as the_thread
+
+pytestmark = [
+    pytest.mark.kubernetes,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(os.geteuid() != 0, reason="a lab needs root"),
+]
+
+PARTS = ("hub", "portal", "metering", "release", "queue", "machines")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory that the kubelet's pods come through to."""
+    made = tmp_path_factory.mktemp("chart")
+    for folder in (made, *made.parents[:3]):
+        folder.chmod(folder.stat().st_mode | 0o011)
+    return made
+
+
+@pytest.fixture(scope="module")
+def postgres(kubernetes: Kubernetes, place: Path) -> Iterator[PostgresServer]:
+    from tests.lab.lab import GATEWAY
+
+    (place / "postgres").mkdir()
+    server = PostgresServer(place / "postgres", more=(GATEWAY,))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def product(kubernetes: Kubernetes, place: Path, postgres: PostgresServer) -> Iterator[Installed]:
+    from tests.lab.lab import GATEWAY
+
+    here, hubs = postgres.create_database("galilean"), postgres.create_database("hub")
+    urls = {"url": here, "hubUrl": hubs}
+    values = {"database": {key: url.replace("127.0.0.1", GATEWAY) for key, url in urls.items()}}
+    site = Installed(kubernetes, f"t{os.getpid()}-centre", place / "centre", values)
+    site.database_url = here
+    try:
+        site.install()
+        yield site
+    finally:
+        site.close()
+
+
+@pytest.fixture(scope="module")
+def ada(product: Installed) -> Person:
+    return product.person("ada", "researcher")
+
+
+@pytest.fixture(scope="module")
+def held(ada: Person, product: Installed) -> dict[str, Any]:
+    """A cluster of two nodes that lives through the tests below, with a program that runs on node-1."""
+    slug = ada.running("Long work", nodes=2, release="manual")
+    (cluster,) = ada.clusters()
+    program = "import subprocess; print(subprocess.Popen(['sleep', '3600'], start_new_session=True).pid)"
+    pid = int(in_node(ada, slug, program, rank=1))
+    return {"slug": slug, "run": cluster["id"], "pid": pid, "pods": product.nodes(cluster["id"])}
+
+
+def of(part: str) -> str:
+    """What selects the pods of a part."""
+    return f"app.kubernetes.io/instance={RELEASE},app.kubernetes.io/component={part}"
+
+
+def present_revision(product: Installed) -> str:
+    with product.db.read() as conn:
+        return present(conn)
+
+
+def goes_on(ada: Person, product: Installed, held: dict[str, Any]) -> None:
+    """The same pods, the same programs in them, and a cell can be run."""
+    assert product.nodes(held["run"]) == held["pods"]
+    assert (
+        in_node(ada, held["slug"], f"import os; os.kill({held['pid']}, 0); print('lives')", rank=1)
+        == "lives\n"
+    )
+    assert in_node(ada, held["slug"], "print(6 * 7)") == "42\n"
+
+
+def test_helm_test_finds_every_part_at_work(product: Installed):
+    said = product.helm("test", RELEASE, "--logs", "--timeout", "60s")
+    for name in ("proxy", "hub", "portal", "metering", "release", "queue", "machines", "portal by the proxy"):
+        assert any(line.startswith(name) and line.endswith("works") for line in said.splitlines()), said
+
+
+def test_the_first_administrator_signs_in_with_the_password_of_the_notes(product: Installed):
+    somebody = Person(product, "admin", "")
+    browser = somebody.sign_in(product.password())
+    assert "admin" in browser.get("/services/portal/admin/people").text
+
+
+def test_the_whole_thread_in_a_browser(
+    product: Installed,
+    visit: Callable[..., Visit],  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(platform, "node", lambda: "node-0")  # what the first cell prints: where it runs
+    the_thread(product, visit, "en")
+
+
+def test_nodes_reach_hub_and_portal_and_nothing_else_of_ours(
+    ada: Person, product: Installed, held: dict[str, Any]
+):
+    ask = """
+import json, socket
+def reach(name, port):
+    try:
+        socket.create_connection((name, port), timeout=3).close()
+        return True
+    except OSError:
+        return False
+print(json.dumps({name: reach(name, port) for name, port in %s}))
+""" % [
+        (service["metadata"]["name"], port["port"])
+        for service in product.every("services", f"app.kubernetes.io/instance={RELEASE}")
+        for port in service["spec"]["ports"]
+    ]
+    reached = json.loads(in_node(ada, held["slug"], ask))
+    assert {name for name, open_ in reached.items() if open_} == {f"{RELEASE}-hub", f"{RELEASE}-portal"}
+
+
+def test_people_go_on_working_while_the_hub_is_killed_and_comes_back(
+    ada: Person, product: Installed, held: dict[str, Any]
+):
+    goes_on(ada, product, held)
+    old = product.part("hub")
+    product.kubectl("delete", "pod", old, "--grace-period=0", "--force", "--wait=false")
+    assert not product.ready("hub") or product.part("hub") != old
+    goes_on(ada, product, held)
+    wait_for(lambda: product.ready("hub"), "the hub is back", seconds=90)
+    wait_for(lambda: ada.is_ready(held["slug"]), "the hub knows the cluster", seconds=30)
+    goes_on(ada, product, held)
+    (cluster,) = ada.clusters()
+    assert (cluster["id"], cluster["status"]) == (held["run"], "running")
+
+
+@pytest.mark.parametrize("part", ["portal", "metering", "release", "queue"])
+def test_a_part_that_is_killed_comes_back(part: str, ada: Person, product: Installed, held: dict[str, Any]):
+    product.kubectl("delete", "pod", product.part(part), "--grace-period=0", "--force", "--wait=false")
+    wait_for(lambda: product.ready(part), f"{part} is back", seconds=90)
+    goes_on(ada, product, held)
+
+
+def test_a_new_proxy_is_filled_with_the_ways_to_every_node(
+    ada: Person, product: Installed, held: dict[str, Any]
+):
+    product.kubectl("delete", "pod", product.part("proxy"), "--grace-period=0", "--force", "--wait=false")
+
+    def all_there() -> bool:
+        return [ada.node(held["slug"], rank).status_code for rank in (0, 1)] == [200, 200]
+
+    wait_for(all_there, "both nodes can be reached again", seconds=60)
+    wait_for(lambda: ada.portal("GET", "/projects").status_code == 200, "the portal can be reached again")
+    goes_on(ada, product, held)
+
+
+def test_an_upgrade_changes_the_parts_the_tables_and_no_cluster(
+    ada: Person, product: Installed, held: dict[str, Any]
+):
+    proxy, keys = product.part("proxy"), product.get("secret", f"{RELEASE}-secrets")["data"]
+    # An older version was here: its tables, and none of its parts works when ours come.
+    parts = [f"deployment/{RELEASE}-{part}" for part in PARTS]
+    product.kubectl("scale", "--replicas=0", *parts)
+    wait_for(
+        lambda: not [part for part in PARTS if product.pods(of(part))], "the old parts are gone", seconds=60
+    )
+    with product.db.serialised("migrate") as conn:
+        command.downgrade(alembic_config(conn), "-1")
+    assert present_revision(product) != newest()
+    assert [ada.node(held["slug"], rank).status_code for rank in (0, 1)] == [200, 200]
+
+    product.upgrade({"config": {"site": {"name": "Another name"}}})
+    assert present_revision(product) == newest()
+    assert product.part("proxy") == proxy
+    assert product.get("secret", f"{RELEASE}-secrets")["data"] == keys
+    assert "Another name" in product.http.get("/hub/login").text
+    wait_for(lambda: ada.is_ready(held["slug"]), "the hub knows the cluster", seconds=30)
+    goes_on(ada, product, held)
+    assert [node.gone_at for node in product.intervals(held["run"])] == [None, None]
+
+
+def test_an_uninstall_releases_every_cluster_and_leaves_claims_and_keys_only(
+    ada: Person, product: Installed, held: dict[str, Any]
+):
+    keys = product.get("secret", f"{RELEASE}-secrets")["data"]
+    in_node(ada, held["slug"], "open('/home/jovyan/work/kept.txt', 'w').write('kept')")
+    product.uninstall()
+    kinds = (
+        "deployments,pods,services,configmaps,networkpolicies,poddisruptionbudgets,serviceaccounts,roles,"
+        "rolebindings,jobs,secrets,persistentvolumeclaims"
+    )
+
+    def left() -> set[tuple[str, str]]:
+        return {(item["kind"], item["metadata"]["name"]) for item in product.every(kinds)}
+
+    expected = {("Secret", f"{RELEASE}-secrets"), ("PersistentVolumeClaim", f"{RELEASE}-projects")}
+    wait_for(lambda: left() == expected, f"only {expected} are left, there are {left()}", seconds=30)
+    assert not [
+        name
+        for name in product.kubectl(
+            "get", "clusterroles,clusterrolebindings", "-o", "name", of_all=True
+        ).split()
+        if product.namespace in name
+    ]
+    (run,) = [run for run in product.runs("ada") if run.id == held["run"]]
+    assert run.released_at
+    assert all(node.gone_at for node in product.intervals(run.id))
+
+    product.install()
+    assert product.get("secret", f"{RELEASE}-secrets")["data"] == keys
+    answer = ada.portal("GET", "/projects")  # the old token and the old account
+    assert "long-work" in [project["slug"] for project in answer.raise_for_status().json()["items"]]
+    assert [path.read_text() for path in (product.place / "projects").rglob("kept.txt")] == ["kept"]
+
+
+def test_without_a_database_it_runs_on_sqlite_for_trying_out(kubernetes: Kubernetes, place: Path):
+    site = Installed(kubernetes, f"t{os.getpid()}-trial", place / "trial", {})
+    try:
+        site.install()
+        site.helm("test", RELEASE, "--timeout", "60s")
+        somebody = site.person("eva", "researcher")
+        slug = somebody.running("First steps", nodes=1)
+        assert in_node(somebody, slug, "print(6 * 7)") == "42\n"
+        somebody.stop(slug)
+        wait_for(lambda: not somebody.clusters(), "the cluster is released")
+        assert (place / "trial" / "state" / "galilean.sqlite").exists()
+    finally:
+        site.close()
