@@ -1,8 +1,9 @@
 """The few verbs that clusters of pods need of the API server, on plain data.
 
 Generated clients turn every answer into objects of hundreds of classes, on the hub's one thread; we keep
-the JSON. Every request has a time limit. Lists come in pages, so that no answer of thousands of pods holds
-the loop for long.
+the JSON. They also go to a thread twice for each request, for what the environment and a file say of
+proxies: of theirs we use only what knows where the API server is and how to be let in. Every request has
+a time limit. Lists come in pages, so that no answer of thousands of pods holds the loop for long.
 """
 
 from __future__ import annotations
@@ -11,12 +12,17 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
+from urllib.parse import urlencode, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from kubernetes_asyncio.client import ApiClient
+from yarl import URL
 
 REQUEST_SECONDS = 10.0
 PAGE = 500
+_LIMIT = aiohttp.ClientTimeout(total=REQUEST_SECONDS)
+_READ_BYTES = 2**20
 _PATHS = {
     "Pod": "/api/v1/namespaces/{namespace}/pods",
     "Secret": "/api/v1/namespaces/{namespace}/secrets",
@@ -73,6 +79,8 @@ class KubeAPI:
         self.namespace = namespace
         self._make = client
         self._client: ApiClient | None = None
+        self._http: aiohttp.ClientSession | None = None
+        self._how: dict[str, Any] = {}
 
     async def create(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Create an object; the API server's form of it.
@@ -155,6 +163,9 @@ class KubeAPI:
 
     async def close(self) -> None:
         """Let go of the connections."""
+        if self._http is not None:
+            http, self._http = self._http, None
+            await http.close()
         if self._client is not None:
             client, self._client = self._client, None
             await client.close()
@@ -179,21 +190,43 @@ class KubeAPI:
         body: Mapping[str, Any] | None = None,
         query: list[tuple[str, str]] | None = None,
         headers: dict[str, str] | None = None,
-        limit: Any = REQUEST_SECONDS,
-    ) -> Any:
-        if self._client is None:
-            self._client = self._make()
+        limit: aiohttp.ClientTimeout | None = None,
+    ) -> aiohttp.ClientResponse:
+        client, http = self._connected()
         given = {"Accept": "application/json", "Content-Type": "application/json", **(headers or {})}
-        return await self._client.call_api(
-            path,
+        await client.update_params_for_auth(given, [], ["BearerToken"])
+        question = f"?{urlencode(query)}" if query else ""
+        return await http.request(
             method,
-            query_params=query or [],
-            header_params=given,
-            body=body,
-            auth_settings=["BearerToken"],
-            _preload_content=False,
-            _request_timeout=limit,
+            URL(f"{client.configuration.host}{path}{question}", encoded=True),
+            data=None if body is None else json.dumps(body).encode(),
+            headers=given,
+            timeout=limit or _LIMIT,
+            **self._how,
         )
+
+    def _connected(self) -> tuple[ApiClient, aiohttp.ClientSession]:
+        if self._client is None or self._http is None:
+            client = self._client = self._make()
+            configuration = client.configuration
+            connector = client.rest_client.pool_manager.connector
+            self._http = aiohttp.ClientSession(
+                connector=connector, connector_owner=False, read_bufsize=_READ_BYTES
+            )
+            self._how = {
+                "proxy": configuration.proxy or proxy_of(str(configuration.host)),
+                "proxy_headers": configuration.proxy_headers,
+                "server_hostname": configuration.tls_server_name,
+            }
+        return self._client, self._http
+
+
+def proxy_of(url: str) -> str | None:
+    """The proxy that the environment names for a URL; ``None`` = straight."""
+    parts = urlsplit(url)
+    if proxy_bypass(parts.hostname or ""):
+        return None
+    return getproxies().get(parts.scheme)
 
 
 async def _checked(answer: Any) -> None:
