@@ -99,7 +99,7 @@ class Parts:
 def parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parts]:
     made = Parts(tmp_path_factory.mktemp("parts"))
     try:
-        assert "is needed" in made.command("db", "wait", "--seconds", "0", part="portal", code=1)
+        assert "not ready" in made.command("db", "wait", "--seconds", "0", part="portal", code=1)
         made.command("db", "upgrade")
         assert "ready" in made.command("db", "wait", part="portal")
         for part in ("hub", "portal", "proxy"):  # the proxy last: the hub waits for it
@@ -184,6 +184,7 @@ def test_a_hub_waits_for_its_proxy_and_ends_when_it_is_told_to_meanwhile(
 
 def test_every_part_ends_by_sigterm_and_clusters_go_on(parts: Parts, admin: httpx.Client) -> None:
     slug = running(parts, admin, "Stays")
+    assert works(admin, slug)  # who it is, is asked once and remembered
     for part in ("release", "metering", "queue"):
         parts.start(part)
         url = parts.addresses[part] + "/health"
