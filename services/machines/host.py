@@ -12,6 +12,32 @@ from services.machines.rules import Machine
 from services.machines.world import Ticket, View, cannot
 
 
+def this_machine(settings: Process, now: datetime) -> Machine:
+    """The machine that this process runs on.
+
+    Parameters
+    ----------
+    settings
+        Of the backend: how far CPUs and memory may be given away more than once.
+    now
+        UTC.
+    """
+    cpu_millicores = len(os.sched_getaffinity(0)) * 1000
+    memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    system = os.uname()
+    return Machine(
+        name=system.nodename,  # what nodes of this backend call their host
+        control_plane=True,
+        cpu_millicores=int(cpu_millicores * settings.cpu_overcommit),
+        memory_bytes=int(memory_bytes * settings.memory_overcommit),
+        cpu_capacity_millicores=cpu_millicores,
+        memory_capacity_bytes=memory_bytes,
+        version=f"{system.sysname} {system.release}",
+        heartbeat_at=now,
+        seen_at=now,
+    )
+
+
 class ThisMachine:
     """Implements :class:`services.machines.world.World` for the machine that everything runs on.
 
@@ -29,20 +55,7 @@ class ThisMachine:
 
     async def look(self, watched: Collection[str] = ()) -> View:
         """What the operating system says."""
-        cpu_millicores = len(os.sched_getaffinity(0)) * 1000
-        memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        system = os.uname()
-        machine = Machine(
-            name=system.nodename,  # what nodes of this backend call their host
-            control_plane=True,
-            cpu_millicores=int(cpu_millicores * self._settings.cpu_overcommit),
-            memory_bytes=int(memory_bytes * self._settings.memory_overcommit),
-            cpu_capacity_millicores=cpu_millicores,
-            memory_capacity_bytes=memory_bytes,
-            version=f"{system.sysname} {system.release}",
-            heartbeat_at=self._clock(),
-        )
-        return View(machines=(machine,))
+        return View(machines=(this_machine(self._settings, self._clock()),))
 
     async def cordon(self, name: str, cordoned: bool) -> None:
         raise cannot()

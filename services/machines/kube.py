@@ -28,7 +28,7 @@ from cryptography.x509 import load_pem_x509_certificates
 from galilean.errors import UserError, mark
 from services.machines.rules import CONTROL_PLANE, Amounts, Machine
 from services.machines.world import Ticket, View, cannot
-from spawner.kubernetes.api import PAGE, APIError, KubeAPI
+from spawner.kubernetes.api import PAGE, REQUEST_SECONDS, APIError, KubeAPI
 from spawner.kubernetes.names import RUN
 
 _ONLY_METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
@@ -130,6 +130,11 @@ def movable(pod: Mapping[str, Any]) -> bool:
         or "kubernetes.io/config.mirror" in (metadata.get("annotations") or {})
         or _over(pod)
     )
+
+
+def _lost(pod: Mapping[str, Any], working: Collection[str], place: str) -> bool:
+    """Whether a pod was told to end on a machine that can no longer say that it has."""
+    return place not in working and bool(pod["metadata"].get("deletionTimestamp"))
 
 
 def _over(pod: Mapping[str, Any]) -> bool:
@@ -239,14 +244,32 @@ class MachineAPI(KubeAPI):
         await self._ask("POST", f"/api/v1/namespaces/{body['metadata']['namespace']}/secrets", body=body)
 
     async def cluster_info(self) -> dict[str, Any]:
-        """What kubeadm publishes for those who join: a kubeconfig without a user; empty when there is none."""
+        """What kubeadm publishes for those who join: a kubeconfig without a user; empty when there is none.
+
+        Asked without our account: kubeadm lets those read it who have none.
+        """
+        path = "/api/v1/namespaces/kube-public/configmaps/cluster-info"
         try:
-            found = await self._ask("GET", "/api/v1/namespaces/kube-public/configmaps/cluster-info")
+            found = await self._ask("GET", path, anonymous=True)
         except APIError as error:
-            if error.status in (403, 404):
+            if error.status in (401, 403, 404):
                 return {}
             raise
         return yaml.safe_load((found.get("data") or {}).get("kubeconfig", "")) or {}
+
+    async def _send(self, method: str, path: str, *, anonymous: bool = False, **more: Any) -> Any:
+        if not anonymous:
+            return await super()._send(method, path, **more)
+        if self._client is None:
+            self._client = self._make()
+        return await self._client.call_api(
+            path,
+            method,
+            header_params={"Accept": "application/json"},
+            auth_settings=[],
+            _preload_content=False,
+            _request_timeout=REQUEST_SECONDS,
+        )
 
 
 class KubeMachines:
@@ -288,7 +311,8 @@ class KubeMachines:
 
     async def look(self, watched: Collection[str] = ()) -> View:
         """See :class:`services.machines.world.World`."""
-        nodes = await self._api.machines()
+        machines = [machine_of(node, self._gpu_resources) for node in await self._api.machines()]
+        working = {machine.name for machine in machines if machine.ready}
         ours = await self._api.pods(labels=f"!{RUN}")
         others: dict[str, Amounts] = {}
         number: dict[str, int] = {}
@@ -299,21 +323,21 @@ class KubeMachines:
                 continue
             others[place] = others.get(place, Amounts()) + asks(pod)
             number[place] = number.get(place, 0) + 1
-            if place in watched and movable(pod):
+            if place in watched and movable(pod) and not _lost(pod, working, place):
                 occupied.add(place)
         for name in set(watched) - occupied:
-            if await self._api.pods(labels=RUN, machine=name, only_metadata=True):
+            nodes = await self._api.pods(labels=RUN, machine=name, only_metadata=True)
+            if any(not _lost(pod, working, name) for pod in nodes):
                 occupied.add(name)
-        machines = []
-        for node in nodes:
-            machine = machine_of(node, self._gpu_resources)
-            place = machine.name
-            machines.append(
-                machine
-                if place not in others
-                else replace(machine, other=others[place], other_pods=number[place])
-            )
-        return View(machines=tuple(machines), occupied=frozenset(occupied))
+        return View(
+            machines=tuple(
+                replace(machine, other=others[machine.name], other_pods=number[machine.name])
+                if machine.name in others
+                else machine
+                for machine in machines
+            ),
+            occupied=frozenset(occupied),
+        )
 
     async def cordon(self, name: str, cordoned: bool) -> None:
         await self._api.change(name, {"spec": {"unschedulable": True if cordoned else None}})

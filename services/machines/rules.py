@@ -378,6 +378,19 @@ def state_of(machine: Machine | None, order: Order | None, now: datetime) -> Sta
     return State.RESERVED if machine.reserved else State.READY
 
 
+def possible(machine: Machine | None, order: Order | None) -> tuple[str, ...]:
+    """What an administrator may want of a machine now: actions of orders, and ``withdraw``."""
+    if order is not None:
+        taken_back = order.withdrawn_at is not None
+        return ("withdraw",) if order.action in ("add", "out") and not taken_back else ()
+    if machine is None:
+        return ()
+    actions = ["uncordon" if machine.cordoned else "cordon", "out"]
+    if machine.control_plane:
+        actions.append("compute" if machine.reserved else "keep")
+    return tuple(actions)
+
+
 # ------------------------------------------------------------------------------------------- orders' steps
 
 

@@ -37,19 +37,21 @@ from sqlalchemy.dialects.postgresql import JSON
 from galilean.db import UTCDateTime
 from spawner.tables import cluster_nodes, clusters
 
-By = Literal["project", "user", "day"]
+By = Literal["project", "user", "day", "pool"]
 Windows = Sequence[tuple[str, datetime, datetime]]
 SIZE = ("cpu_millicores", "memory_bytes", "gpu")
 _FIRST = bindparam("b_first", type_=UTCDateTime())
 _LAST = bindparam("b_last", type_=UTCDateTime())
 
 
-def of(query: Any, user: bool, project: bool) -> Any:
-    """A query over runs, of the person ``b_user`` or the project ``b_project`` only."""
+def of(query: Any, user: bool, project: bool, pool: bool) -> Any:
+    """A query over runs, of the person ``b_user``, the project ``b_project``, the pool ``b_pool`` only."""
     if user:
         query = query.where(clusters.c.user == bindparam("b_user"))
     if project:
         query = query.where(clusters.c.project_id == bindparam("b_project"))
+    if pool:
+        query = query.where(clusters.c.pool == bindparam("b_pool"))
     return query
 
 
@@ -60,6 +62,8 @@ def asked(
     project_id: str | None,
     windows: Windows,
     runs: Collection[str] | None = None,
+    *,
+    pool: str | None = None,
 ) -> dict[str, Any]:
     """The parameters of the statements below: for whom, and when."""
     values: dict[str, Any] = {
@@ -78,6 +82,8 @@ def asked(
         values["b_user"] = user
     if project_id is not None:
         values["b_project"] = project_id
+    if pool is not None:
+        values["b_pool"] = pool
     if runs is not None:
         values["b_runs"] = list(runs)
     return values
@@ -93,20 +99,30 @@ def walls_for(conn: Connection, by: By, parameters: Mapping[str, Any]) -> Any:
     return _built(walls, conn.dialect.name == "sqlite", by, *_said(parameters))
 
 
-def _said(parameters: Mapping[str, Any]) -> tuple[bool, bool, bool]:
-    return "b_user" in parameters, "b_project" in parameters, "b_runs" in parameters
+def _said(parameters: Mapping[str, Any]) -> tuple[bool, bool, bool, bool]:
+    return (
+        "b_user" in parameters,
+        "b_project" in parameters,
+        "b_pool" in parameters,
+        "b_runs" in parameters,
+    )
 
 
 @cache
-def _built(what: Any, sqlite: bool, by: By, user: bool, project: bool, runs: bool) -> Any:
-    return what(pieces(sqlite, by, user=user, project=project, runs=runs), sqlite)
+def _built(what: Any, sqlite: bool, by: By, user: bool, project: bool, pool: bool, runs: bool) -> Any:
+    return what(pieces(sqlite, by, user=user, project=project, pool=pool, runs=runs), sqlite)
 
 
-def pieces(sqlite: bool, by: By, *, user: bool, project: bool, runs: bool) -> Any:
+def pieces(sqlite: bool, by: By, *, user: bool, project: bool, pool: bool, runs: bool) -> Any:
     """Each node's life cut to each window that it touches."""
     least, most = (func.min, func.max) if sqlite else (func.least, func.greatest)
     nodes = cluster_nodes.c
-    key = {"project": clusters.c.project_id, "user": clusters.c.user, "day": literal("")}[by]
+    key = {
+        "project": clusters.c.project_id,
+        "user": clusters.c.user,
+        "pool": clusters.c.pool,
+        "day": literal(""),
+    }[by]
     lives = of(
         select(
             key.label("key"),
@@ -127,6 +143,7 @@ def pieces(sqlite: bool, by: By, *, user: bool, project: bool, runs: bool) -> An
         ),
         user,
         project,
+        pool,
     )
     if runs:
         lives = lives.where(clusters.c.id.in_(bindparam("b_runs", expanding=True)))

@@ -78,12 +78,12 @@ class Usage:
 
 @dataclass(frozen=True, kw_only=True)
 class UsageRow(Usage):
-    """Usage of one project, person or day.
+    """Usage of one project, person, day or pool.
 
     Attributes
     ----------
     key
-        Project id, user name, or ISO date.
+        Project id, user name, ISO date, or the pool's name.
     label
         What people read: the project's name as it last ran, the user name, the date.
     owner, slug
@@ -230,23 +230,24 @@ def usage(
     by: By,
     user: str | None = None,
     project_id: str | None = None,
+    pool: str | None = None,
     start: datetime | None = None,
     end: datetime | None = None,
     zone: tzinfo = UTC,
     now: datetime,
     live: LiveProjects = live_projects,
 ) -> list[UsageRow]:
-    """Usage per project, person or day.
+    """Usage per project, person, day or pool.
 
     Parameters
     ----------
     conn
         A connection for reading.
     by
-        What a row is. Projects and people come with the most wall time first, days in their order; what
+        What a row is. Projects, people and pools come with the most wall time first, days in their order; what
         used nothing is left out.
-    user, project_id
-        Only runs of this person, of this project.
+    user, project_id, pool
+        Only runs of this person, of this project, in this pool.
     start, end
         Count only what lies between, UTC; ``None`` = from the first node on, until now.
     zone
@@ -263,7 +264,7 @@ def usage(
     """
     until = now if end is None else min(now, end)
     if by == "day":
-        begin = start if start is not None else _first_start(conn, user, project_id)
+        begin = start if start is not None else _first_start(conn, user, project_id, pool)
         if begin is None or begin >= until:
             return []
         days = days_between(begin, until, zone)
@@ -276,11 +277,11 @@ def usage(
             return []
         windows = [("", begin, until)]
     parts = _Parts()
-    values = asked(conn, by, user, project_id, windows)
+    values = asked(conn, by, user, project_id, windows, pool=pool)
     for row in conn.execute(sums_for(conn, by, values), values):
         parts.add(row)
     for alone in _chunks({run for _, run in parts.alone}):
-        values = asked(conn, by, user, project_id, windows, alone)
+        values = asked(conn, by, user, project_id, windows, alone, pool=pool)
         for row in conn.execute(walls_for(conn, by, values), values):
             if (row.key, row.run) in parts.alone:  # on its other days the run may have been told above
                 parts.wall[row.key] += int(row.wall)
@@ -293,12 +294,14 @@ def usage(
     return sorted(rows, key=lambda row: row.key if by == "day" else (-row.seconds, row.key))
 
 
-def _first_start(conn: Connection, user: str | None, project_id: str | None) -> datetime | None:
+def _first_start(
+    conn: Connection, user: str | None, project_id: str | None, pool: str | None
+) -> datetime | None:
     query = select(func.min(cluster_nodes.c.ready_at, type_=UTCDateTime()))
-    if user is not None or project_id is not None:
+    if user is not None or project_id is not None or pool is not None:
         query = query.join(clusters, clusters.c.id == cluster_nodes.c.cluster_id)
-    query = of(query, user is not None, project_id is not None)
-    return conn.execute(query, {"b_user": user, "b_project": project_id}).scalar_one()
+    query = of(query, user is not None, project_id is not None, pool is not None)
+    return conn.execute(query, {"b_user": user, "b_project": project_id, "b_pool": pool}).scalar_one()
 
 
 def _chunks(ids: Iterable[str]) -> Iterator[list[str]]:

@@ -36,6 +36,7 @@ from galilean.web.handlers import CallbackHandler, NotFoundAPI, NotFoundPage
 from galilean.web.jinja import portal_environment
 from galilean.web.language import language_transform
 from galilean.web.quiet import hide_form_ids
+from galilean.web.streamed import StreamedHandler, TooLarge, content_length
 from services.portal.events import Watcher
 from services.portal.frame import Frame
 
@@ -51,6 +52,7 @@ ROOMS = (
     "services.portal.pages.home",
     "services.portal.pages.online",
     "services.portal.pages.people",
+    "services.portal.pages.machines",
     "services.portal.pages.projects",
     "services.portal.pages.run",
     "services.portal.pages.machine_time",
@@ -135,9 +137,23 @@ def make_portal(settings: Settings, environ: Mapping[str, str]) -> Portal:
     )
     frame = Frame(portal)
     portal.parts["frame"] = frame
+    portal.parts["machines_url"] = environ.get("GALILEAN_MACHINES_URL", "").rstrip("/")
+    portal.parts["machines_token"] = token
     portal.parts["watcher"] = Watcher(portal)
     portal.extras.append(frame.extras)
     return portal
+
+
+class PortalApplication(Application):
+    """Answers a body that is too large in words, whoever it is for."""
+
+    def get_handler_delegate(
+        self, request: Any, target_class: Any, target_kwargs: Any = None, *args: Any, **kwargs: Any
+    ) -> Any:
+        length = content_length(request)
+        if (length is None or length > MOST_BODY_BYTES) and not issubclass(target_class, StreamedHandler):
+            target_class, target_kwargs = TooLarge, None
+        return super().get_handler_delegate(request, target_class, target_kwargs, *args, **kwargs)
 
 
 def make_app(portal: Portal, *, cookie_secret: bytes) -> Application:
@@ -153,7 +169,7 @@ def make_app(portal: Portal, *, cookie_secret: bytes) -> Application:
         for pattern, handler in importlib.import_module(room).routes():
             routes.append((re.escape(prefix) + pattern, handler))
     routes.append((re.escape(prefix) + r"/api/.*", NotFoundAPI))
-    return Application(
+    return PortalApplication(
         routes,
         portal=portal,
         cookie_secret=cookie_secret,

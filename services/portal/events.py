@@ -5,7 +5,7 @@ one query over the open runs, compared with what it said before. An event carrie
 which part to ask for again, so that rights and texts are made in one place.
 
 ``clusters``: something about the visitor's own clusters. ``online``: about anybody's (administrators).
-``role``: the visitor was given a role.
+``machines``: about machines (administrators). ``role``: the visitor was given a role.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import asyncio
 import hashlib
 import logging
 from collections import defaultdict
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Connection, and_, func, select
@@ -22,6 +23,7 @@ from tornado.iostream import StreamClosedError
 from galilean.errors import UserError, mark
 from galilean.web.context import Portal
 from galilean.web.handlers import APIHandler
+from services.machines import store
 from spawner.tables import cluster_nodes, clusters
 
 log = logging.getLogger("galilean.portal.events")
@@ -62,6 +64,16 @@ def fingerprints(conn: Connection) -> dict[str, str]:
     return {user: digest.hexdigest() for user, digest in digests.items()}
 
 
+def machines_fingerprint(conn: Connection) -> str:
+    """A word that changes whenever the page about machines would, besides what is held there."""
+    digest = hashlib.blake2s()
+    for machine in store.all_machines(conn):
+        digest.update(repr(replace(machine, seen_at=None, heartbeat_at=None)).encode())
+    for order in store.open_orders(conn):
+        digest.update(repr(order).encode())
+    return digest.hexdigest()
+
+
 def changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
     """People for whom something is different."""
     return {user for user in before.keys() | after.keys() if before.get(user) != after.get(user)}
@@ -89,6 +101,7 @@ class Watcher:
         self.portal = portal
         self.listeners: set[Listener] = set()
         self._known: dict[str, str] | None = None
+        self._machines: str | None = None
         self._wanted = asyncio.Event()
         self.closing = False
 
@@ -104,6 +117,7 @@ class Watcher:
 
     async def look(self) -> None:
         """Compare once, and tell whom it concerns."""
+        await self._look_at_machines()
         now = await self.portal.db.run_read(fingerprints)
         before, self._known = self._known, now
         if before is None:
@@ -116,6 +130,16 @@ class Watcher:
                 listener.tell("clusters")
             if "online" in listener.names:
                 listener.tell("online")
+
+    async def _look_at_machines(self) -> None:
+        watching = [listener for listener in self.listeners if "machines" in listener.names]
+        if not watching:
+            self._machines = None
+            return
+        before, self._machines = self._machines, await self.portal.db.run_read(machines_fingerprint)
+        if before is not None and before != self._machines:
+            for listener in watching:
+                listener.tell("machines")
 
     def tell(self, user: str, name: str) -> None:
         """Tell one person's pages at once."""
@@ -153,8 +177,10 @@ class Events(APIHandler):
         super().on_connection_close()
 
     async def get(self) -> None:
-        names = frozenset(self.query("watch").split(",")) & {"clusters", "online", "role"}
+        names = frozenset(self.query("watch").split(",")) & {"clusters", "machines", "online", "role"}
         if "online" in names and not self.person.may("clusters:read-all"):
+            raise UserError(403, mark("This page is for administrators."))
+        if "machines" in names and not self.person.may("machines:manage"):
             raise UserError(403, mark("This page is for administrators."))
         self.set_header("Content-Type", "text/event-stream; charset=utf-8")
         self.set_header("X-Accel-Buffering", "no")

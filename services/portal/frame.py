@@ -14,10 +14,12 @@ from typing import Any
 from galilean.errors import UserError, mark
 from galilean.web.context import Portal
 from galilean.web.handlers import PageHandler
+from services.machines.store import Notice
 from services.people.waiting import count_waiting
 from services.portal.api.clusters import cluster_for, release_cluster
 from services.portal.api.usage import limits_of
 from services.portal.held import Mine, mine_of, read_mine, view_of
+from services.portal.machines import park_of, read_notices, wrong_now
 from spawner import records
 
 COUNT_SECONDS = 20.0
@@ -51,6 +53,7 @@ class Frame:
         self.portal = portal
         self._monotonic = monotonic
         self._waiting: tuple[float, int] | None = None
+        self._wrong: tuple[float, int] | None = None
 
     async def waiting_people(self) -> int:
         """How many accounts wait for a role, at most some seconds ago; 0 while the hub is away."""
@@ -62,6 +65,17 @@ class Frame:
                 return self._waiting[1] if self._waiting else 0
             self._waiting = (now, count)
         return self._waiting[1]
+
+    async def wrong_machines(self) -> int:
+        """How many machines need somebody, some seconds ago."""
+        now = self._monotonic()
+        if self._wrong is None or now - self._wrong[0] > COUNT_SECONDS:
+            self._wrong = (now, wrong_now((await park_of(self.portal)).views))
+        return self._wrong[1]
+
+    async def notices(self, user: str) -> list[Notice]:
+        """What somebody is told of machines that are to be taken out."""
+        return await self.portal.db.run_read(read_notices, user)
 
     def forget(self) -> None:
         """Count again: a role was just given."""
@@ -90,9 +104,18 @@ class Frame:
             nav.append(
                 item(mark("People"), "admin/people", "people", admin=True, badge=count, badge_title=title)
             )
+        if person.may("machines:manage"):
+            wrong = await self.wrong_machines()
+            title = translate(mark("need a look")) if wrong else ""
+            nav.append(
+                item(
+                    mark("Machines"), "admin/machines", "hdd-rack", admin=True, badge=wrong, badge_title=title
+                )
+            )
         mine = await mine_for(handler)
         return {
             "nav": nav,
+            "machine_notices": await self.notices(person.name) if mine.clusters else [],
             "search_url": prefix + "projects",
             **meter_values(handler, mine),
         }

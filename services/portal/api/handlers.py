@@ -15,7 +15,7 @@ from galilean.web.handlers import APIHandler, NotFoundAPI
 from galilean.web.paging import Cursor
 from services.catalog.environments import environments
 from services.portal.addresses import project_path
-from services.portal.api import clusters, files, models, openapi, presence, projects, usage
+from services.portal.api import clusters, files, machines, models, openapi, presence, projects, usage
 from services.portal.api.base import Handler
 
 
@@ -152,6 +152,7 @@ class Usage(Handler):
             by=self.query("by") or "project",
             user=self.query("user") or None,
             project_id=self.query("project") or None,
+            pool=self.query("pool") or None,
             start=usage.moment(self.query("from"), settings, key="from"),
             end=usage.moment(self.query("to"), settings, key="to", end=True),
         )
@@ -233,6 +234,7 @@ def routes() -> list[tuple[str, type[APIHandler]]]:
         (project + r"/files(?:/.*)?", files.Files),
         (r"/api/v1/clusters", Clusters),
         (r"/api/v1/clusters/([^/]+)", Cluster),
+        *machines.routes(),
         (r"/api/v1/usage", Usage),
         (r"/api/v1/limits", Limits),
         (r"/api/v1/environments", Environments),

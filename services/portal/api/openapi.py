@@ -6,33 +6,17 @@ there without the other.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from services.portal.api import models
-
-
-@dataclass(frozen=True, kw_only=True)
-class Operation:
-    """One method of one address."""
-
-    method: str
-    path: str
-    summary: str
-    answers: dict[int, type[BaseModel] | None]
-    takes: type[BaseModel] | None = None
-    raw_body: bool = False
-    query: dict[str, str] = field(default_factory=dict)
-    public: bool = False
-
+from services.portal.api import machines, models
+from services.portal.api.operation import PAGED, Operation
 
 PROJECT = "/projects/{owner}/{slug}"
 FILES = PROJECT + "/files/{path}"
-PAGED = {"limit": "At most this many, 1 to 200.", "cursor": "“next” of the page before."}
 
 OPERATIONS: tuple[Operation, ...] = (
     Operation(
@@ -131,11 +115,12 @@ OPERATIONS: tuple[Operation, ...] = (
         path="/usage",
         summary="Machine time: one's own, everybody's with the right",
         query={
-            "by": "project (default), user or day.",
+            "by": "project (default), user, day or pool.",
             "from": "A day of the site or a time; empty = from the beginning.",
             "to": "A day of the site (included) or a time; empty = now.",
             "user": "Of this person only.",
             "project": "Of this project (its id) only.",
+            "pool": "In this pool only.",
         },
         answers={200: models.ListOf[models.UsageItem]},
     ),
@@ -145,6 +130,7 @@ OPERATIONS: tuple[Operation, ...] = (
         summary="What one may hold, holds and has left",
         answers={200: models.MyLimits},
     ),
+    *machines.OPERATIONS,
     Operation(
         method="get",
         path="/environments",

@@ -6,6 +6,7 @@ with a zone.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Literal, get_args
 
@@ -21,7 +22,7 @@ from services.metering.usage import UsageRow, usage
 from services.portal.api import models
 from services.portal.pages.run_form import allowed_releases
 
-By = Literal["project", "user", "day"]
+By = Literal["project", "user", "day", "pool"]
 
 
 def moment(text: str, settings: Settings, *, key: str, end: bool = False) -> datetime | None:
@@ -58,10 +59,11 @@ async def usage_for(
     by: str,
     user: str | None = None,
     project_id: str | None = None,
+    pool: str | None = None,
     start: datetime | None = None,
     end: datetime | None = None,
 ) -> list[UsageRow]:
-    """Usage per project, person or day.
+    """Usage per project, person, day or pool; a pool is called by its title.
 
     Raises
     ------
@@ -77,11 +79,12 @@ async def usage_for(
     if start and end and start >= end:
         raise UserError(400, mark("“from” must be before “to”."))
     try:
-        return await portal.db.run_read(
+        rows = await portal.db.run_read(
             usage,
             by=by,  # type: ignore[arg-type]
             user=user,
             project_id=project_id,
+            pool=pool,
             start=start,
             end=end,
             zone=portal.settings.site.zone,
@@ -89,6 +92,11 @@ async def usage_for(
         )
     except ValueError:
         raise UserError(400, mark("At most ten years of days can be shown at once.")) from None
+    if by != "pool":
+        return rows
+    pools = portal.settings.pools
+    titles = {name: pool.title for name, pool in pools.items() if pool.title}
+    return [replace(row, label=titles.get(row.key, row.label)) for row in rows]
 
 
 def usage_item(row: UsageRow) -> models.UsageItem:

@@ -29,7 +29,7 @@ PROJECTS_SHOWN = 6
 ENDED_SHOWN = 3
 TOLD_FOR = timedelta(hours=12)
 #: Reasons of an end that nobody expects who was working.
-UNASKED = frozenset({"node_lost", "head_lost", "hub_lost", "orphan", "admin", "shutdown"})
+UNASKED = frozenset({"node_lost", "head_lost", "hub_lost", "orphan", "admin", "shutdown", "machine_out"})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,8 +29,8 @@ from spawner import records
 from spawner.records import NodeInterval, Run
 
 RUNS_SHOWN = 50
-VIEWS = {"project": mark("By project"), "day": mark("By day")}
-HEADS = {"project": mark("Project"), "day": mark("Day")}
+VIEWS = {"project": mark("By project"), "day": mark("By day"), "pool": mark("By pool")}
+HEADS = {"project": mark("Project"), "day": mark("Day"), "pool": mark("Pool")}
 SPANS = {"30": mark("30 days"), "90": mark("90 days"), "365": mark("A year"), "all": mark("All time")}
 GRAPH_MOST_DAYS = 92
 LINES_SHOWN = 100
@@ -58,7 +58,14 @@ class DayBar:
 
 def run_row(run: Run, nodes: Sequence[NodeInterval], now: datetime) -> RunRow:
     """A run with what it used until now."""
-    shows_detail = run.reason in ("admin", "node_lost", "start_failed", "not_placed", "hub_lost")
+    shows_detail = run.reason in (
+        "admin",
+        "node_lost",
+        "start_failed",
+        "not_placed",
+        "hub_lost",
+        "machine_out",
+    )
     return RunRow(
         run=run,
         used=usage_of(nodes, run, now),
@@ -186,11 +193,18 @@ class RunsCSV(Runs):
 class MachineTime(PageHandler):
     """One's own machine time over all projects."""
 
+    @property
+    def views(self) -> dict[str, str]:
+        """By what machine time can be shown: by pool where there are several."""
+        return {
+            key: title for key, title in VIEWS.items() if key != "pool" or len(self.portal.settings.pools) > 1
+        }
+
     def asked(self) -> tuple[str, str, datetime | None]:
         """By what, which days, and since when."""
         by = self.get_query_argument("by", "project")
         days = self.get_query_argument("days", "30")
-        by = by if by in VIEWS else "project"
+        by = by if by in self.views else "project"
         days = days if days in SPANS else "30"
         if days == "all":
             return by, days, None
@@ -220,7 +234,7 @@ class MachineTime(PageHandler):
             lines=LINES_SHOWN,
             by=by,
             days=days,
-            views=VIEWS,
+            views=self.views,
             spans=SPANS,
             heads=HEADS,
             graph=graph,

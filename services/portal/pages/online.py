@@ -18,7 +18,7 @@ from services.portal.api.clusters import cluster_for, release_cluster
 from spawner import records
 from spawner.records import Run
 
-SORTS = ("held", "person", "project", "nodes", "cores", "memory", "gpu")
+SORTS = ("held", "person", "project", "pool", "nodes", "cores", "memory", "gpu")
 HELD = {"1h": timedelta(hours=1), "2h": timedelta(hours=2), "8h": timedelta(hours=8), "1d": timedelta(days=1)}
 WORDS = ("running", "starting", "waiting", "releasing")
 PAGE_SIZE = 50
@@ -73,7 +73,7 @@ class View:
 
     def sorted_by(self, key: str) -> str:
         """The query after a click on a column's head."""
-        numeric = key not in ("person", "project")
+        numeric = key not in ("person", "project", "pool")
         descending = not self.descending if key == self.sort else numeric
         return self.query(sort=key, descending=descending)
 
@@ -99,6 +99,7 @@ def arrange(runs: Iterable[Run], view: View, now: datetime) -> list[Run]:
         "held": lambda run: (now - run.ready_at).total_seconds() if run.ready_at else -1.0,
         "person": lambda run: run.user.casefold(),
         "project": lambda run: run.project_name.casefold(),
+        "pool": lambda run: run.pool,
         "nodes": lambda run: run.nodes,
         "cores": lambda run: run.together("cpu_millicores"),
         "memory": lambda run: run.together("memory_bytes"),
@@ -140,6 +141,8 @@ class Online(PageHandler):
             "rows": shown[view.offset : view.offset + PAGE_SIZE],
             "page_size": PAGE_SIZE,
             "pools": sorted({run.pool for run in runs}),
+            "pool_titles": {name: pool.title or name for name, pool in self.portal.settings.pools.items()},
+            "several_pools": len({run.pool for run in runs} | self.portal.settings.pools.keys()) > 1,
             "policies": sorted({run.release_policy for run in runs}),
             "held_choices": list(HELD),
             "words": WORDS,

@@ -20,14 +20,18 @@ from tornado.iostream import StreamClosedError
 
 from galilean.amounts import GIB
 from galilean.errors import UserError, mark
+from services.catalog.places import choose_pool
 from services.catalog.store import Project
+from services.machines.rules import Free, Size
 from services.portal.api.clusters import doors, held_seconds, place_in_line
 from services.portal.api.usage import held_by, limits_of
+from services.portal.machines import gpu_choices, pool_choices
+from services.portal.machines import never as machines_never
 from services.portal.pages import run_form as rules
 from services.portal.pages.endings import failure_of
 from services.portal.pages.progress import TILES_MOST, latest_attempt, progress, typical_seconds
 from services.portal.pages.project_frame import ProjectPage
-from services.portal.said import Said, counted, say, size_of_cluster
+from services.portal.said import Said, cards, cores, counted, memory, say, size_of_cluster
 from spawner import records
 from spawner.records import NodeInterval, Run
 
@@ -136,9 +140,42 @@ class RunPage(ProjectPage):
         if face_of(found.run) not in ("form", "failed") or not self.person.has_role:
             return None
         held = await self.portal.db.run_read(held_by, self.person.name)
-        return rules.run_form(
-            self.portal.settings, limits_of(self.portal, self.person), held, self.wish(found)
+        settings, limits, wish = self.portal.settings, limits_of(self.portal, self.person), self.wish(found)
+        pools = await self.pools()
+        asked = replace(rules.clamp(wish, settings, limits), pool=rules.pool_of(wish.pool, pools))
+        models = [
+            rules.ModelOption(name=choice.name, title=choice.title, free=choice.free)
+            for choice in (await gpu_choices(self.portal) if limits.gpu and settings.gpu_models else ())
+        ]
+        return rules.run_form(settings, limits, held, wish, pools, models, await self.never(asked))
+
+    async def pools(self) -> list[rules.PoolOption]:
+        """The pools that the visitor may choose from; empty where there is only one."""
+        if len(self.portal.settings.pools) < 2:
+            return []
+        return [
+            rules.PoolOption(name=choice.name, title=choice.title, free=free_words(choice.free))
+            for choice in await pool_choices(self.portal, self.person)
+        ]
+
+    async def never(self, choice: rules.Choice) -> Said | None:
+        """Why the machines could never hold a choice."""
+        try:
+            pool = choose_pool(self.portal.settings, self.person.roles, choice.pool or None, None)
+        except UserError as refused:
+            return Said(refused.message, refused.params)
+        error = await machines_never(
+            self.portal,
+            pool,
+            Size(
+                nodes=choice.nodes,
+                cpu_millicores=choice.cpu_millicores,
+                memory_bytes=choice.memory_bytes,
+                gpu=choice.gpu,
+                gpu_model=choice.gpu_model,
+            ),
         )
+        return None if error is None else Said(error.message, error.params)
 
     def wish(self, found: Scene) -> rules.Choice:
         asked = found.last.request if found.last else self.project.default_request
@@ -166,7 +203,7 @@ class Sum(RunPage):
         limits = limits_of(self.portal, self.person)
         held = await self.portal.db.run_read(held_by, self.person.name)
         choice = self._choice()
-        refusal = rules.refusal_of(choice, limits, held)
+        refusal = rules.refusal_of(choice, limits, held) or await self.never(choice)
         await self.render_fragment(
             "run_sum.html",
             **frame,
@@ -188,6 +225,8 @@ class Sum(RunPage):
             gpu=self._number("gpu", 1),
             environment=settings.defaults.environment,
             release=settings.defaults.release,
+            pool=self.get_query_argument("pool", "")[:40],
+            gpu_model=self.get_query_argument("gpu_model", "")[:40],
         )
 
     def _number(self, name: str, unit: int) -> int:
@@ -252,6 +291,17 @@ def _ready_in(typical: float | None) -> Said | None:
     return say(mark("Ready in about {n}\u00a0s"), n=max(1, round(typical))) if typical is not None else None
 
 
+def free_words(free: Free) -> Said:
+    """What is free in a pool, or that nothing takes nodes now."""
+    if not free.machines:
+        return say(mark("no machine takes nodes just now"))
+    amounts = free.free
+    parts = {"cores": cores(amounts.cpu_millicores), "memory": memory(amounts.memory_bytes)}
+    if free.all.gpu:
+        return say(mark("free: {cores}, {memory}, {gpus}"), gpus=cards(amounts.gpu), **parts)
+    return say(mark("free: {cores}, {memory}"), **parts)
+
+
 def _again(run: Run) -> dict[str, Any]:
     """The same request once more, as the API takes it."""
     return {
@@ -262,6 +312,8 @@ def _again(run: Run) -> dict[str, Any]:
         "environment": run.environment,
         "release": run.release_policy,
         "on_node_loss": run.on_node_loss,
+        **({"pool": run.pool} if run.pool != "default" else {}),
+        **({"gpu_model": run.gpu_model} if run.gpu_model else {}),
     }
 
 

@@ -11,7 +11,7 @@ one source for both. Pure: settings, limits and what is held are handed in.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -36,6 +36,8 @@ class Choice:
     environment: str
     release: str
     on_node_loss: str = "release"
+    pool: str = ""
+    gpu_model: str = ""
 
     def as_options(self) -> dict[str, Any]:
         """The choice as ``user_options`` of the hub's start call (design §10), without the project."""
@@ -47,7 +49,31 @@ class Choice:
             "environment": self.environment,
             "release": self.release,
             "on_node_loss": self.on_node_loss,
+            **({"pool": self.pool} if self.pool else {}),
+            **({"gpu_model": self.gpu_model} if self.gpu and self.gpu_model else {}),
         }
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolOption:
+    """A pool to pick, with what is free in it now."""
+
+    name: str
+    title: str
+    free: Said
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOption:
+    """A model of GPU card to pick, with how many are free now."""
+
+    name: str
+    title: str
+    free: int
+
+    @property
+    def words(self) -> Said:
+        return say(mark("{title} ({n} free)"), title=self.title, n=self.free)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +154,8 @@ class RunForm:
     memory_reason: Said
     gpu_most: int
     gpu_reason: Said | None
+    gpu_models: tuple[ModelOption, ...]
+    pools: tuple[PoolOption, ...]
     environments: tuple[EnvironmentOption, ...]
     releases: tuple[str, ...]
     bars: tuple[Bar, ...]
@@ -168,7 +196,18 @@ def last_choice(settings: Settings, environment: str, request: Mapping[str, Any]
     if not request:
         return choice
     values: dict[str, Any] = {}
-    for key in ("nodes", "gpu", "environment", "release", "on_node_loss", "cpu_millicores", "memory_bytes"):
+    keys = (
+        "nodes",
+        "gpu",
+        "environment",
+        "release",
+        "on_node_loss",
+        "pool",
+        "gpu_model",
+        "cpu_millicores",
+        "memory_bytes",
+    )
+    for key in keys:
         if request.get(key) is not None:
             values[key] = request[key]
     if request.get("cpu") is not None:
@@ -177,6 +216,8 @@ def last_choice(settings: Settings, environment: str, request: Mapping[str, Any]
         values["memory_bytes"] = parse_bytes(request["memory"])
     if values.get("environment") not in settings.environments:
         values.pop("environment", None)
+    if values.get("gpu_model") not in settings.gpu_models:
+        values.pop("gpu_model", None)
     return replace(choice, **values)
 
 
@@ -281,9 +322,39 @@ def together(choice: Choice) -> Said:
     return say(mark("Together {cores}, {memory}"), **sums)
 
 
-def run_form(settings: Settings, limits: Limits, held: Held, wanted: Choice) -> RunForm:
-    """The drawer for a wish: cut down to what may be had, every limit with its reason."""
-    choice = clamp(wanted, settings, limits)
+def pool_of(wanted: str, pools: Sequence[PoolOption]) -> str:
+    """The pool that is filled in; empty where there is nothing to choose."""
+    if len(pools) < 2:
+        return ""
+    names = [pool.name for pool in pools]
+    return next((name for name in (wanted, "default") if name in names), names[0])
+
+
+def run_form(
+    settings: Settings,
+    limits: Limits,
+    held: Held,
+    wanted: Choice,
+    pools: Sequence[PoolOption] = (),
+    gpu_models: Sequence[ModelOption] = (),
+    never: Said | None = None,
+) -> RunForm:
+    """The drawer for a wish: cut down to what may be had, every limit with its reason.
+
+    Parameters
+    ----------
+    settings, limits, held
+        The site's, and the person's.
+    wanted
+        What is filled in at first.
+    pools
+        Those that the person may use; shown when there is more than one.
+    gpu_models
+        Those that can be chosen by name.
+    never
+        Why the machines could never hold the wish; ``None`` when they could.
+    """
+    choice = clamp(replace(wanted, pool=pool_of(wanted.pool, pools)), settings, limits)
     sizes = tuple(
         SizeOption(
             key=key,
@@ -320,6 +391,8 @@ def run_form(settings: Settings, limits: Limits, held: Held, wanted: Choice) -> 
         memory_reason=say(mark("Your role: at most {limit} per node"), limit=memory(limits.memory)),
         gpu_most=limits.gpu if limits.total_gpu else 0,
         gpu_reason=gpu_reason,
+        gpu_models=tuple(gpu_models),
+        pools=tuple(pools) if len(pools) > 1 else (),
         environments=tuple(
             EnvironmentOption(name=name, title=entry.title, description=entry.description, gpu=entry.gpu)
             for name, entry in settings.environments.items()
@@ -327,8 +400,8 @@ def run_form(settings: Settings, limits: Limits, held: Held, wanted: Choice) -> 
         releases=allowed_releases(settings, limits),
         bars=bars_of(choice, limits, held),
         together=together(choice),
-        refusal=refusal_of(choice, limits, held),
-        clamped=choice != wanted,
+        refusal=refusal_of(choice, limits, held) or never,
+        clamped=replace(choice, pool="") != replace(wanted, pool=""),
     )
 
 

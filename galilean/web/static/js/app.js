@@ -110,6 +110,19 @@ document.addEventListener("keydown", (event) => {
   }
 });
 
+// ---- something to be taken along ----
+document.addEventListener("click", async (event) => {
+  const button = event.target.closest("[data-copy]");
+  const source = button && document.querySelector(button.dataset.copy);
+  if (!source) return;
+  try {
+    await navigator.clipboard.writeText(source.textContent.trim());
+    toast(say("Copied"));
+  } catch { // without TLS browsers have no clipboard: what is selected is one key away
+    getSelection().selectAllChildren(source);
+  }
+});
+
 // ---- pressed once ----
 document.addEventListener("submit", (event) => {
   if (event.defaultPrevented || event.target.hasAttribute("hx-post")) return;
