@@ -39,6 +39,8 @@ test: ## Everything that must pass, from a fresh clone
 	@rm -f build/stages.txt
 	@$(STAGE) setup scripts/test-deps "scripts/environment dev" scripts/assets
 	@$(MAKE) --no-print-directory lint docs test-unit test-hub test-process test-browser test-product
+	@if [ "$$(id -u)" = 0 ] || [ -n "$$CI" ]; then $(MAKE) --no-print-directory test-kubernetes; \
+		else printf '\nLeft out, because it needs root: make test-kubernetes\n'; fi
 	@printf '\n'; cat build/stages.txt
 	@awk '{ s += $$2 } END { printf "%-10s %8.1f s\n", "total", s }' build/stages.txt
 
@@ -71,16 +73,23 @@ test-browser: ## With Chromium
 test-product: ## The whole product by `galilean up`, its faults included
 	@$(STAGE) product '$(PYTEST) -m product'
 
+# The last three need root: the tests start a Kubernetes on this machine. The first time builds it, minutes.
+
+.PHONY: lab
+lab: dev ## The programs of the Kubernetes that tests start, into ~/.cache/galilean (root)
+	@$(STAGE) lab "scripts/test-deps kubernetes" "python -m tests.lab build"
+
+.PHONY: images
+images: ## The container images, into ~/.cache/galilean (BASE=debian:bookworm-slim PUSH=registry/path TAG=1.0)
+	@$(STAGE) images "scripts/test-deps images" \
+		"scripts/images.py $(if $(BASE),--base $(BASE)) $(if $(PUSH),--push $(PUSH)) $(if $(TAG),--tag $(TAG))"
+
 .PHONY: test-kubernetes
-test-kubernetes: ## Against a real Kubernetes that the tests start on this machine (root; the first time builds it, minutes)
-	@scripts/test-deps kubernetes
-	@$(MAKE) --no-print-directory dev
-	@.venv/bin/python -m tests.lab build
+test-kubernetes: lab images ## Against a real Kubernetes that the tests start on this machine
 	@$(STAGE) kubernetes '$(PYTEST) -m kubernetes'
 
 .PHONY: lab-up
-lab-up: dev ## Such a Kubernetes to look at, in the foreground (root; Ctrl-C takes it away)
-	@scripts/test-deps kubernetes
+lab-up: lab images ## Such a Kubernetes to look at, in the foreground (root; Ctrl-C takes it away)
 	@.venv/bin/python -m tests.lab up
 
 .PHONY: bench
@@ -111,6 +120,10 @@ lock: ## Write the lock files anew from pyproject.toml and package.json
 	@[ -x .venv/bin/uv ] || scripts/environment run
 	$(UV_COMPILE) --extra hub --extra node pyproject.toml -o requirements/run.txt
 	$(UV_COMPILE) --all-extras -c requirements/run.txt pyproject.toml -o requirements/dev.txt
+	$(UV_COMPILE) --extra hub -c requirements/run.txt pyproject.toml -o requirements/hub.txt
+	.venv/bin/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["node"], sep="\n")' | \
+		$(UV_COMPILE) -c requirements/run.txt - -o requirements/node.txt
+	$(UV_COMPILE) requirements/nodejs.in -o requirements/nodejs.txt
 	$(UV_COMPILE) -c requirements/dev.txt requirements/bootstrap.in -o requirements/bootstrap.txt
 	npm install --package-lock-only --no-fund --no-audit
 

@@ -1,0 +1,151 @@
+"""What an image is made anew for, what reaches its build, and that the locks agree; nothing is built here."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import sys
+import tempfile
+from fnmatch import fnmatch
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DAYS = 24 * 3600
+NAMES = ("control", "proxy", "jupyter")
+
+
+def _script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("images_script", ROOT / "scripts" / "images.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+images = _script()
+
+
+def containerfile(name: str) -> str:
+    return (ROOT / "images" / name / "Containerfile").read_text()
+
+
+def key(name: str, clone: Path, base: str = "debian") -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        images.snapshot(name, Path(folder), clone)
+        return images.key_of(base, Path(folder))
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """What the images are made of, in a folder of the test's own."""
+    for name in NAMES:
+        images.snapshot(name, tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("changed", "anew"),
+    [
+        ("spawner/node/place.py", {"control", "jupyter"}),
+        ("services/portal/app.py", {"control"}),
+        ("requirements/node.txt", {"jupyter"}),
+        ("requirements/hub.txt", {"control"}),
+        ("requirements/bootstrap.txt", {"control", "proxy", "jupyter"}),
+        ("package-lock.json", {"control", "proxy"}),
+        ("images/proxy/Containerfile", {"proxy"}),
+        ("galilean/web/static/vendor/htmx.min.js", set()),
+        ("spawner/__pycache__/plan.cpython-311.pyc", set()),
+        ("state/secrets/cookie", set()),
+    ],
+)
+def test_an_image_is_made_anew_for_what_it_holds_and_for_nothing_else(
+    clone: Path, changed: str, anew: set[str]
+) -> None:
+    before = {name: key(name, clone) for name in NAMES}
+    path = clone / changed
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes((path.read_bytes() if path.exists() else b"") + b"\n")
+    assert {name for name in NAMES if key(name, clone) != before[name]} == anew
+
+
+def test_another_base_is_another_image(clone: Path) -> None:
+    assert key("proxy", clone, "debian:12") != key("proxy", clone, "debian:13")
+
+
+def test_narrow_modes_of_a_clone_reach_no_image(
+    clone: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    (clone / "spawner" / "node" / "place.py").chmod(0o600)
+    (clone / "spawner" / "node").chmod(0o700)
+    copy = tmp_path_factory.mktemp("copy")
+    images.snapshot("jupyter", copy, clone)
+    assert (copy / "spawner" / "node" / "place.py").stat().st_mode & 0o777 == 0o644
+    assert (copy / "spawner" / "node").stat().st_mode & 0o777 == 0o755
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_build_is_let_see_what_it_copies(name: str) -> None:
+    allowed = re.findall(r"^!(.+)$", (ROOT / ".dockerignore").read_text(), re.MULTILINE)
+    for source in images.copied(containerfile(name)):
+        assert any(fnmatch(source, entry) or source.startswith(f"{entry}/") for entry in allowed), source
+
+
+def test_stages_that_images_share_are_the_same_word_for_word() -> None:
+    def stages(name: str) -> dict[str, str]:
+        parts = re.split(r"^(?=FROM \S+ AS )", containerfile(name), flags=re.MULTILINE)
+        return {part.split(maxsplit=4)[3]: part for part in parts[1:]}
+
+    control, proxy, jupyter = (stages(name) for name in NAMES)
+    assert control["tools"] == proxy["tools"] == jupyter["tools"]
+    common = "npm ci"
+    assert control["javascript"].partition(common)[0] == proxy["javascript"].partition(common)[0]
+
+
+def test_a_password_in_an_index_reaches_the_build_as_a_secret_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIP_INDEX_URL", "https://reader:pass word@packages.example.edu/simple")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    (tmp_path / "ca.pem").write_text("an authority")
+    arguments = images.secrets(tmp_path)
+    assert not any("pass word" in word for word in arguments)
+    assert f"id=ca,src={tmp_path / 'ca.pem'}" in arguments
+    said = (tmp_path / "env").read_text()
+    assert "export PIP_INDEX_URL='https://reader:pass word@packages.example.edu/simple'\n" in said
+    assert "export PIP_CERT=/run/secrets/ca\n" in said
+
+
+def test_what_nobody_used_for_days_is_removed_and_what_is_used_stays(tmp_path: Path) -> None:
+    for folder in ("old", "used", "new"):
+        (tmp_path / folder).mkdir()
+        archive = tmp_path / folder / "proxy.tar"
+        archive.touch()
+        if folder != "new":
+            past = archive.stat().st_mtime - 9 * DAYS
+            os.utime(archive, (past, past))
+    images.forget(tmp_path, {tmp_path / "used" / "proxy.tar"})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "used"]
+    images.forget(tmp_path, set())
+    assert (tmp_path / "used").exists(), "its use was noted"
+
+
+def _pins(lock: str) -> dict[str, str]:
+    text = (ROOT / "requirements" / lock).read_text()
+    return dict(re.findall(r"^([a-z0-9-]+)(?:\[.*?\])?==([^ ;]+)", text, re.MULTILINE))
+
+
+@pytest.mark.parametrize("lock", ["hub.txt", "node.txt"])
+def test_images_hold_the_versions_that_are_tested(lock: str) -> None:
+    tested = _pins("run.txt")
+    assert _pins(lock).items() <= tested.items()
+
+
+def test_the_control_plane_has_nothing_of_nodes_and_nodes_nothing_of_the_control_plane() -> None:
+    assert "jupyterlab" not in _pins("hub.txt")
+    assert not {"jupyterhub-kubespawner", "psycopg", "oauthenticator"} & _pins("node.txt").keys()
