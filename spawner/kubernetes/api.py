@@ -30,6 +30,7 @@ _PATHS = {
     "NetworkPolicy": "/apis/networking.k8s.io/v1/namespaces/{namespace}/networkpolicies",
 }
 _ONLY_METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+_ONLY_METADATA_OF_ONE = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 
 
 class APIError(Exception):
@@ -83,14 +84,16 @@ class KubeAPI:
         self._how: dict[str, Any] = {}
 
     async def create(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Create an object; the API server's form of it.
+        """Create an object; what the API server calls it (its ``metadata``, no contents).
 
         Raises
         ------
         APIError
             409 when one of this name exists, 403 when a quota or a policy forbids it.
         """
-        return await self._ask("POST", self._path(body["kind"]), body=body)
+        return await self._ask(
+            "POST", self._path(body["kind"]), body=body, headers={"Accept": _ONLY_METADATA_OF_ONE}
+        )
 
     async def delete(self, kind: str, name: str, *, uid: str = "", grace_seconds: int | None = None) -> bool:
         """Delete an object and, in the background, what it owns; ``False`` when there is none.

@@ -62,6 +62,12 @@ async def test_a_request_asks_no_thread_what_the_environment_says(
     assert server.asked[0][3] == SECRET
 
 
+async def test_of_what_is_made_only_the_name_tag_comes_back(api: KubeAPI, server: Server) -> None:
+    """Pods are long, and nobody reads them a second time; a Secret's contents need not travel back."""
+    await api.create(SECRET)
+    assert ";as=PartialObjectMetadata;" in server.asked[0][2]["Accept"]
+
+
 async def test_a_token_that_was_renewed_is_used_by_the_next_request(api: KubeAPI, server: Server) -> None:
     await api.create(SECRET)
     client, _ = api._connected()
