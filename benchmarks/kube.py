@@ -1,7 +1,8 @@
 """Two hubs beside a real Kubernetes: ours and one with plain KubeSpawner, the same in all but their spawners.
 
 The hubs run outside of the cluster, each with a proxy, a database and a namespace of its own, and with one
-account's rights in it. A POST comes back when its server is ready and a DELETE when it is gone, so that no
+account's rights in it. Their databases are SQLite files in memory: the Kubernetes of the lab keeps nothing
+on a disk either, and a hub that commits twenty times for each start would only tell how slow the disk is. A POST comes back when its server is ready and a DELETE when it is gone, so that no
 client needs to ask in between. ``GALILEAN_LAB_DIRECTORY`` names a Kubernetes that runs already; without it
 one is started, which needs root.
 """
@@ -15,6 +16,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -85,7 +87,7 @@ c = get_config()
 c.JupyterHub.bind_url = "http://127.0.0.1:{port}/"
 c.JupyterHub.hub_bind_url = "http://0.0.0.0:{hub_port}"
 c.JupyterHub.hub_connect_url = "http://{gateway}:{hub_port}"
-c.JupyterHub.db_url = "sqlite:///{directory}/hub.sqlite"
+c.JupyterHub.db_url = "sqlite:///{databases}/hub.sqlite"
 c.JupyterHub.cookie_secret_file = "{directory}/cookie"
 c.JupyterHub.authenticator_class = "dummy"
 c.Authenticator.allow_all = True
@@ -98,10 +100,9 @@ c.JupyterHub.tornado_settings = {{"slow_spawn_timeout": {wait}, "slow_stop_timeo
 c.ConfigurableHTTPProxy.should_start = False
 c.ConfigurableHTTPProxy.api_url = "http://127.0.0.1:{api_port}"
 c.ConfigurableHTTPProxy.auth_token = "proxy-token"
-c.JupyterHub.load_groups = {{"galilean:bench": {{"users": {people!r}}}}}
 c.JupyterHub.services = [{{"name": "bench", "api_token": "{token}"}}]
 c.JupyterHub.load_roles = [{{"name": "bench", "services": ["bench"],
-    "scopes": ["admin:users", "admin:servers", "access:servers", "proxy"]}}]
+    "scopes": ["admin:users", "admin:groups", "admin:servers", "access:servers", "proxy"]}}]
 c.Spawner.start_timeout = {wait}
 c.Spawner.http_timeout = 120
 c.KubeSpawner.image = "{image}"
@@ -114,7 +115,7 @@ from benchmarks.kube import collaborators
 from spawner.kubernetes.cluster import pod_nodes
 c.JupyterHub.spawner_class = "spawner.kubernetes.cluster.KubeCluster"
 c.JupyterHub.proxy_class = "spawner.proxy.ClusterProxy"
-c.VirtualCluster.collaborators = collaborators("{directory}")
+c.VirtualCluster.collaborators = collaborators("{directory}", "{databases}")
 c.VirtualCluster.gang_timeout = {wait}
 c.ClusterProxy.collaborators = c.VirtualCluster.collaborators
 c.KubeCluster.pods = pod_nodes("{namespace}")
@@ -167,14 +168,14 @@ def database_of(directory: Path, threads: int = 1) -> Database:
     return Database(f"sqlite:///{directory}/galilean.sqlite", threads=threads)
 
 
-def collaborators(place: str) -> Any:
+def collaborators(place: str, databases: str) -> Any:
     """What our spawner is handed: the real resolver and admission; whether there is room, the scheduler says."""
     from extensions.quota.admission import QuotaAdmission
     from extensions.quota.limits import limits_for
     from services.catalog.resolver import CatalogResolver
     from spawner.collaborators import Collaborators
 
-    settings, database = settings_of(Path(place)), database_of(Path(place))
+    settings, database = settings_of(Path(place)), database_of(Path(databases))
     return Collaborators(
         database=database,
         resolver=CatalogResolver(database, settings, utcnow),
@@ -248,13 +249,18 @@ class KubeHub:
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.directory, self.place = directory, place
+        in_memory = Path("/dev/shm")
+        self._in_memory = tempfile.TemporaryDirectory(
+            prefix="galilean-bench-", dir=in_memory if in_memory.is_dir() else None
+        )
+        self.databases = Path(self._in_memory.name)
         self.token, self.told = secrets.token_hex(16), directory / "told.json"
         self.port, self.hub_port, self.api_port = free_port(), free_port(), free_port()
         if spawner == OURS:
-            prepare(directory, people)
+            prepare(directory, self.databases, people)
         values = {
             "port": self.port, "hub_port": self.hub_port, "api_port": self.api_port, "gateway": GATEWAY,
-            "directory": directory, "wait": WAIT_SECONDS, "people": people, "token": self.token,
+            "directory": directory, "databases": self.databases, "wait": WAIT_SECONDS, "token": self.token,
             "namespace": place.name, "claim": place.claim, "selector": {}, "tolerations": [], **more,
         }  # fmt: skip
         self.config = directory / "jupyterhub_config.py"
@@ -282,6 +288,10 @@ class KubeHub:
             )  # fmt: skip
         try:
             self.start()
+            # Not by load_groups, which goes through all of them again at every start of a hub.
+            self.http.post("/users", json={"usernames": people}).raise_for_status()
+            self.http.post("/groups/galilean:bench").raise_for_status()
+            self.http.post("/groups/galilean:bench/users", json={"users": people}).raise_for_status()
         except BaseException:
             self.close()
             raise
@@ -344,11 +354,12 @@ class KubeHub:
                 process.kill()
                 process.wait()
         self.http.close()
+        self._in_memory.cleanup()
 
 
-def prepare(directory: Path, people: list[str]) -> None:
+def prepare(directory: Path, databases: Path, people: list[str]) -> None:
     """Our tables, and a project for each person whose files the account in the image may write."""
-    settings, database = settings_of(directory), database_of(directory, threads=4)
+    settings, database = settings_of(directory), database_of(databases, threads=4)
     settings.state.mkdir(parents=True, exist_ok=True)
     metadata.create_all(database.engine)
     catalogue = Projects(database, settings)
