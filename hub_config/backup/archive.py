@@ -7,6 +7,7 @@ file that was cut short, damaged or made by somebody else is refused before anyt
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import os
@@ -100,7 +101,7 @@ class Manifest(Model):
     site: str
     backend: str
     state: str
-    databases: dict[Literal["galilean", "hub"], DatabaseCopy]
+    databases: dict[str, DatabaseCopy]
     volumes: list[VolumeNote]
     open_runs: int
     not_included: str = NOT_INCLUDED
@@ -123,7 +124,10 @@ def write_archive(out: IO[bytes], manifest: Manifest, files: dict[str, Path], to
     text = manifest.model_dump_json(indent=1).encode()
     made_at = int(manifest.made_at.timestamp())
     done, total = 0, sum(note.size_bytes for note in notes.values())
-    with tarfile.open(fileobj=out, mode="w|gz", compresslevel=6, format=tarfile.PAX_FORMAT) as tar:
+    with (
+        gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=out, mtime=made_at) as packed,
+        tarfile.open(fileobj=packed, mode="w|", format=tarfile.PAX_FORMAT) as tar,
+    ):
         _add(tar, MANIFEST, len(text), made_at, io.BytesIO(text))
         for name, path in files.items():
             with path.open("rb") as stream:
@@ -240,7 +244,7 @@ def _take_apart(tar: tarfile.TarFile, staging: Path, told: Told) -> Manifest:
             path=str(staging.parent),
         )
     done, missing = 0, dict(manifest.files)
-    for member in tar:
+    while (member := tar.next()) is not None:
         note = missing.pop(member.name, None)
         if note is None or not member.isreg() or member.size != note.size_bytes:
             raise _damaged(f"{member.name[:100]!r} is not what the manifest says")

@@ -229,7 +229,7 @@ def _check_versions(manifest: Manifest, stores: list[Store]) -> bool:
     newest = {"galilean": migrate.newest(), "hub": hub_database.newest()}
     known = {"galilean": _our_revisions(), "hub": hub_database.known()}
     for store in stores:
-        copy = manifest.databases[store.name]  # type: ignore[index]
+        copy = manifest.databases[store.name]
         if copy.kind != store.kind:
             raise UserError(
                 409,
@@ -252,7 +252,7 @@ def _check_versions(manifest: Manifest, stores: list[Store]) -> bool:
                 name=store.name,
                 revision=copy.revision[:40],
             )
-    return any(manifest.databases[name].revision != newest[name] for name in newest)  # type: ignore[index]
+    return any(manifest.databases[name].revision != newest[name] for name in newest)
 
 
 def _check_settings(work: _Work) -> None:
@@ -286,8 +286,8 @@ def _bring_beside_up(work: _Work, manifest: Manifest) -> None:
     """Try the upgrade of what can be tried beside the installation."""
     for store in work.stores:
         if isinstance(store, SQLiteStore):
-            file = work.staging / manifest.databases[store.name].file  # type: ignore[index]
-            copy = manifest.databases[store.name]  # type: ignore[index]
+            file = work.staging / manifest.databases[store.name].file
+            copy = manifest.databases[store.name]
             if sqlite_revision(file) != copy.revision:
                 raise UserError(
                     400,
@@ -334,7 +334,7 @@ def _swap(work: _Work, manifest: Manifest, aside: Path | None, undo: list[Callab
             progress = Progress(work.say, mark("Putting aside what is there: {done} of at most {total}."))
             store.put_aside(aside, progress.at)
     for store in work.stores:
-        file = work.staging / manifest.databases[store.name].file  # type: ignore[index]
+        file = work.staging / manifest.databases[store.name].file
         store.load(file, Progress(work.say, LOADING[store.name]).at)
         if not store.moves:
             undo.append(back[store.name])
