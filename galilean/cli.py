@@ -16,6 +16,7 @@ import typer
 
 from galilean.errors import UserError
 from galilean.settings import SettingsError
+from galilean.terminal import say_aside
 
 GROUP = "galilean.commands"
 
@@ -41,7 +42,10 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         build_app()()
-    except (UserError, SettingsError) as error:
+    except UserError as error:
+        say_aside(error.message, **error.params)
+        raise SystemExit(1) from None
+    except SettingsError as error:
         print(error, file=sys.stderr)  # noqa: T201
         raise SystemExit(1) from None
     except KeyboardInterrupt:

@@ -18,6 +18,7 @@ import typer
 
 from galilean.errors import UserError, mark
 from galilean.settings import Settings, load_settings
+from galilean.terminal import say, say_aside
 
 T = TypeVar("T")
 user_app = typer.Typer(help="Accounts.", no_args_is_help=True)
@@ -75,11 +76,19 @@ def status(as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(json.dumps(found))
     elif found is None:
-        typer.echo("Galilean does not run here.")
+        say(mark("Galilean does not run here."))
     else:
         for name, part in found["parts"].items():
-            restarts = f", restarted {part['restarts']} times" if part["restarts"] else ""
-            typer.echo(f"{name:10} {part['state']:9} process {part['pid'] or '-'}{restarts}")
+            line = mark("{part} {state} process {pid}")
+            if part["restarts"]:
+                line = mark("{part} {state} process {pid}, restarted {times} times")
+            say(
+                line,
+                part=f"{name:10}",
+                state=f"{part['state']:9}",
+                pid=part["pid"] or "-",
+                times=part["restarts"],
+            )
     if found is None or any(part["state"] != "running" for part in found["parts"].values()):
         raise typer.Exit(1)
 
@@ -119,9 +128,9 @@ def user_add(
     if not name or "/" in name or len(name) > 64 or not name.isprintable():
         raise UserError(400, mark("“{name}” cannot be a user name."), name=name[:64])
     if len(password) < 8:
-        typer.echo("Note: the password is shorter than what people may choose themselves (8).", err=True)
+        say_aside(mark("Note: the password is shorter than what people may choose themselves (8)."))
     if _run(_add_now(settings, name, role, password, update)):
-        typer.echo(f"{name} has an account now, with the role {role}.")
+        say(mark("{name} has an account now, with the role {role}."), name=name, role=role)
         return
     from hub_config.secrets import WaitingAccount, hash_password, leave_account
 
@@ -130,7 +139,11 @@ def user_add(
         settings.state,
         WaitingAccount(name=name, password_hash=hash_password(password), role=role, replace=update),
     )
-    typer.echo(f"{name} will have an account with the role {role} when Galilean starts: it does not run now.")
+    say(
+        mark("{name} will have an account with the role {role} when Galilean starts: it does not run now."),
+        name=name,
+        role=role,
+    )
 
 
 async def _add_now(settings: Settings, name: str, role: str, password: str, update: bool) -> bool:
@@ -247,13 +260,19 @@ def clusters_list(as_json: AsJson = False) -> None:
         )
         return
     if not rows:
-        typer.echo("Nothing is held.")
+        say(mark("Nothing is held."))
     for run in rows:
         since = f"{run.ready_at:%Y-%m-%d %H:%M:%S} UTC" if run.ready_at else "-"
-        each = f"{plain_number(run.cpu_millicores / 1000)} cores, {format_bytes(run.memory_bytes)}"
-        typer.echo(
-            f"{run.id}  {run.word:9} {run.user}: {run.project_owner}/{run.project_slug}  "
-            f"{run.nodes} × {each}  since {since}"
+        say(
+            mark("{id}  {state} {user}: {project}  {nodes} × {cores} cores, {memory}  since {since}"),
+            id=run.id,
+            state=f"{run.word:9}",
+            user=run.user,
+            project=f"{run.project_owner}/{run.project_slug}",
+            nodes=run.nodes,
+            cores=plain_number(run.cpu_millicores / 1000),
+            memory=format_bytes(run.memory_bytes),
+            since=since,
         )
 
 
@@ -269,12 +288,13 @@ def clusters_release(
         raise typer.BadParameter("name one cluster by its ID, or say --all")
     settings = _migrated(load_settings())
     if not every:
-        typer.echo(_run(_release(settings, run_id.strip().upper())))
+        run_id = run_id.strip().upper()
+        say(_run(_release(settings, run_id)), id=run_id)
         return
     from hub_config.start import release_all
 
     left = _run(release_all(settings, typer.echo))
-    typer.echo(f"{left} are left, their release is asked for." if left else "Nothing is held.")
+    say(mark("{left} are left, their release is asked for.") if left else mark("Nothing is held."), left=left)
     if left:
         raise typer.Exit(1)
 
@@ -293,14 +313,14 @@ async def _release(settings: Settings, run_id: str) -> str:
                 404, mark("There is no cluster {id}. See: galilean clusters list."), id=run_id[:40]
             )
         if run.released_at is not None:
-            return f"{run_id} is released already."
+            return mark("{id} is released already.")
         await release_run(database, hub, run, "admin", "command")
         for _ in range(300):
             now = await database.run_read(records.get, run_id)
             if now is None or now.released_at is not None:
-                return f"{run_id} is released."
+                return mark("{id} is released.")
             await asyncio.sleep(0.1)
-        return f"{run_id}: the release is asked for and goes on by itself."
+        return mark("{id}: the release is asked for and goes on by itself.")
     finally:
         await hub.close()
         database.close()
@@ -318,18 +338,20 @@ def sweep(
     if as_json:
         typer.echo(json.dumps(report.as_dict()))
     elif report.clean:
-        typer.echo("Everything that runs should run, and everything that should runs.")
+        say(mark("Everything that runs should run, and everything that should runs."))
     else:
         for orphan in report.orphans:
-            typer.echo(
-                f"orphan  {orphan['user']}/{orphan['server']} node {orphan['rank']} of run {orphan['run']}"
-            )
+            say(mark("orphan  {user}/{server} node {rank} of run {run}"), **orphan)
         for ghost in report.ghosts:
-            typer.echo(f"ghost   run {ghost}: nothing of it exists")
+            say(mark("ghost   run {run}: nothing of it exists"), run=ghost)
         if remove:
-            typer.echo(f"{report.removed} removed, {len(report.closed)} closed.")
+            say(
+                mark("{removed} removed, {closed} closed."),
+                removed=report.removed,
+                closed=len(report.closed),
+            )
         else:
-            typer.echo("Nothing was changed. To remove: galilean sweep --remove")
+            say(mark("Nothing was changed. To remove: galilean sweep --remove"))
     for error in report.errors:
         typer.echo(error, err=True)
     left = len(report.orphans) - report.removed + len(report.ghosts) - len(report.closed)

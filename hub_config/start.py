@@ -23,6 +23,7 @@ from galilean.errors import UserError, mark
 from galilean.hubapi import HubAPI
 from galilean.migrate import upgrade
 from galilean.settings import Settings, load_settings
+from galilean.terminal import sentence
 from hub_config.addresses import Addresses, given
 from hub_config.backup.half import refuse_half_restored
 from hub_config.build import browser_url, hub_api_url, hub_traits
@@ -157,14 +158,27 @@ def _up(settings: Settings, env: dict[str, str], say: Callable[[str], None]) -> 
     hub_traits(settings, secrets, addresses)  # what is wrong with them is said here and not in the hub's log
     before, after = upgrade(settings.database_url)
     if before and before != after:
-        say(f"The database went from revision {before} to {after}.")
+        say(
+            sentence(mark("The database went from revision {before} to {after}."), before=before, after=after)
+        )
     _ensure_volumes(settings)
-    say(f"Galilean starts; its files are in {settings.state}.")
+    say(sentence(mark("Galilean starts; its files are in {state}."), state=settings.state))
     if settings.backend == "process":
-        say("Nodes are processes of this machine, without isolation between people and without hard limits.")
+        say(
+            sentence(
+                mark(
+                    "Nodes are processes of this machine, without isolation between people and without hard "
+                    "limits."
+                )
+            )
+        )
     if settings.backend == "kubernetes":
         check_kubeconfig()
-        say(f"Nodes are pods of the namespace {settings.kubernetes.namespace}.")
+        say(
+            sentence(
+                mark("Nodes are pods of the namespace {namespace}."), namespace=settings.kubernetes.namespace
+            )
+        )
     _make_first_admin(settings, kept, say)
     address = browser_url(settings)
     supervisor = Supervisor(
@@ -172,7 +186,9 @@ def _up(settings: Settings, env: dict[str, str], say: Callable[[str], None]) -> 
         settings.state,
         say=say,
         release_all=lambda: release_all(settings, say),
-        settled=lambda: say(f"Ready: {address}   (Ctrl-C releases all clusters and stops)"),
+        settled=lambda: say(
+            sentence(mark("Ready: {address}   (Ctrl-C releases all clusters and stops)"), address=address)
+        ),
     )
     asyncio.run(supervisor.run())
 
@@ -250,12 +266,16 @@ def _make_first_admin(settings: Settings, kept: Path | None, say: Callable[[str]
         return
     password = first_admin(settings.state, name)
     if password:
-        say(
-            "\n"
-            "  An administrator was made. This is shown only once:\n"
-            f"      user name  {name}\n"
-            f"      password   {password}\n"
+        told = sentence(
+            mark(
+                "  An administrator was made. This is shown only once:\n"
+                "      user name  {name}\n"
+                "      password   {password}"
+            ),
+            name=name,
+            password=password,
         )
+        say(f"\n{told}\n")
 
 
 def _signs_in_elsewhere(settings: Settings) -> bool:
@@ -292,7 +312,7 @@ async def release_all(settings: Settings, say: Callable[[str], None]) -> int:
         while True:
             rows = await database.run_read(records.all_open)
             if len(rows) != told and rows:
-                say(f"  {len(rows)} to release")
+                say(sentence(mark("  {count} to release"), count=len(rows)))
             told = len(rows)
             if not rows or time.monotonic() > deadline:
                 return len(rows)

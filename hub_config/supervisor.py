@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import IO
 
 from galilean.errors import UserError, mark
+from galilean.terminal import sentence
 from hub_config.secrets import write_private
 
 LOG_BYTES, LOG_FILES = 10 * 2**20, 3
@@ -184,7 +185,7 @@ class Supervisor:
             got = await self._signals.get()
             if got == signal.SIGINT and self.release_all:
                 await self._release()
-            self.say("Stopping.")
+            self.say(sentence(mark("Stopping.")))
         finally:
             self._stopping = True
             for chore in chores:
@@ -197,17 +198,19 @@ class Supervisor:
 
     async def _release(self) -> None:
         assert self.release_all is not None
-        self.say("Releasing every cluster. Press Ctrl-C again to leave them running.")
+        self.say(sentence(mark("Releasing every cluster. Press Ctrl-C again to leave them running.")))
         release, again = asyncio.ensure_future(self.release_all()), asyncio.create_task(self._signals.get())
         await asyncio.wait({release, again}, return_when=asyncio.FIRST_COMPLETED)
         again.cancel()
         if not release.done():
             release.cancel()
-            self.say("Left as they are: clusters go on and are found by the next start.")
+            self.say(sentence(mark("Left as they are: clusters go on and are found by the next start.")))
         elif error := release.exception():
-            self.say(f"Not everything could be released: {error}")
+            self.say(sentence(mark("Not everything could be released: {why}"), why=error))
         elif left := release.result():
-            self.say(f"{left} could not be released in time; the next start finishes it.")
+            self.say(
+                sentence(mark("{left} could not be released in time; the next start finishes it."), left=left)
+            )
 
     async def _keep(self, part: Part) -> None:
         life = self.lives[part.name]
@@ -220,7 +223,7 @@ class Supervisor:
                 process = await self._start(part)
             except OSError as error:
                 life.last_exit = None
-                self.say(f"{part.name} cannot be started: {_plain(error)}")
+                self.say(sentence(mark("{part} cannot be started: {why}"), part=part.name, why=_plain(error)))
             else:
                 watch = asyncio.create_task(self._await_ready(part, life))
                 life.last_exit = await process.wait()
@@ -262,7 +265,7 @@ class Supervisor:
         self._mark(part, "running")
         life.was_ready.set()
         if life.starts > 1:
-            self.say(f"{part.name} is back.")
+            self.say(sentence(mark("{part} is back."), part=part.name))
             if part.restarted:
                 with contextlib.suppress(Exception):
                     await part.restarted()
@@ -276,16 +279,22 @@ class Supervisor:
         try:
             await asyncio.wait_for(process.wait(), part.stop_seconds)
         except TimeoutError:
-            self.say(f"{part.name} does not stop; it is killed.")
+            self.say(sentence(mark("{part} does not stop; it is killed."), part=part.name))
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
         self._mark(part, "stopped")
 
     def _obituary(self, part: Part, life: _Life, pause: float) -> str:
-        how = f"ended with {life.last_exit}" if life.last_exit is not None else "did not start"
-        again = "is started again" if pause < 1 else f"is started again in {pause:.0f} s"
-        text = f"{part.name} {how} and {again} (log: {self.state / 'logs' / part.name}.log)"
+        if life.last_exit is None:
+            line = mark("{part} did not start and is started again in {seconds} s (log: {log})")
+        elif pause < 1:
+            line = mark("{part} ended with {code} and is started again (log: {log})")
+        else:
+            line = mark("{part} ended with {code} and is started again in {seconds} s (log: {log})")
+        text = sentence(
+            line, part=part.name, code=life.last_exit, seconds=f"{pause:.0f}", log=self._log(part)
+        )
         if life.failures > 1:
             text += "".join(f"\n    {line}" for line in last_lines(self._log(part), 4))
         return text
@@ -323,7 +332,7 @@ class Supervisor:
         except OSError as error:
             if not self._disk_told:
                 self._disk_told = True
-                self.say(f"The state directory cannot be written: {_plain(error)}")
+                self.say(sentence(mark("The state directory cannot be written: {why}"), why=_plain(error)))
         else:
             self._disk_told = False
 
@@ -340,7 +349,13 @@ class Supervisor:
                 try:
                     await asyncio.to_thread(rotate, self._log(part))
                 except OSError as error:
-                    self.say(f"The log of {part.name} cannot be rotated: {_plain(error)}")
+                    self.say(
+                        sentence(
+                            mark("The log of {part} cannot be rotated: {why}"),
+                            part=part.name,
+                            why=_plain(error),
+                        )
+                    )
 
 
 def rotate(log: Path, *, most_bytes: int = LOG_BYTES, keep: int = LOG_FILES) -> bool:
@@ -373,7 +388,7 @@ def last_lines(path: Path, count: int) -> list[str]:
 
 def _plain(error: OSError) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "the disk is full. Free some space; everything goes on by itself then."
+        return sentence(mark("the disk is full. Free some space; everything goes on by itself then."))
     return f"{error.filename or ''}: {error.strerror}".removeprefix(": ")
 
 

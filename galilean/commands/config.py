@@ -8,7 +8,9 @@ from typing import Annotated
 
 import typer
 
+from galilean.errors import mark
 from galilean.settings import json_schema, load_settings
+from galilean.terminal import say
 
 app = typer.Typer(help="The file galilean.yaml.", no_args_is_help=True)
 
@@ -26,9 +28,15 @@ def check(
 ) -> None:
     """Read the settings and say what is wrong, line by line."""
     settings = load_settings(file)
-    typer.echo(
-        f"The settings are good: backend {settings.backend}, {len(settings.roles)} roles, "
-        f"{len(settings.environments)} environments, state in {settings.state}."
+    say(
+        mark(
+            "The settings are good: backend {backend}, {roles} roles, {environments} environments, state in "
+            "{state}."
+        ),
+        backend=settings.backend,
+        roles=len(settings.roles),
+        environments=len(settings.environments),
+        state=settings.state,
     )
 
 

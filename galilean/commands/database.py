@@ -11,6 +11,7 @@ from galilean.errors import UserError, mark
 from galilean.migrate import missing
 from galilean.migrate import upgrade as upgrade_database
 from galilean.settings import load_settings
+from galilean.terminal import say
 
 LOOK_SECONDS = 1.0
 
@@ -33,10 +34,11 @@ def upgrade() -> None:
     settings = load_settings()
     settings.state.mkdir(parents=True, exist_ok=True, mode=0o700)
     before, after = upgrade_database(settings.database_url)
-    typer.echo(
-        f"The database is at revision {after} already."
+    say(
+        mark("The database is at revision {revision} already.")
         if before == after
-        else f"The database is at revision {after} now."
+        else mark("The database is at revision {revision} now."),
+        revision=after,
     )
 
 
@@ -54,7 +56,7 @@ def wait(
                 503, mark("The database is not ready after {seconds} s: {why}"), seconds=seconds, why=why
             )
         if why != told:
-            typer.echo(f"Waiting: {why}")
+            say(mark("Waiting: {why}"), why=why)
             told = why
         time.sleep(LOOK_SECONDS)
-    typer.echo("The database is ready.")
+    say(mark("The database is ready."))
