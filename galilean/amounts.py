@@ -14,7 +14,9 @@ from typing import Any
 
 KIB, MIB, GIB, TIB = 2**10, 2**20, 2**30, 2**40
 _UNITS = {"": 1, "B": 1, "K": KIB, "M": MIB, "G": GIB, "T": TIB}
-_BYTES = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([BKMGT]?)(?:I?B)?\s*", re.IGNORECASE | re.ASCII)
+# At most so many digits: a million of them would keep whoever reads them (the hub) busy for half a minute.
+_BYTES = re.compile(r"\s*(\d{1,20}(?:\.\d{1,20})?)\s*([BKMGT]?)(?:I?B)?\s*", re.IGNORECASE | re.ASCII)
+_CPUS_MOST = 10**9
 
 
 def parse_bytes(value: Any) -> int:
@@ -48,11 +50,11 @@ def parse_millicores(value: Any) -> int:
     Raises
     ------
     ValueError
-        For text, booleans, negative, not finite, or finer than a thousandth.
+        For text, booleans, negative, not finite, more than 10⁹, or finer than a thousandth.
     """
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError("not a number of CPUs")
-    if not math.isfinite(value) or value < 0:
+    if not 0 <= value <= _CPUS_MOST:  # NaN neither
         raise ValueError("not a number of CPUs")
     millicores = round(value * 1000)
     if abs(millicores - value * 1000) > 1e-6:

@@ -36,7 +36,7 @@ from sqlalchemy import (
     make_url,
     text,
 )
-from sqlalchemy.exc import DBAPIError, DisconnectionError, OperationalError
+from sqlalchemy.exc import DataError, DBAPIError, DisconnectionError, OperationalError
 
 from galilean.errors import UserError, mark
 
@@ -190,12 +190,24 @@ def plain_words() -> Iterator[None]:
                 503, mark("The platform's database cannot be reached. Your running clusters go on.")
             ) from error
         raise
+    except (UnicodeEncodeError, OverflowError) as error:  # the drivers', before anything is sent
+        if isinstance(error, OverflowError) and "SQLite" not in str(error):
+            raise
+        raise _unstorable() from error
     except DBAPIError as error:
         if error.connection_invalidated:
             raise UserError(
                 503, mark("The platform's database cannot be reached. Your running clusters go on.")
             ) from error
+        if isinstance(error, DataError):
+            raise _unstorable() from error
         raise
+
+
+def _unstorable() -> UserError:
+    return UserError(
+        400, mark("The request has a number that is too large, or text with characters that cannot be kept.")
+    )
 
 
 def _sqlite_engine(url: Any) -> Engine:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 
 import pytest
 from hypothesis import example, given
@@ -31,11 +32,19 @@ def test_bytes_are_read(written: object, size_bytes: int):
 
 
 @pytest.mark.parametrize(
-    "written", ["", "G", "-1G", "1e3", "8X", "٣G", True, -1, 1.5, math.nan, math.inf, None, [8], {}]
+    "written", ["", "G", "-1G", "1e3", "8X", "٣G", True, -1, 1.5, math.nan, math.inf, None, [8], {}, "9" * 21]
 )
 def test_what_is_no_amount_of_bytes_is_refused(written: object):
     with pytest.raises(ValueError):
         parse_bytes(written)
+
+
+def test_a_number_of_a_million_digits_keeps_nobody_busy():
+    """It once kept the hub busy for half a minute, and everybody waiting."""
+    begin = time.process_time()
+    with pytest.raises(ValueError):
+        parse_bytes("9" * 1_000_000)
+    assert time.process_time() - begin < 5
 
 
 @pytest.mark.parametrize(("written", "millicores"), [(2, 2000), (0.5, 500), (0.001, 1), (0, 0), (1.1, 1100)])
@@ -43,7 +52,9 @@ def test_cpus_are_read(written: object, millicores: int):
     assert parse_millicores(written) == millicores
 
 
-@pytest.mark.parametrize("written", ["2", True, -1, 0.0005, math.nan, math.inf, None, [2]])
+@pytest.mark.parametrize(
+    "written", ["2", True, -1, 0.0005, math.nan, math.inf, None, [2], 10**400, 1e308, -(10**400)]
+)
 def test_what_is_no_number_of_cpus_is_refused(written: object):
     with pytest.raises(ValueError):
         parse_millicores(written)

@@ -11,7 +11,7 @@ from sqlalchemy import func, insert, select
 
 from galilean.db import Database
 from galilean.errors import UserError
-from galilean.tables import leases
+from galilean.tables import audit_log, leases
 
 
 def add(conn, name: str, at: datetime | None = None) -> None:
@@ -93,3 +93,17 @@ async def test_an_unreachable_postgresql_is_told_in_words():
         await gone.run(count)
     gone.close()
     assert refused.value.status == 503
+
+
+@pytest.mark.parametrize("wrong", ["a\x00b", "half of \ud83d", 10**30], ids=["NUL", "surrogate", "huge"])
+async def test_what_no_database_can_keep_is_the_requests_fault_and_said_so(db: Database, wrong: object):
+    def look(conn) -> int:
+        table = leases.c.name if isinstance(wrong, str) else audit_log.c.id
+        return len(conn.execute(select(table).where(table == wrong)).all())
+
+    if db.is_sqlite and wrong == "a\x00b":  # which it can
+        assert await db.run_read(look) == 0
+        return
+    with pytest.raises(UserError, match="cannot be kept") as refused:
+        await db.run_read(look)
+    assert refused.value.status == 400
