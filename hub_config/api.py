@@ -66,8 +66,9 @@ class StopsOnce:
             if server_name not in user.spawners:
                 return None
             spawner = user.spawners[server_name]
-            if spawner.pending == "stop":
-                return spawner._stop_future
+            stop = getattr(spawner, "_stop_future", None)
+            if spawner.pending == "stop" and stop is not None:
+                return stop
             if not spawner.pending:
                 return await super().stop_single_user(user, server_name)  # type: ignore[misc]
             start = spawner._spawn_future

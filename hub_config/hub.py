@@ -23,6 +23,7 @@ from traitlets import Any as AnyTrait
 from galilean.web.assets import AssetHandler
 from galilean.web.jinja import site_assets
 from galilean.web.quiet import hide_form_ids
+from hub_config import hub_database
 from hub_config.api import handlers
 from hub_config.secrets import waiting_accounts
 
@@ -54,6 +55,10 @@ class GalileanHub(JupyterHub):
             *handlers(self.wiring),
         ]
         self.handlers[:0] = self.add_url_prefix(self.hub_prefix, ours)
+
+    def init_db(self) -> None:
+        hub_database.upgrade(self.db_url)  # else the hub refuses tables of an older JupyterHub
+        super().init_db()
 
     async def init_users(self) -> None:
         await super().init_users()

@@ -76,6 +76,25 @@ async def test_two_releases_at_once_are_one_and_neither_is_an_error(site_of: Sit
         start.exception()
 
 
+async def test_a_release_joins_an_end_that_the_hub_began_by_itself(site_of: SiteFactory) -> None:
+    """As it does at its start, for what does not answer any more."""
+    site = await site_of()
+    eva = await site.person("eva", "student")
+    made = await project_of(site, "eva")
+    world = world_of(site)
+    await eva.start("eva", made.slug, {"nodes": 2})
+    gate = world.hold("remove")
+    user: Any = site.app.users["eva"]
+    own = asyncio.ensure_future(user.stop(made.slug))
+    await world.at("remove")
+    asked = asyncio.ensure_future(eva.stop("eva", made.slug))
+    await asyncio.sleep(0.1)
+    gate.set()
+    assert await asked in (202, 204)
+    await own
+    assert world.of(made.slug) == {}
+
+
 @pytest.mark.parametrize("phase", ["create", "answer"])
 async def test_who_waits_for_a_start_that_is_cancelled_is_told_so(site_of: SiteFactory, phase: str) -> None:
     site = await site_of()
