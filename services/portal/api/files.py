@@ -5,8 +5,7 @@ deletes. Rights, XSRF and the limit of one upload are checked before the first b
 appears under its name only when all of it has arrived. What people wrote is never served as a page of
 ours: downloads are attachments of opaque origin.
 
-A refusal waits until a body of moderate size has been read and dropped: a proxy that is still sending when
-the connection is closed loses the answer, and its sender would be told of a broken server instead.
+A refusal is answered at once, and what is still on its way is dropped (:mod:`galilean.web.streamed`).
 
 The path is read from the address as bytes, because files that a program made may have names in no
 encoding.
@@ -18,11 +17,10 @@ import asyncio
 from typing import Any
 from urllib.parse import quote
 
-from tornado.web import stream_request_body
-
 from galilean.amounts import format_bytes
 from galilean.errors import UserError, mark
 from galilean.web.csp import mark_untrusted
+from galilean.web.streamed import StreamedHandler, content_length
 from services.catalog.files import Entry, OpenFile, ProjectFiles
 from services.catalog.store import Project
 from services.catalog.uploads import Upload
@@ -33,7 +31,6 @@ from services.portal.api.usage import limits_of
 
 PIECE_BYTES = 1 << 20
 SMALL_BODY_BYTES = 64 << 10
-DROPPED_BYTES, DROPPED_SECONDS = 64 << 20, 60
 
 
 def file_model(entry: Entry) -> models.File:
@@ -55,8 +52,7 @@ def attachment(name: str) -> str:
     return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"
 
 
-@stream_request_body
-class Files(Handler):
+class Files(Handler, StreamedHandler):
     """See the module. The body streams in for PUT; for the other methods it is small JSON."""
 
     project: Project
@@ -65,33 +61,11 @@ class Files(Handler):
     _upload: Upload | None = None
     _created = True
     _small: bytearray
-    _refusal: UserError | None = None
-    _received_bytes = 0
 
-    async def prepare(self) -> None:
+    async def begin(self) -> None:
         self._small = bytearray()
         self._turn = asyncio.Lock()  # an upload takes one thread at a time
-        try:
-            await self._begin()
-        except UserError as error:
-            self._refuse(error)
-
-    def _refuse(self, error: UserError) -> None:
-        """Refuse once the body is in, if that is soon; else at once."""
-        length = self.request.headers.get("Content-Length", "")
-        left = int(length) - self._received_bytes if length.isascii() and length.isdigit() else 0
-        if not 0 < left <= DROPPED_BYTES:
-            raise error
-        self._refusal = error
-        connection: Any = self.request.connection
-        connection.set_body_timeout(DROPPED_SECONDS)
-
-    def _admitted(self) -> None:
-        if self._refusal is not None:
-            raise self._refusal
-
-    async def _begin(self) -> None:
-        await super().prepare()
+        await super().begin()
         if self._finished:
             return
         owner, slug = self.path_args[0], self.path_args[1]
@@ -108,8 +82,8 @@ class Files(Handler):
 
     async def _begin_upload(self) -> None:
         most = limits_of(self.portal, self.person).upload
-        length = self.request.headers.get("Content-Length", "")
-        expected = int(length) if length.isascii() and length.isdigit() else None
+        length = content_length(self.request)
+        expected = length if "Content-Length" in self.request.headers else None
         if expected is not None and expected > most:
             raise UserError(
                 413,
@@ -118,7 +92,6 @@ class Files(Handler):
                 most=format_bytes(most),
             )
         connection: Any = self.request.connection
-        connection.set_max_body_size(max(most, PIECE_BYTES) + 1)
         connection.set_body_timeout(24 * 3600)
         overwrite = self.word("overwrite", "true", "false") == "true"
         self._created = not overwrite or not await self._exists()
@@ -140,30 +113,18 @@ class Files(Handler):
             raise
         return True
 
-    async def data_received(self, chunk: bytes) -> None:
-        self._received_bytes += len(chunk)
-        if self._refusal is not None:
-            return
+    async def body_piece(self, piece: bytes) -> None:
         if self._upload is not None:
             try:
                 async with self._turn:
-                    await self._blocking(self._upload.write, chunk)
-            except UserError as error:
-                self._upload = None  # it is over and left nothing
-                self._refuse(error)
+                    await self._blocking(self._upload.write, piece)
             except BaseException:
-                self._upload = None
+                self._upload = None  # it is over and left nothing
                 raise
-        elif len(self._small) + len(chunk) > SMALL_BODY_BYTES:
+        elif len(self._small) + len(piece) > SMALL_BODY_BYTES:
             raise UserError(413, mark("The request is larger than what is taken here."))
         else:
-            self._small += chunk
-
-    def write_error(self, status_code: int, **kwargs: Any) -> None:
-        if self.request.method != "GET" and self._refusal is None:
-            # The body may not have been read to its end, and then the connection is of no further use.
-            self.set_header("Connection", "close")
-        super().write_error(status_code, **kwargs)
+            self._small += piece
 
     def on_connection_close(self) -> None:
         self._abandon()
@@ -230,7 +191,8 @@ class Files(Handler):
                 await self.flush()
 
     async def put(self, owner: str, slug: str, path: str | None = None) -> None:
-        self._admitted()
+        if self.refused:
+            return
         upload = self._upload
         assert upload is not None
         async with self._turn:
@@ -241,21 +203,24 @@ class Files(Handler):
         self.write_json(file_model(entry), 201 if self._created else 200)
 
     async def post(self, owner: str, slug: str, path: str | None = None) -> None:
-        self._admitted()
+        if self.refused:
+            return
         self._json(models.NewFolder)
         entry = await self._blocking(self.files.make_folder, self.path)
         await catalogue(self.portal).touch(self.project)
         self.write_json(file_model(entry), 201)
 
     async def patch(self, owner: str, slug: str, path: str | None = None) -> None:
-        self._admitted()
+        if self.refused:
+            return
         body = self._json(models.Rename)
         entry = await self._blocking(self.files.rename, self.path, body.to)
         await catalogue(self.portal).touch(self.project)
         self.write_json(file_model(entry))
 
     async def delete(self, owner: str, slug: str, path: str | None = None) -> None:
-        self._admitted()
+        if self.refused:
+            return
         await self._blocking(self.files.delete, self.path, recursive=True)
         await catalogue(self.portal).touch(self.project)
         self.set_status(204)
