@@ -107,8 +107,6 @@ def hub_traits(
             # A host below ours cannot plant such a cookie on us; browsers take it by https only.
             "cookie_host_prefix_enabled": settings.web.subdomain_host.startswith("https://"),
             "db_url": settings.hub_database_url,
-            # A new version of the hub brings its tables up to date, as we do ours.
-            "upgrade_db": True,
             "cookie_secret": cookie_secret(secrets.cookie),
             "default_url": portal,
             "redirect_to_server": False,

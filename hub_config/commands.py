@@ -365,8 +365,9 @@ async def _sweep(settings: Settings, remove: bool, young: timedelta) -> Any:
     from spawner.sweeper import Sweeper
 
     database = Database(settings.database_url)
+    inventory: Any = inventory_of(settings, by_hand=remove)
     try:
-        sweeper = Sweeper(database, inventory_of(settings, by_hand=remove), young=young)
+        sweeper = Sweeper(database, inventory, young=young)
         report = await sweeper.sweep(remove=False)
         if remove and not report.clean:
             # A row is closed only after two complete looks found nothing of it.
@@ -374,6 +375,8 @@ async def _sweep(settings: Settings, remove: bool, young: timedelta) -> Any:
             report = await sweeper.sweep(remove=True)
         return report
     finally:
+        if hasattr(inventory, "close"):  # connections, where it has any
+            await inventory.close()
         database.close()
 
 

@@ -179,7 +179,7 @@ def make_app(portal: Portal, *, cookie_secret: bytes) -> Application:
         xsrf_cookie_kwargs={
             "httponly": True,
             "samesite": "Lax",
-            "secure": portal.hub_host.startswith("https://"),
+            "secure": portal.settings.web.https,
         },
         transforms=[language_transform(portal.settings.site.language)],
         default_handler_class=NotFoundPage,

@@ -132,6 +132,10 @@ class KubeInventory:
                 raise TimeoutError(f"{handle['name']} does not end")
             await asyncio.sleep(0.5)
 
+    async def close(self) -> None:
+        """Let go of the connections."""
+        await self._api.close()
+
     async def _pods(self, selector: str) -> list[dict[str, Any]]:
         return (await self._api.list("Pod", selector, only_metadata=True))[0]
 
