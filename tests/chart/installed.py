@@ -46,6 +46,12 @@ def merged(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+def image(kubernetes: Kubernetes, name: str) -> str:
+    """The reference of an image of this clone, in the lab; ``GALILEAN_<NAME>_IMAGE`` names another archive."""
+    named = os.environ.get(f"GALILEAN_{name.upper()}_IMAGE")
+    return load(kubernetes.directory, Path(named) if named else built(name)[1])
+
+
 class Installed(Product):
     """A release of the chart in a namespace of its own.
 
@@ -67,11 +73,7 @@ class Installed(Product):
         self._db: Database | None = None
         self._roles: dict[str, str] = {}
         self.database_url = ""
-        images = {}
-        for name in ("control", "proxy"):
-            reference, archive = built(name)
-            load(kubernetes.directory, archive)
-            images[name] = reference
+        images = {name: image(kubernetes, name) for name in ("control", "proxy")}
         images["node"] = kubernetes.image
         common: dict[str, Any] = {
             "images": {

@@ -119,7 +119,7 @@ TABLE: list[tuple[str, dict[str, Any], Callable[[Objects], Any], Any]] = [
         "without a database: SQLite on a claim, all on one machine",
         {},
         lambda o: (
-            mounts(o, "metering")["/srv/galilean/state"],
+            mounts(o, "metering")["/var/lib/galilean"],
             "GALILEAN_DATABASE_URL" in environment(o, "hub"),
             "podAffinity" in o.pods()["galilean-queue"]["affinity"],
             "affinity" in o.pods()["galilean-proxy"],
@@ -361,7 +361,7 @@ TABLE: list[tuple[str, dict[str, Any], Callable[[Objects], Any], Any]] = [
         lambda o: allowed(o, "hub"),
         sorted(
             (8081, who)
-            for who in ("proxy", "portal", "metering", "release", "queue", "machines", "job", "nodes")
+            for who in ("hub", "proxy", "portal", "metering", "release", "queue", "machines", "job", "nodes")
         ),
     ),
     ("who reaches metering", {}, lambda o: allowed(o, "metering"), [(8083, "job")]),

@@ -21,7 +21,7 @@ chart's own: without those nodes would be sealed off from their hub.
 {{- end -}}
 {{- $own := dict
   "backend" "kubernetes"
-  "state" "/srv/galilean/state"
+  "state" "/var/lib/galilean/state"
   "addresses" $addresses
   "web" (dict "host" "0.0.0.0" "port" 8000 "public_url" (include "galilean.publicUrl" .))
   "kubernetes" (dict

@@ -35,7 +35,7 @@ The parts that run our Python, all but the proxy.
 {{- $base := include "galilean.base" . -}}
 hub: {port: 8081, health: {{ $base }}hub/health, live: {{ $base }}hub/health, patience: 30, account: true, files: true,
   secrets: [cookie, proxy, token-portal, token-metering, token-release, token-queue, token-machines, token-command],
-  from: [proxy, portal, metering, release, queue, machines], nodes: true}
+  from: [hub, proxy, portal, metering, release, queue, machines], nodes: true}
 portal: {port: 8082, health: /health, live: /metrics, patience: 6, files: true,
   secrets: [portal-cookie, token-portal], from: [proxy, hub, release], nodes: true}
 metering: {port: 8083, health: /health, live: /metrics, patience: 6, account: true, secrets: [token-metering], from: []}

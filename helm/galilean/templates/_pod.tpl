@@ -62,7 +62,7 @@ imagePullPolicy: {{ . }}
 securityContext: {{- include "galilean.containerSecurity" $root | nindent 2 }}
 env:
   - {name: GALILEAN_CONFIG, value: /etc/galilean/galilean.yaml}
-  - {name: GALILEAN_STATE, value: /srv/galilean/state}
+  - {name: GALILEAN_STATE, value: /var/lib/galilean/state}
   - {name: GALILEAN_SECRETS, value: /etc/galilean/secrets}
   - {name: HOME, value: /tmp}
 {{- if not (include "galilean.sqlite" $root) }}
@@ -83,7 +83,7 @@ env:
 volumeMounts:
   - {name: config, mountPath: /etc/galilean/galilean.yaml, subPath: galilean.yaml, readOnly: true}
   - {name: secrets, mountPath: /etc/galilean/secrets, readOnly: true}
-  - {name: state, mountPath: /srv/galilean/state}
+  - {name: state, mountPath: /var/lib/galilean} # the directory below it is then our own account's
   - {name: tmp, mountPath: /tmp}
 {{- if $root.Values.authority.configMap }}
   - {name: authority, mountPath: /etc/galilean/authority, readOnly: true}
