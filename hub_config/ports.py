@@ -21,8 +21,8 @@ INNER = ("hub", "proxy_api", "portal", "metering", "release", "queue", "machines
 _RANGE = range(20000, 30000)
 
 
-def is_free(host: str, port: int) -> bool:
-    """Whether a program may listen there now.
+def is_free(host: str, port: int, *, setting: str = "web.host") -> bool:
+    """Whether a program may listen there now; ``setting`` is who says the host.
 
     Raises
     ------
@@ -45,7 +45,8 @@ def is_free(host: str, port: int) -> bool:
                 ) from error
             raise UserError(
                 400,
-                mark("web.host is {host}, at which this machine cannot listen: {why}."),
+                mark("{setting} is {host}, at which this machine cannot listen: {why}."),
+                setting=setting,
                 host=host,
                 why=error.strerror or str(error),
             ) from error

@@ -21,7 +21,7 @@ from galilean.clock import utcnow
 from galilean.db import Database
 from galilean.errors import UserError, mark
 from galilean.hubapi import HubAPI
-from galilean.migrate import upgrade
+from galilean.migrate import missing, upgrade
 from galilean.settings import Settings, load_settings
 from galilean.terminal import sentence
 from hub_config.addresses import Addresses, given
@@ -213,6 +213,8 @@ def part(name: str, environ: dict[str, str] | None = None) -> NoReturn:
     addresses = Addresses(settings, read_ports(settings.state))
     found = part_of(name, settings, secrets, addresses, config=config_file(env), environ=env)
     if name == "hub":
+        if why := missing(settings.database_url):
+            raise UserError(503, mark("The database is not ready: {why}. See: galilean db upgrade."), why=why)
         prepare_state(settings.state)
         refuse_half_restored(settings.state)
         _ensure_volumes(settings)
@@ -248,7 +250,7 @@ def _inner_addresses(settings: Settings, patience_seconds: float = 3.0) -> Addre
 
 def _check_free(addresses: Addresses, name: str) -> None:
     address = addresses[name]
-    if not is_free(address.host, address.port):
+    if not is_free(address.host, address.port, setting=f"addresses.{name}"):
         raise UserError(
             409,
             mark("The address {url} of the part “{part}” is taken by another program."),

@@ -327,3 +327,34 @@ async def test_the_hub_hands_clusters_of_pods_what_they_work_with(tmp_path: Path
         assert await sighted_by(wiring.settings).inventory() == []  # it has no rights there
     finally:
         wiring.database.close()
+
+
+def test_an_address_that_is_not_this_machine_s_names_its_setting(tmp_path: Path) -> None:
+    from hub_config.start import _check_free
+
+    settings = settings_of(tmp_path, {"addresses": {"hub": "http://192.0.2.7:8081"}})
+    with pytest.raises(UserError) as refused:
+        _check_free(Addresses(settings), "hub")
+    assert str(refused.value).startswith("addresses.hub is 192.0.2.7")
+
+
+def test_a_hub_does_not_begin_before_its_database(tmp_path: Path) -> None:
+    from hub_config.start import part
+
+    with pytest.raises(UserError, match="not ready"):
+        part(
+            "hub",
+            {
+                "GALILEAN_STATE": str(tmp_path / "state"),
+                "GALILEAN_SECRETS": str(kept_secrets(tmp_path / "given")),
+                "GALILEAN_CONFIG": str(
+                    write(tmp_path / "galilean.yaml", {"addresses": SERVICES_OF_THE_CHART})
+                ),
+            },
+        )
+    assert not (tmp_path / "state").exists()
+
+
+def write(path: Path, file: dict[str, Any]) -> Path:
+    path.write_text(json.dumps(file))
+    return path
