@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -10,23 +11,46 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+from urllib.parse import quote
 
 import httpx
 from kubernetes_asyncio import config
 from kubernetes_asyncio.client import ApiClient, Configuration
 
+from galilean.clock import utcnow
+from galilean.db import Database
+from spawner import records
 from spawner.inventory import Sighting
 from spawner.kubernetes import names
 from spawner.kubernetes.api import KubeAPI
 from spawner.kubernetes.inventory import KubeInventory
+from spawner.sweeper import Report, Sweeper
+from tests.kubernetes.faults import Faults
 from tests.process.hub import clean_environment, eventually, free_ports
+
+R = TypeVar("R")
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 TOKEN = "test-token-of-the-service"
+QUEUE_TOKEN = f"{TOKEN}-queue"
+#: A node that answers and ends as a node does, in a tenth of a second instead of some.
+LIGHT = """
+import http.server, signal, sys
+class Node(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"{}")
+    def log_message(self, *_):
+        pass
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+http.server.ThreadingHTTPServer(("", 8888), Node).serve_forever()
+"""
 
 
 class Namespace:
@@ -84,26 +108,35 @@ class Namespace:
         eventually(lambda: not self.objects(base), seconds, "nothing of the cluster is left")
 
     def execute(self, pod: str, *command: str) -> str:
-        """What a command prints in a node, in the login environment that ssh gives."""
+        """What a command prints in a node."""
         return self.kubectl("exec", "-n", self.name, pod, "--", *command)
 
-    def inventory(self, *, remove: bool = False) -> list[Sighting]:
-        """The inventory with the hub's rights; with ``remove`` all of it is removed."""
+    def apply(self, *objects: dict[str, Any]) -> None:
+        """Make objects as the administrator."""
+        said = json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)})
+        self.kubectl("apply", "-n", self.name, "-f", "-", stdin=said)
 
-        async def look() -> list[Sighting]:
+    def delete(self, kind: str, name: str, *more: str) -> None:
+        """Delete an object as the administrator, without waiting for its end."""
+        self.kubectl("delete", kind, name, "-n", self.name, "--wait=false", *more)
+
+    def inventory(self) -> list[Sighting]:
+        """The inventory with the hub's rights."""
+        return self.with_inventory(lambda inventory: inventory.inventory())
+
+    def with_inventory(self, do: Callable[[KubeInventory], Awaitable[R]], *, by_hand: bool = False) -> R:
+        """Do something with an inventory that has the hub's rights."""
+
+        async def done() -> R:
             configuration = Configuration()
             await config.load_kube_config(str(self.kubeconfig), client_configuration=configuration)
             api = KubeAPI(self.name, lambda: ApiClient(configuration))
             try:
-                inventory = KubeInventory(api)
-                found = await inventory.inventory()
-                for sighting in found if remove else ():
-                    await inventory.remove(sighting)
-                return found
+                return await do(KubeInventory(api, by_hand=by_hand))
             finally:
                 await api.close()
 
-        return asyncio.run(look())
+        return asyncio.run(done())
 
 
 class KubeHub:
@@ -112,6 +145,7 @@ class KubeHub:
     def __init__(self, state: Path, namespace: Namespace, *, host: str, image: str, **more: Any) -> None:
         self.state, self.namespace = state, namespace
         state.mkdir(parents=True, exist_ok=True)
+        self.faults = Faults(state / "faults")
         self.ports = free_ports(3)
         self.url = f"http://127.0.0.1:{self.ports[0]}"
         told = {
@@ -152,13 +186,13 @@ class KubeHub:
     def start(self) -> None:
         with open(self.state / "hub.log", "ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "jupyterhub", "-f", str(HERE / "hub_config.py")],
+                [sys.executable, "-m", "tests.kubernetes.hub_main", "-f", str(HERE / "hub_config.py")],
                 env=self.environment,
                 cwd=ROOT,
                 stdout=log,
                 stderr=log,
             )
-        eventually(self.answers, 60, "the hub answers")
+        eventually(self.answers, 180, "the hub answers")
 
     def answers(self) -> bool:
         assert self.process.poll() is None, self.log()[-3000:]
@@ -188,31 +222,60 @@ class KubeHub:
 
     # ------------------------------------------------------------------------------------------- requests
 
+    def path(self, server: str, user: str) -> str:
+        return f"/users/{quote(user, safe='')}/servers/{server}"
+
     def post(self, server: str, user: str = "ada", **options: Any) -> None:
-        self.api.post(f"/users/{user}")
-        answer = self.api.post(f"/users/{user}/servers/{server}", json={"user_options": options})
+        self.api.post(f"/users/{quote(user, safe='')}")
+        answer = self.api.post(self.path(server, user), json={"user_options": options})
         assert answer.status_code in (201, 202), (answer.text, self.log()[-3000:])
 
-    def run(self, server: str, user: str = "ada", seconds: float = 90, **options: Any) -> float:
+    def post_refused(self, server: str, status: int, user: str = "ada", **options: Any) -> str:
+        """Ask for a cluster that the hub refuses, in this way; what it says."""
+        answer = self.api.post(self.path(server, user), json={"user_options": options})
+        pending = answer.status_code == 202
+        said = " ".join(self.progress(server, user)) if pending else answer.text
+        assert pending or answer.status_code == status, answer.text
+        return said
+
+    def cancel(self, server: str, user: str = "ada") -> None:
+        """End the wait of a run in line, as its page does."""
+        database = Database(f"sqlite:///{self.state}/galilean.sqlite", threads=1)
+        with database.write() as conn:
+            run = records.open_run(conn, user, server)
+            assert run is not None
+            assert records.cancel_waiting(conn, run.id, reason="cancelled", asked_by=user, now=utcnow())
+        database.close()
+
+    def run(self, server: str, user: str = "ada", seconds: float = 150, **options: Any) -> float:
         """Start and wait until ready; seconds from the request to ready."""
         begun = time.monotonic()
         self.post(server, user, **options)
+        self.runs(server, user, seconds)
+        return time.monotonic() - begun
+
+    def runs(self, server: str, user: str = "ada", seconds: float = 150) -> None:
+        """Wait until a cluster that was asked for is ready."""
         eventually(
             lambda: self.ready(server, user) or self.row(server, user)["released_at"], seconds, "ready"
         )
         row = self.row(server, user)
         assert row["status"] == "running", (row, self.log()[-5000:])
-        return time.monotonic() - begun
 
     def model(self, server: str, user: str = "ada") -> dict[str, Any]:
-        return self.api.get(f"/users/{user}").json()["servers"].get(server) or {}
+        return self.api.get(f"/users/{quote(user, safe='')}").json()["servers"].get(server) or {}
 
     def ready(self, server: str, user: str = "ada") -> bool:
         return bool(self.model(server, user).get("ready"))
 
     def delete(self, server: str, user: str = "ada") -> None:
-        answer = self.api.delete(f"/users/{user}/servers/{server}")
+        answer = self.api.delete(self.path(server, user))
         assert answer.status_code in (202, 204), answer.text
+
+    def ask_stop(self, server: str, user: str = "ada") -> None:
+        """Ask for the end and do not wait for an answer."""
+        with contextlib.suppress(httpx.TimeoutException):
+            self.api.delete(self.path(server, user), timeout=0.3)
 
     def release(self, server: str, user: str = "ada") -> float:
         begun = time.monotonic()
@@ -223,7 +286,7 @@ class KubeHub:
     def progress(self, server: str, user: str = "ada", seconds: float = 60) -> list[str]:
         """The sentences of the progress stream until it ends."""
         said: list[str] = []
-        with self.api.stream("GET", f"/users/{user}/servers/{server}/progress", timeout=seconds) as answer:
+        with self.api.stream("GET", f"{self.path(server, user)}/progress", timeout=seconds) as answer:
             for line in answer.iter_lines():
                 if line.startswith("data:"):
                     event = json.loads(line.removeprefix("data:"))
@@ -254,6 +317,24 @@ class KubeHub:
     def closed(self, server: str, user: str = "ada", seconds: float = 45) -> dict[str, Any]:
         eventually(lambda: self.row(server, user)["released_at"], seconds, "the row is closed")
         return self.row(server, user)
+
+    def sweep(self, *, by_hand: bool = False) -> Report:
+        """A sweep of everything, however young, with the hub's rights; ``by_hand`` = at an administrator's word."""
+        database = Database(f"sqlite:///{self.state}/galilean.sqlite", threads=1)
+
+        async def swept(inventory: KubeInventory) -> Report:
+            sweeper = Sweeper(database, inventory, young=timedelta(0))
+            return await sweeper.sweep(remove=True)
+
+        try:
+            return self.namespace.with_inventory(swept, by_hand=by_hand)
+        finally:
+            database.close()
+
+    def fits(self) -> None:
+        """Nothing is there without a row, and no row is open without pods; what waits in line has none."""
+        report = self.sweep()
+        assert not report.orphans and not report.ghosts, report
 
     def base(self, server: str, user: str = "ada") -> str:
         return names.base_name(user, server)

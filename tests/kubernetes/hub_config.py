@@ -4,13 +4,19 @@ import json
 import os
 from pathlib import Path
 
-from galilean.db import Database, metadata
-from spawner import steps, tables  # noqa: F401 - registers the tables
-from spawner.collaborators import Admitted, Collaborators
-from spawner.kubernetes.cluster import KubeCluster, pod_nodes
-from spawner.leftovers import finish_leftovers  # noqa: F401
+from extensions.quota.admission import QuotaAdmission
+from galilean.db import metadata
+from galilean.settings import Limits
+from hub_config.roles import SERVICE_SCOPES
+from spawner import tables  # noqa: F401 - registers the tables
+from spawner.collaborators import Collaborators
+from spawner.kubernetes import mender, nodes
+from spawner.kubernetes.cluster import KubeCluster
+from spawner.kubernetes.nodes import PodNodes
+from spawner.kubernetes.watch import PodWatch
 from spawner.plan import ClusterPlan, EnvironmentChoice, Mount
 from spawner.proxy import ClusterProxy
+from tests.kubernetes.faults import FaultyAPI, FaultyDatabase
 
 told = json.loads(os.environ["TEST_HUB"])
 state, work = Path(told["state"]), Path(told["work"])
@@ -39,20 +45,24 @@ c.Spawner.start_timeout = told["start_timeout"]
 c.Spawner.http_timeout = 60
 c.VirtualCluster.gang_timeout = told["gang_timeout"]
 c.VirtualCluster.poll_interval = 2
-c.JupyterHub.services = [{"name": "tests", "api_token": told["token"]}]
+c.JupyterHub.services = [
+    {"name": "tests", "api_token": told["token"]},
+    {"name": "queue", "api_token": f"{told['token']}-queue"},
+]
 c.JupyterHub.load_roles = [
     {
         "name": "tests",
         "scopes": ["admin:users", "admin:servers", "tokens", "access:servers", "list:users", "proxy"],
         "services": ["tests"],
-    }
+    },
+    {"name": "queue", "scopes": list(SERVICE_SCOPES["queue"]), "services": ["queue"]},
 ]
-database = Database(f"sqlite:///{state}/galilean.sqlite", threads=1)
+database = FaultyDatabase(f"sqlite:///{state}/galilean.sqlite", state / "faults")
 metadata.create_all(database.engine)
 
 
 class EveryRequest:
-    """Resolves every request to a directory of its own on the claim, and admits everything."""
+    """Resolves every request to a directory of its own on the claim."""
 
     async def resolve(self, person, server, request):
         folder = work / person.name / server
@@ -72,41 +82,35 @@ class EveryRequest:
             cpu_millicores=request.cpu_millicores or 600,
             memory_bytes=request.memory_bytes or 512 * 2**20,
             gpu=request.gpu or 0,
+            gpu_model=request.gpu_model or "",
             storage_bytes=100 * 2**20,
         )
-
-    async def admit(self, person, plan, request, names):
-        from ulid import ULID
-
-        from galilean.clock import utcnow
-        from spawner import records
-
-        def reserve(conn):
-            run_id = str(ULID())
-            waiting = records.open_run(conn, plan.user, plan.server)
-            if waiting is not None and waiting.status == "queued":
-                run_id = waiting.id
-                steps.take_up(conn, waiting, plan=plan, request=request, now=utcnow())
-            else:
-                steps.reserve(
-                    conn,
-                    run_id=run_id,
-                    plan=plan,
-                    request=request,
-                    backend="kubernetes",
-                    asked_by=person.name,
-                    now=utcnow(),
-                )
-            return Admitted(run_id=run_id, run=steps.begin_start(conn, run_id, names=names))
-
-        return await database.run_serialised("admission", reserve)
 
 
 every = EveryRequest()
 c.JupyterHub.spawner_class = KubeCluster
-c.VirtualCluster.collaborators = Collaborators(database=database, resolver=every, admission=every)
+plenty = Limits.model_validate(
+    dict.fromkeys(("clusters", "nodes", "cpu", "gpu", "total_cpu", "total_gpu"), 1000)
+    | dict.fromkeys(("memory", "total_memory", "storage"), "1000G")
+)
+admission = QuotaAdmission(database, lambda person: plenty, backend="kubernetes")
+c.VirtualCluster.collaborators = Collaborators(database=database, resolver=every, admission=admission)
 c.ClusterProxy.collaborators = c.VirtualCluster.collaborators
-c.KubeCluster.pods = pod_nodes(told["namespace"])
+c.LabHub.collaborators = c.VirtualCluster.collaborators
+api = FaultyAPI(told["namespace"], state / "faults")
+mender.EVERY_SECONDS = told.get("mend_seconds", mender.EVERY_SECONDS)
+if told.get("patience"):
+    nodes.COLLECT_SECONDS, nodes.FORCE_SECONDS = told["patience"]
+c.KubeCluster.pods = PodNodes(api, PodWatch(api))
 c.KubeCluster.claims = {"/claims/projects": "projects"}
-c.KubeCluster.reaches = [{"to": [{"ipBlock": {"cidr": f"{host}/32"}}]}]
+c.KubeCluster.reaches = [
+    {"to": [{"ipBlock": {"cidr": f"{host}/32"}}], "ports": [{"protocol": "TCP", "port": hub_port}]}
+]
+c.KubeCluster.reached_by = told.get("reached_by", [])
+c.KubeCluster.gpu_resource = told.get("gpu_resource", "nvidia.com/gpu")
+if told.get("light"):
+    c.KubeCluster.cmd = ["python3", "-c", told["light"]]
 c.KubeCluster.image_pull_policy = "IfNotPresent"
+c.KubeCluster.gpu_models = told.get("gpu_models", {})
+c.KubeCluster.kueue_queue = told.get("kueue_queue", "")
+c.KubeCluster.tolerations = told.get("tolerations", [])
