@@ -135,7 +135,9 @@ class BaseHandler(HubOAuthenticated, RequestHandler):
                 mark("The hub does not answer just now. Running clusters go on; try again in a few seconds."),
             ) from error
         self._hub_auth_user_cache = model
-        if self.request.method in WRITES and not self.anonymous:
+        # A token that nobody knows (any more) is no page that is out of date.
+        unknown = not model and self.hub_auth.get_token(self, in_cookie=False)
+        if self.request.method in WRITES and not self.anonymous and not unknown:
             self._check_xsrf()
         if model:
             self.person = await self._visitor(model)

@@ -21,6 +21,7 @@ SETTINGS = {
         "researcher": {
             "limits": {"clusters": 50, "nodes": 4, "cpu": 4, "total_cpu": 400, "total_memory": "800G"}
         },
+        "narrow": {"limits": {"upload": "1M"}},
         "couple": {"limits": {"clusters": 2, "nodes": 2, "total_cpu": 400, "total_memory": "800G"}},
     },
     "defaults": {"cpu": 0.1, "memory": "64M", "release": "manual"},

@@ -89,13 +89,9 @@ def test_the_nodes_own_token_opens_nothing_but_presence(
         ("GET", f"/user/{victim.name}/mine/api/contents", None),
     ]
     for method, path, body in tried:
-        for _ in range(20):  # 503 is a part that is busy or on its way back: it says nothing about rights
-            answer = product.http.request(
-                method, path, json=body, headers={"Authorization": f"token {stolen}", "HX-Request": "true"}
-            )
-            if answer.status_code != 503:
-                break
-            time.sleep(1)
+        answer = product.http.request(
+            method, path, json=body, headers={"Authorization": f"token {stolen}", "HX-Request": "true"}
+        )
         assert refused(answer), (method, path, answer.status_code, answer.text[:200])
     assert eve.is_ready("evil") and victim.is_ready("mine")
 
@@ -227,12 +223,7 @@ def test_nobody_is_led_away_after_signing_in(product: Product, victim: Person, f
 def test_a_huge_body_is_refused_before_it_is_held(product: Product, eve: Person):
     body = b'{"name": "' + b"x" * (8 * 2**20) + b'"}'
     headers = {"Content-Type": "application/json"}
-    try:
-        answer = eve.portal("POST", "/projects", content=body, headers=headers)
-    except httpx.HTTPError:
-        pass  # the connection is closed in the middle of it
-    else:
-        assert answer.status_code in (400, 413, 502, 503), answer.status_code
+    assert eve.portal("POST", "/projects", content=body, headers=headers).status_code == 413
     assert eve.portal("GET", "/projects").status_code == 200
     text = b"x" * (8 * 2**20)
     assert eve.portal("PUT", f"/projects/{eve.name}/evil/files/big.bin", content=text).status_code == 201

@@ -5,7 +5,7 @@ deletes. Rights, XSRF and the limit of one upload are checked before the first b
 appears under its name only when all of it has arrived. What people wrote is never served as a page of
 ours: downloads are attachments of opaque origin.
 
-A refusal is answered at once, and what is still on its way is dropped (:mod:`galilean.web.streamed`).
+What is still on its way after a refusal is dropped (:mod:`galilean.web.streamed`).
 
 The path is read from the address as bytes, because files that a program made may have names in no
 encoding.
@@ -191,8 +191,7 @@ class Files(Handler, StreamedHandler):
                 await self.flush()
 
     async def put(self, owner: str, slug: str, path: str | None = None) -> None:
-        if self.refused:
-            return
+        self.admitted()
         upload = self._upload
         assert upload is not None
         async with self._turn:
@@ -203,24 +202,21 @@ class Files(Handler, StreamedHandler):
         self.write_json(file_model(entry), 201 if self._created else 200)
 
     async def post(self, owner: str, slug: str, path: str | None = None) -> None:
-        if self.refused:
-            return
+        self.admitted()
         self._json(models.NewFolder)
         entry = await self._blocking(self.files.make_folder, self.path)
         await catalogue(self.portal).touch(self.project)
         self.write_json(file_model(entry), 201)
 
     async def patch(self, owner: str, slug: str, path: str | None = None) -> None:
-        if self.refused:
-            return
+        self.admitted()
         body = self._json(models.Rename)
         entry = await self._blocking(self.files.rename, self.path, body.to)
         await catalogue(self.portal).touch(self.project)
         self.write_json(file_model(entry))
 
     async def delete(self, owner: str, slug: str, path: str | None = None) -> None:
-        if self.refused:
-            return
+        self.admitted()
         await self._blocking(self.files.delete, self.path, recursive=True)
         await catalogue(self.portal).touch(self.project)
         self.set_status(204)
