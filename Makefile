@@ -47,7 +47,8 @@ test: ## Everything that must pass, from a fresh clone
 .PHONY: lint
 lint: ## Style, types, floors, translations, requirements
 	@$(STAGE) lint "ruff check ." "ruff format --check ." pyright lint-imports \
-		"python scripts/check_translations.py" "python scripts/requirements.py --check"
+		"python scripts/check_translations.py" "python scripts/requirements.py --check" \
+		"python helm/chart.py --check"
 
 .PHONY: docs
 docs: ## The documentation, into docs/_build/html
@@ -107,6 +108,10 @@ format: ## Put the code in order
 .PHONY: requirements
 requirements: ## Write docs/requirements.md from docs/requirements.yaml
 	@.venv/bin/python scripts/requirements.py
+
+.PHONY: chart
+chart: ## Write the chart's values, schema and reference page from helm/values.py and the settings
+	@.venv/bin/python helm/chart.py
 
 .PHONY: screenshots
 screenshots: dev ## Take the pictures of the documentation from the running product
