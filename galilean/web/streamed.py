@@ -73,8 +73,8 @@ class StreamedHandler(APIHandler):
         try:
             await self.begin()
         except Exception as error:
-            if "Transfer-Encoding" not in self.request.headers and content_length(self.request) == 0:
-                raise
+            # Not raised here, even if there is no body: the server would close the connection after the answer
+            # without saying so in it, and the proxy would send its next request into the void.
             self._refuse(error)
 
     async def data_received(self, chunk: bytes) -> None:

@@ -98,6 +98,24 @@ def test_the_answer_comes_when_the_body_is_in_and_the_connection_is_good_for_mor
     assert alice.get("/projects/alice/heat-flow/files").json()["items"] == []
 
 
+@pytest.mark.parametrize("method", ["GET", "PUT", "POST", "PATCH", "DELETE"])
+@pytest.mark.parametrize("length", ["0", ""])
+def test_a_refusal_of_nothing_leaves_the_connection_as_it_says(
+    sign: Sign, site: LiveSite, method: str, length: str
+) -> None:
+    """A proxy that is not told of the end of a connection sends its next request into the void."""
+    alice = sign("alice")
+    made(alice)
+    with wire(site, alice.headers["Authorization"]) as line:
+        for _ in range(3):
+            line.send(
+                method, f"{FILES}/alice/nowhere/files/x", *([f"Content-Length: {length}"] if length else [])
+            )
+            assert line.answer()[0] == 404
+        line.send("GET", f"{FILES}/alice/heat-flow")
+        assert line.answer()[0] == 200
+
+
 def test_a_body_in_pieces_of_unknown_number_is_refused_when_it_gets_too_large(
     sign: Sign, site: LiveSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:

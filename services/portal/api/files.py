@@ -151,6 +151,7 @@ class Files(Handler, StreamedHandler):
         return self.body(model)
 
     async def get(self, owner: str, slug: str, path: str | None = None) -> None:
+        self.admitted()
         if self.path and not self.path.endswith("/"):
             entry = await self._blocking(self.files.stat, self.path)
             if entry.kind != "folder":
