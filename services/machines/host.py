@@ -66,7 +66,7 @@ class ThisMachine:
     async def reserve(self, name: str, reserved: bool) -> None:
         raise cannot()
 
-    async def move_others(self, name: str, *, runs: bool = False) -> None:
+    async def move_others(self, name: str, *, spare: Collection[str] = ()) -> None:
         raise cannot()
 
     async def remove(self, name: str) -> None:

@@ -36,6 +36,7 @@ from services.machines.rules import (
     state_of,
 )
 from services.machines.world import View, World
+from spawner import records
 
 log = logging.getLogger("galilean.machines")
 
@@ -121,7 +122,7 @@ class Keeper:
             return True
         problem = ""
         try:
-            await self._take(step, order, missing)
+            await self._take(step, order, missing, view.runs.get(order.machine, frozenset()))
         except UserError as error:
             problem = str(error)
         except Exception as error:
@@ -137,7 +138,9 @@ class Keeper:
             await self.db.run(store.note_problem, order.id, problem)
         return not problem
 
-    async def _take(self, step: Step, order: Order, missing: Mapping[str, str]) -> None:
+    async def _take(
+        self, step: Step, order: Order, missing: Mapping[str, str], runs: Collection[str]
+    ) -> None:
         name = order.machine
         if step in CLOSING:
             if step is Step.DONE and order.action == "out":
@@ -150,11 +153,11 @@ class Keeper:
         elif step is Step.LABEL:
             await self.world.label(name, missing)
         elif step is Step.EMPTY:
-            asked = await self.db.run(store.release_all, order, self.clock())
+            asked = await self.db.run(store.release_all, order, self.clock(), runs)
             if asked:
                 log.info("machine %s: %d runs are asked to end", name, len(asked))
-            held = await self.db.run_read(store.holdings, name)
-            await self.world.move_others(name, runs=not held)
+            going = {run.id for run in await self.db.run_read(records.all_open)}
+            await self.world.move_others(name, spare=going)
         elif step is Step.REMOVE:
             await self.db.run(store.note_drained, order.id, self.clock())
             await self.world.remove(name)

@@ -317,6 +317,7 @@ class KubeMachines:
         others: dict[str, Amounts] = {}
         number: dict[str, int] = {}
         occupied: set[str] = set()
+        runs: dict[str, frozenset[str]] = {}
         for pod in ours:
             place = pod["spec"].get("nodeName", "")
             if not place or _over(pod):
@@ -325,9 +326,11 @@ class KubeMachines:
             number[place] = number.get(place, 0) + 1
             if place in watched and movable(pod) and not _lost(pod, working, place):
                 occupied.add(place)
-        for name in set(watched) - occupied:
+        for name in watched:
             nodes = await self._api.pods(labels=RUN, machine=name, only_metadata=True)
-            if any(not _lost(pod, working, name) for pod in nodes):
+            there = [pod for pod in nodes if not _lost(pod, working, name)]
+            runs[name] = frozenset(pod["metadata"]["labels"][RUN] for pod in there)
+            if there:
                 occupied.add(name)
         return View(
             machines=tuple(
@@ -337,6 +340,7 @@ class KubeMachines:
                 for machine in machines
             ),
             occupied=frozenset(occupied),
+            runs=runs,
         )
 
     async def cordon(self, name: str, cordoned: bool) -> None:
@@ -356,11 +360,11 @@ class KubeMachines:
             name, {"metadata": {"resourceVersion": version}, "spec": {"taints": taints or None}}
         )
 
-    async def move_others(self, name: str, *, runs: bool = False) -> None:
+    async def move_others(self, name: str, *, spare: Collection[str] = ()) -> None:
         held_up: APIError | None = None
         pods = await self._api.pods(machine=name)
         for pod in pods:
-            if RUN in (pod["metadata"].get("labels") or {}) and not runs:
+            if (pod["metadata"].get("labels") or {}).get(RUN) in spare:
                 continue
             if not movable(pod) or pod["metadata"].get("deletionTimestamp"):
                 continue

@@ -146,19 +146,20 @@ def taken_by_machine(found: Iterable[Holding]) -> dict[str, Amounts]:
     return taken
 
 
-def release_all(conn: Connection, order: Order, now: datetime) -> list[str]:
+def release_all(conn: Connection, order: Order, now: datetime, also: Collection[str] = ()) -> list[str]:
     """Ask for the end of every run that has a node on the order's machine; whose was asked now.
 
-    The release service carries it out, whole clusters at a time, and the people read why.
+    The release service carries it out, whole clusters at a time, and the people read why. ``also``: runs
+    whose nodes were seen there, though no row says so yet.
     """
     message = WHY if order.why else WHY_PLAIN
     explanation = {"message": message, "params": {"machine": order.machine, "why": order.why}}
+    there = {holding.run_id for holding in holdings(conn, order.machine)} | set(also)
     return [
-        holding.run_id
-        for holding in holdings(conn, order.machine)
-        if holding.stop_asked_at is None
-        and records.ask_stop(
-            conn, holding.run_id, reason=REASON, asked_by=order.asked_by, now=now, explanation=explanation
+        run_id
+        for run_id in sorted(there)
+        if records.ask_stop(
+            conn, run_id, reason=REASON, asked_by=order.asked_by, now=now, explanation=explanation
         )
     ]
 

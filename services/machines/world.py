@@ -22,10 +22,14 @@ class View:
     occupied
         Names of machines that carry something of ours which has to go before they can: nodes of runs, and
         parts of the platform that can be elsewhere.
+    runs
+        Ids of the runs whose nodes are seen there, by the machine's name; also of those that are only
+        starting, of which no row says yet where they are.
     """
 
     machines: tuple[Machine, ...]
     occupied: frozenset[str] = field(default_factory=frozenset)
+    runs: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,9 +69,9 @@ class World(Protocol):
         """Keep a machine for the control plane alone, or let it compute too."""
         ...
 
-    async def move_others(self, name: str, *, runs: bool = False) -> None:
-        """Ask the platform's own parts to go elsewhere. With ``runs`` also what carries the label of a run:
-        only when no row says that the run is held.
+    async def move_others(self, name: str, *, spare: Collection[str] = ()) -> None:
+        """Ask the platform's own parts to go elsewhere, and what carries the label of a run that is not in
+        ``spare``: those are released by their rows, as wholes.
         """
         ...
 

@@ -58,6 +58,7 @@ class Air:
     def __init__(self, *machines: Machine) -> None:
         self.machines = {item.name: item for item in machines}
         self.occupied: set[str] = set()
+        self.runs: dict[str, set[str]] = {}
         self.did: list[tuple[Any, ...]] = []
         self.fails: Exception | None = None
 
@@ -67,7 +68,11 @@ class Air:
         self.did.append(what)
 
     async def look(self, watched: Collection[str] = ()) -> View:
-        return View(machines=tuple(self.machines.values()), occupied=frozenset(self.occupied & set(watched)))
+        return View(
+            machines=tuple(self.machines.values()),
+            occupied=frozenset(self.occupied & set(watched)),
+            runs={name: frozenset(ids) for name, ids in self.runs.items() if name in watched},
+        )
 
     async def cordon(self, name: str, cordoned: bool) -> None:
         self._note("cordon" if cordoned else "uncordon", name)
@@ -82,8 +87,8 @@ class Air:
         self._note("reserve" if reserved else "unreserve", name)
         self.machines[name] = replace(self.machines[name], taints=(RESERVED,) if reserved else ())
 
-    async def move_others(self, name: str, *, runs: bool = False) -> None:
-        self._note("move", name, runs)
+    async def move_others(self, name: str, *, spare: Collection[str] = ()) -> None:
+        self._note("move", name, set(spare))
 
     async def remove(self, name: str) -> None:
         self._note("remove", name)

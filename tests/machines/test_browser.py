@@ -158,4 +158,6 @@ def test_the_pool_is_chosen_in_the_form_and_goes_with_the_request(
     pools.get_by_text("GPU machines").click()
     with page.expect_request("**/clusters") as asked:
         page.get_by_role("button", name="Start").click()
-    assert asked.value.post_data_json["pool"] == "gpu"
+    sent = asked.value.post_data_json
+    assert sent is not None
+    assert sent["pool"] == "gpu"

@@ -134,7 +134,7 @@ async def test_what_is_kept_empty_takes_nodes_again_by_one_order(sqlite_db: Data
     assert (closed(db, back), world.machines["m1"].cordoned) == ("done", False)
 
 
-async def test_parts_of_the_platform_are_moved_and_pods_without_a_row_only_when_nobody_holds(
+async def test_parts_of_the_platform_are_moved_and_nodes_of_open_runs_are_left_to_their_rows(
     sqlite_db: Database,
 ) -> None:
     db, clock, world = sqlite_db, Clock(), Air(machine("m1", cordoned=True))
@@ -146,7 +146,23 @@ async def test_parts_of_the_platform_are_moved_and_pods_without_a_row_only_when_
     await service.tick()
     release(db, "R1", clock)
     await service.tick()
-    assert world.did == [("move", "m1", False), ("move", "m1", True)]
+    assert world.did == [("move", "m1", {"R1"}), ("move", "m1", set())]
+
+
+async def test_a_run_that_is_only_starting_there_is_released_as_a_whole_too(sqlite_db: Database) -> None:
+    """Its row does not say yet where its nodes are: they are seen."""
+    db, clock, world = sqlite_db, Clock(), Air(machine("m1", cordoned=True))
+    service = keeper(db, world, clock)
+    await service.tick()
+    run_on(db, "R1", "", status="starting")
+    place(db, clock, "out")
+    world.occupied, world.runs = {"m1"}, {"m1": {"R1", "unknown"}}
+    await service.tick()
+    with db.read() as conn:
+        run = records.get(conn, "R1")
+    assert run is not None
+    assert run.reason == "machine_out"
+    assert world.did == [("move", "m1", {"R1"})]
 
 
 async def test_an_order_that_does_not_get_on_says_why_and_holds_up_no_other(sqlite_db: Database) -> None:

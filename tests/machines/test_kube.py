@@ -125,6 +125,7 @@ async def test_a_machine_is_occupied_by_nodes_and_by_what_a_drain_would_move(api
     )
     view = await world(api).look(["run", "part", "none"])
     assert view.occupied == {"run", "part"}
+    assert view.runs == {"run": {"r"}, "part": frozenset(), "none": frozenset()}
 
 
 async def test_what_was_told_to_end_on_a_dead_machine_occupies_it_no_longer(api: FakeAPI) -> None:
@@ -185,9 +186,9 @@ async def test_moving_leaves_runs_to_their_rows_and_daemons_where_they_are(api: 
         pod("hub", "m2"),
     )
     side = world(api)
-    await side.move_others("m1")
+    await side.move_others("m1", spare={"r"})
     assert set(api.pods) == {"agent", "r-0", "hub"}
-    await side.move_others("m1", runs=True)
+    await side.move_others("m1", spare={"another"})
     assert set(api.pods) == {"agent", "hub"}
 
 
