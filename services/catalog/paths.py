@@ -24,6 +24,11 @@ DEPTH = 100
 
 # Marks that make a name read other than it is (photo‮gpj.exe); right-to-left scripts need none of them.
 _BIDI = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+# What os.fsdecode makes of a byte that is not UTF-8, and what stands for it in an address.
+_STOOD_FOR = {0x10FF00 + byte: 0xDC00 + byte for byte in range(0x80, 0x100)}
+_STAND_INS: dict[int, int | str] = {lone: stand_in for stand_in, lone in _STOOD_FOR.items()}
+# A name that has such a character itself is written by its bytes.
+_STAND_INS |= {own: "".join(chr(0x10FF00 + byte) for byte in chr(own).encode()) for own in _STOOD_FOR}
 _DIGITS = re.compile(r"(\d+)")
 
 
@@ -127,13 +132,18 @@ def shown(path: str) -> str:
 
 
 def address(path: str) -> str:
-    """A path as it stands in a URL: percent-encoded bytes, slashes kept."""
-    return quote(os.fsencode(path))
+    """A path as it stands in a URL: percent-encoded UTF-8, slashes kept.
+
+    A byte that is not UTF-8 is written as a character of the last private plane: the proxy refuses addresses
+    that are not UTF-8, and the file could be neither read nor deleted.
+    """
+    return quote(path.translate(_STAND_INS))
 
 
 def from_address(text: str) -> str:
     """A path from a URL's still percent-encoded part; the reverse of :func:`address`."""
-    return os.fsdecode(unquote_to_bytes(text))
+    path = os.fsdecode(unquote_to_bytes(text)).translate(_STOOD_FOR)
+    return os.fsdecode(os.fsencode(path))
 
 
 def join(parts: Sequence[str]) -> str:

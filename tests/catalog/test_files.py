@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -276,7 +277,25 @@ def test_new_names_that_nobody_can_read_are_refused(files: ProjectFiles, root: P
     assert os.listdir(root) == ["own"]
 
 
-@pytest.mark.parametrize("name", [b"\xff\xfe", b"a\nb", b"caf\xe9", b"\x1b[31m", "a\u202eb".encode()])
+STRANGE = [
+    b"\xff\xfe",
+    b"a\nb",
+    b"caf\xe9",
+    b"\x1b[31m",
+    "a\u202eb".encode(),
+    "x\U0010ffe9".encode(),
+    b"\xf4\x8f",
+]
+
+
+@pytest.mark.parametrize("name", STRANGE)
+def test_every_address_is_utf_8_because_the_proxy_takes_no_other(name: bytes) -> None:
+    path = os.fsdecode(b"d/" + name)
+    unquote(paths.address(path), errors="strict")
+    assert paths.from_address(paths.address(path)) == path
+
+
+@pytest.mark.parametrize("name", STRANGE)
 def test_what_a_node_named_strangely_can_be_listed_read_renamed_and_deleted(
     files: ProjectFiles, root: Path, name: bytes
 ) -> None:
