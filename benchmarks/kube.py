@@ -32,7 +32,8 @@ from galilean.clock import utcnow
 from galilean.db import Database, metadata
 from galilean.settings import Settings, parse_settings
 from services.catalog.projects import Projects
-from tests.lab.kubernetes import Kubernetes, _attached, archive, reference
+from tests.lab.images import load, reference
+from tests.lab.kubernetes import Kubernetes, _attached, archive
 from tests.lab.lab import GATEWAY, Lab
 from tests.product.product import free_port, wait_for
 
@@ -148,6 +149,8 @@ def kubernetes(directory: Path, *, image: bool) -> Iterator[Kubernetes]:
     node_image = archive() if image else None
     name = reference(node_image) if node_image else "galilean.lab/none:1"
     if running:
+        if node_image:
+            load(Path(running), node_image)
         yield _attached(Path(running), name)
         return
     lab = Lab(directory / "lab")
