@@ -135,14 +135,19 @@ def listen_for_ssh(environ: MutableMapping[str, str]) -> None:
 def be_first(node: Callable[[], None]) -> None:
     """Run ``node`` in a child, as the container's first process must: hand signals on, collect orphans.
 
-    Ends as the child ends, with 128 + signal when it was killed by one.
+    Ends as the child ends, with 128 + signal when it was killed by one, or was told by one to end: Jupyter
+    then ends with 0, and Kubernetes would forget that it evicted the node (it calls it completed).
     """
+    told = 0
     child = os.fork()
     if child == 0:
         node()
         sys.exit(0)
 
     def hand_on(number: int, _: object) -> None:
+        nonlocal told
+        if number != signal.SIGUSR1:
+            told = number
         os.kill(child, number)
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1):
@@ -150,7 +155,7 @@ def be_first(node: Callable[[], None]) -> None:
     while True:
         pid, status = os.wait()
         if pid == child:
-            code = os.waitstatus_to_exitcode(status)
+            code = os.waitstatus_to_exitcode(status) or -told
             os._exit(code if code >= 0 else 128 - code)
 
 

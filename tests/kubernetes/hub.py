@@ -48,7 +48,7 @@ class Node(http.server.BaseHTTPRequestHandler):
         self.wfile.write(b"{}")
     def log_message(self, *_):
         pass
-signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 http.server.ThreadingHTTPServer(("", 8888), Node).serve_forever()
 """
 

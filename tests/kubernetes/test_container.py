@@ -113,8 +113,11 @@ def test_the_first_process_ends_as_its_node_ends() -> None:
     assert first("    import os; os.kill(os.getpid(), 9)").wait(20) == 128 + signal.SIGKILL
 
 
-def test_the_first_process_hands_signals_on() -> None:
-    process = first("    import time; print('up', flush=True); time.sleep(60)")
+@pytest.mark.parametrize("politely", [False, True])
+def test_the_first_process_hands_signals_on(politely: bool) -> None:
+    """However the node takes it, it ended because it was told to."""
+    takes = "signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))" if politely else "pass"
+    process = first(f"    import signal, sys, time; {takes}; print('up', flush=True); time.sleep(60)")
     assert process.stdout is not None
     assert process.stdout.readline() == "up\n"
     os.kill(process.pid, signal.SIGTERM)

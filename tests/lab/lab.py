@@ -112,7 +112,11 @@ class Lab:
 
     def _take_lock(self) -> None:
         self._lock = open("/run/galilean-lab.lock", "w")  # noqa: SIM115 - held as long as the lab
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("lab: another one runs on this machine; waiting for its end …", flush=True)
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
 
     # ------------------------------------------------------------------------------------------------ tools
 
