@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import socket
 import time
+from pathlib import Path
 
+import httpx
 import pytest
 
 from galilean.web import streamed
@@ -331,3 +333,17 @@ def _until(look, good, seconds: float = 60):  # type: ignore[no-untyped-def]
             return value
         assert time.monotonic() < end, value
         time.sleep(0.03)
+
+
+def test_days_of_before_the_calendar_are_no_error_of_ours(tmp_path: Path) -> None:
+    live = LiveSite(tmp_path / "state", "site: {timezone: Asia/Shanghai}\n")
+    live.hub.add("alice", "researcher")
+    with live:
+        headers = {"Authorization": f"token {live.hub.token('alice')}"}
+        with httpx.Client(base_url=live.url + "api/v1", headers=headers, timeout=20) as alice:
+            days = ("0001-01-01T00:00:00Z", "0001-01-01", "2026-01-01", "9999-12-31", "9999-12-31T23:59:59Z")
+            for by in ("project", "user", "day", "pool"):
+                for start in days:
+                    for end in days:
+                        answer = alice.get("/usage", params={"by": by, "from": start, "to": end})
+                        assert answer.status_code in (200, 400), (by, start, end, answer.text)

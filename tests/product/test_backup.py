@@ -22,7 +22,7 @@ from tests.product.product import PASSWORD, Person, Product, processes_of, runni
 @pytest.fixture
 def mine(tmp_path: Path) -> Iterator[Product]:
     """A product of the test's own."""
-    with running_product(tmp_path, SETTINGS) as running:
+    with running_product(tmp_path, {**SETTINGS, "sweep_seconds": 10}) as running:
         yield running
 
 
@@ -34,6 +34,9 @@ def lose(product: Product) -> datetime:
     assert product.process is not None
     product.process.wait(10)
     wait_for(lambda: not processes_of(product.state), "everything is off")
+    if product._db is not None:  # ours is of the file that is lost
+        product._db.close()
+        product._db = None
     return datetime.now(UTC)
 
 
@@ -108,6 +111,8 @@ def test_an_older_state_is_put_back_in_the_place_of_a_newer_one(mine: Product, t
     ada.portal("DELETE", "/projects/ada/before").raise_for_status()
     slug = ada.running("A mistake")
     mine.end(signal.SIGTERM)  # leaves the cluster running
+    mine.db.close()
+    mine._db = None
     assert mine.command("restore", str(file), code=1) == ""
     said = mine.command("restore", str(file), "--replace")
     assert "is kept in" in said

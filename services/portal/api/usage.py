@@ -90,7 +90,7 @@ async def usage_for(
             zone=portal.settings.site.zone,
             now=portal.clock(),
         )
-    except ValueError:
+    except (ValueError, OverflowError):  # or days of before the calendar
         raise UserError(400, mark("At most ten years of days can be shown at once.")) from None
     if by != "pool":
         return rows
