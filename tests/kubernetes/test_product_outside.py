@@ -76,6 +76,9 @@ class Outside(Product):
                 start_new_session=True,
             )
 
+    def wait_ready(self, seconds: float = 180) -> None:
+        super().wait_ready(seconds)  # beside a Kubernetes on a small machine
+
     def sightings(self) -> list[Sighting]:
         return self.namespace.inventory()
 
@@ -93,7 +96,15 @@ def product(
     directory = tmp_path_factory.mktemp("outside")
     os.chown(directory, 1000, 1000)
     os.chown(namespace.work, 1000, 1000)
-    limits = {"clusters": 8, "nodes": 4, "cpu": 2, "total_cpu": 8, "total_memory": "16G"}
+    limits = {
+        "clusters": 8,
+        "nodes": 4,
+        "cpu": 2,
+        "total_cpu": 8,
+        "total_memory": "16G",
+        "gpu": 1,
+        "total_gpu": 4,
+    }
     settings: dict[str, Any] = {
         "backend": "kubernetes",
         "addresses": {
@@ -107,7 +118,11 @@ def product(
         "gpu_models": {"h100": {"title": "H100"}},
         "pools": {
             "default": {},
-            "nowhere": {"node_selector": {"galilean.test/pool": "nowhere"}},
+            "linux": {
+                "title": "Linux",
+                "node_selector": {"kubernetes.io/os": "linux"},
+                "tolerations": [{"key": "galilean.test/taint", "operator": "Exists"}],
+            },
             "admins": {"open_to": ["admin"]},
         },
         "sweep_seconds": 10,
@@ -225,6 +240,34 @@ def test_pools_and_models_are_those_of_the_settings(product: Outside, ada: Perso
         assert answer.status_code == status, answer.text
         assert said in answer.text
     assert not product.namespace.objects()
+
+    slug = ada.running("On Linux", pool="linux")
+    (pod,) = product.namespace.pods(product.base(ada, slug)).values()
+    assert pod["spec"]["nodeSelector"]["kubernetes.io/os"] == "linux"
+    assert {"key": "galilean.test/taint", "operator": "Exists"} in pod["spec"]["tolerations"]
+    assert pod["metadata"]["labels"][names.POOL] == ada.clusters()[0]["pool"] == "linux"
+    released(product, ada, slug)
+
+
+def test_a_request_that_no_machine_of_its_pool_could_hold_is_refused_at_once(
+    product: Outside, ada: Person
+) -> None:
+    slug = ada.project("Cards")
+    wait_for(lambda: machines_known(product), "the machines are known", seconds=60)
+
+    def refused() -> bool:  # as soon as the hub has read what the machines service saw
+        answer = ada.run(slug, project=slug, pool="linux", gpu=1, gpu_model="h100")
+        if answer.status_code != 400:
+            ada.stop(slug)
+        return answer.status_code == 400 and "h100" in answer.text and "Linux" in answer.text
+
+    wait_for(refused, "it is refused", seconds=60, every=2)
+    assert not product.namespace.objects()
+
+
+def machines_known(product: Outside) -> bool:
+    with product.db.read() as conn:
+        return bool(conn.exec_driver_sql("select count(*) from machines").scalar())
 
 
 def test_the_sweeper_of_the_command_line_sees_the_same_world(product: Outside, ada: Person) -> None:
