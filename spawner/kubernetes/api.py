@@ -20,7 +20,7 @@ from kubernetes_asyncio.client import ApiClient
 from yarl import URL
 
 REQUEST_SECONDS = 10.0
-PAGE = 500
+PAGE = 250
 _LIMIT = aiohttp.ClientTimeout(total=REQUEST_SECONDS)
 _READ_BYTES = 2**20
 _PATHS = {

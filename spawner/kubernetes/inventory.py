@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 from kubespawner.clients import load_config
 
@@ -26,6 +26,9 @@ from spawner.kubernetes.api import KubeAPI
 from spawner.kubernetes.nodes import FORCE_SECONDS
 from spawner.kubernetes.watch import Pod
 
+T = TypeVar("T")
+
+_TURN = 100
 _OWNED = ("Service", "NetworkPolicy")
 #: Rank of a sighting that is no node: objects that a node had.
 NO_NODE = -1
@@ -81,7 +84,7 @@ class KubeInventory:
         pods, _ = await self._api.list("Pod", names.RUN)
         sightings: list[Sighting] = []
         foreign: list[str] = []
-        for pod in pods:
+        async for pod in _in_turns(pods):
             sighting = sighting_of(pod)
             if sighting is None:
                 foreign.append(pod["metadata"]["name"])
@@ -92,9 +95,11 @@ class KubeInventory:
         self.foreign = tuple(foreign)
         living = {item.run for item in sightings}
         seen: set[str] = set()
-        for kind, item in others:
+        async for kind, item in _in_turns(others):
+            if item["metadata"]["labels"][names.RUN] in living:
+                continue
             left = leftover_of(kind, item)
-            if left is not None and left.run not in living and left.run not in seen:
+            if left is not None and left.run not in seen:
                 seen.add(left.run)
                 sightings.append(left)
         return sightings
@@ -138,6 +143,14 @@ class KubeInventory:
 
     async def _pods(self, selector: str) -> list[dict[str, Any]]:
         return (await self._api.list("Pod", selector, only_metadata=True))[0]
+
+
+async def _in_turns(items: Sequence[T]) -> AsyncIterator[T]:
+    """Thousands of things, on a loop that others wait for."""
+    for number, item in enumerate(items):
+        if number % _TURN == 0:
+            await asyncio.sleep(0)
+        yield item
 
 
 def kube_inventory(namespace: str, *, leftovers: bool = True, by_hand: bool = False) -> KubeInventory:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from functools import lru_cache
 
 from kubespawner.slugs import is_valid_label, multi_slug, safe_slug
 
@@ -30,6 +31,7 @@ _RANK = re.compile(r"0|[1-9][0-9]{0,5}", re.ASCII)
 _BASE = re.compile(r"[a-z][a-z0-9-]*---[0-9a-f]{16}", re.ASCII)
 
 
+@lru_cache(maxsize=8192)
 def base_name(user: str, server: str) -> str:
     """A DNS label of at most 48 characters for any user and server, never the same for two pairs.
 

@@ -88,8 +88,8 @@ async def test_a_list_of_several_pages_comes_as_one_with_the_version_of_the_last
         server.answers.append(web.json_response(page))
     assert await api.list("Secret", "galilean.io/run=x") == (["a", "b", "c"], "7")
     assert [asked[1] for asked in server.asked] == [
-        f"{PATH}?labelSelector=galilean.io/run%3Dx&limit=500".replace("/run", "%2Frun"),
-        f"{PATH}?labelSelector=galilean.io%2Frun%3Dx&limit=500&continue=next+page%26",
+        f"{PATH}?labelSelector=galilean.io/run%3Dx&limit=250".replace("/run", "%2Frun"),
+        f"{PATH}?labelSelector=galilean.io%2Frun%3Dx&limit=250&continue=next+page%26",
     ]
 
 

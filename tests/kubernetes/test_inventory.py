@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -35,6 +36,24 @@ async def test_the_inventory_tells_every_node_and_what_a_cut_off_start_left(worl
     for item in found[:3]:
         await inventory.remove(item)
     assert not cluster.objects
+
+
+async def test_a_long_inventory_lets_others_have_their_turn(world: Any) -> None:
+    cluster, made = world
+    await made.create(spec(nodes=450), Progress())
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.ensure_future(other())
+    found = await KubeInventory(cluster, leftovers=False).inventory()  # type: ignore[arg-type]
+    task.cancel()
+    assert len(found) == 450
+    assert turns >= 4
 
 
 @pytest.mark.parametrize(
