@@ -186,12 +186,16 @@ TABLE: list[tuple[str, dict[str, Any], Callable[[Objects], Any], Any]] = [
             o["PersistentVolume", f"{NAMESPACE}-galilean-projects"]["spec"]["claimRef"],
             o["PersistentVolumeClaim", "galilean-projects"]["spec"]["volumeName"],
             o["PersistentVolumeClaim", "galilean-projects"]["spec"]["storageClassName"],
+            o["PersistentVolume", f"{NAMESPACE}-galilean-projects"]["spec"]["storageClassName"],
+            o["PersistentVolume", f"{NAMESPACE}-galilean-projects"]["spec"]["persistentVolumeReclaimPolicy"],
         ),
         (
             {"path": "/mnt/projects", "type": "Directory"},
             {"namespace": NAMESPACE, "name": "galilean-projects"},
             f"{NAMESPACE}-galilean-projects",
             "",
+            "",
+            "Retain",
         ),
     ),
     (
@@ -434,6 +438,16 @@ TABLE: list[tuple[str, dict[str, Any], Callable[[Objects], Any], Any]] = [
             for part in ("hub", "proxy", "portal")
         },
         {"hub": "Recreate", "proxy": "Recreate", "portal": "RollingUpdate"},
+    ),
+    (
+        "a new proxy is filled before browsers come to it",
+        {},
+        lambda o: {
+            name: item["spec"].get("publishNotReadyAddresses")
+            for name, item in o.kind("Service").items()
+            if "proxy" in name
+        },
+        {"galilean-proxy": None, "galilean-proxy-api": True},
     ),
     (
         "the hub upgrades the database, the others wait for it",
