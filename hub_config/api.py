@@ -96,7 +96,12 @@ class ServerAPIHandler(StopsOnce, UserServerAPIHandler):
             raise refusal(_cancelled(server_name), translate) from None
 
     async def delete(self, user_name: str, server_name: str = "") -> None:
-        await super().delete(user_name, server_name)
+        try:
+            with plain_words():
+                await super().delete(user_name, server_name)
+        except UserError as error:
+            self.db.rollback()
+            raise refusal(error, translate) from error
         user = self.find_user(user_name)
         if user is not None and server_name in user.spawners and user.spawners[server_name].pending:
             self.set_status(202)

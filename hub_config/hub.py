@@ -25,6 +25,7 @@ from galilean.web.jinja import site_assets
 from galilean.web.quiet import hide_form_ids
 from hub_config import hub_database
 from hub_config.api import handlers
+from hub_config.notes import never_deny_for_a_note
 from hub_config.secrets import waiting_accounts
 
 CONFIG_FILE = Path(__file__).parent / "jupyterhub_config.py"
@@ -45,6 +46,7 @@ class GalileanHub(JupyterHub):
     wiring = AnyTrait(help="A hub_config.wiring.Wiring: settings, database, chores.").tag(config=True)
 
     def init_handlers(self) -> None:
+        never_deny_for_a_note()
         super().init_handlers()
         ours = [
             (r"/galilean/(.*)", AssetHandler, {"assets": site_assets()}),

@@ -7,6 +7,8 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from jupyterhub import orm
+from sqlalchemy import text
 
 from galilean.clock import utcnow
 from galilean.errors import UserError
@@ -222,3 +224,23 @@ def _open_row(conn: Any, person: str) -> str:
     assert run is not None
     assert steps.begin_running(conn, run, [steps.NodeStart(rank=0, url="http://127.0.0.1:1")], now=at)
     return run_id
+
+
+async def test_a_database_of_the_hub_that_takes_no_more_signs_nobody_out(site_of: SiteFactory) -> None:
+    """It notes when a token was used; were that refused, everybody would be told that their token is invalid."""
+    site = await site_of()
+    eva = await site.person("eva", "student")
+    hub: Any = site.app
+    for token in hub.db.query(orm.APIToken):
+        token.last_activity = None
+    hub.db.commit()
+    hub.db.execute(text("PRAGMA query_only = ON"))
+    try:
+        assert (await eva.user("eva"))["name"] == "eva"
+        assert (await eva.request("GET", "/user")).json()["name"] == "eva"
+    finally:
+        hub.db.execute(text("PRAGMA query_only = OFF"))
+    with pytest.raises(UserError) as stranger:
+        await site.api("0" * 32).user("eva")
+    assert stranger.value.status == 403
+    assert (await eva.user("eva"))["name"] == "eva"
