@@ -1,4 +1,4 @@
-"""``python -m tests.lab build`` makes the programs and the node image; ``up`` keeps a lab until Ctrl-C."""
+"""``python -m tests.lab build`` makes the programs; ``up`` keeps a lab with our images until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ import tempfile
 from pathlib import Path
 
 from tests.lab.build import build
+from tests.lab.images import built, load
 from tests.lab.lab import Lab
-from tests.lab.node_image import build_node_image
 
 
 def up() -> None:
-    """Keep a lab with the node image until Ctrl-C; it leaves nothing behind."""
-    image = build_node_image()
+    """Keep a lab with the images of this clone until Ctrl-C; it leaves nothing behind."""
+    archives = [built(name)[1] for name in ("control", "proxy", "jupyter")]
     lab = Lab(Path(tempfile.mkdtemp(prefix="galilean-lab-")))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         lab.up()
-        lab.load_image(image)
+        for archive in archives:
+            print(f"image: {load(lab.directory, archive)}")
         print(f"export KUBECONFIG={lab.kubeconfig}  # kubectl is: {lab.programs / 'lab'} kubectl")
         print(f"export GALILEAN_LAB_DIRECTORY={lab.directory}  # lets the tests use this lab")
         print("Ctrl-C takes it away.", flush=True)
@@ -42,7 +43,6 @@ def main() -> None:
         up()
         return
     print(f"lab: programs in {build()}")
-    print(f"lab: node image in {build_node_image()}")
 
 
 if __name__ == "__main__":

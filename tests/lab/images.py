@@ -5,6 +5,7 @@ All are docker archives that containerd imports; the lab needs no registry.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import json
@@ -16,10 +17,12 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 
+@functools.cache
 def built(name: str) -> tuple[str, Path]:
     """Reference and archive of ``images/<name>`` of this clone; built if it is not there (minutes, once).
 
     The same script and the same Containerfile as ``make images``, on a base made here from Debian's packages.
+    One test run has one image, though somebody may be writing in the clone meanwhile.
     """
     command = [sys.executable, str(ROOT / "scripts" / "images.py"), name]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)

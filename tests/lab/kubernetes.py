@@ -7,11 +7,9 @@ tests that take its parts down are left out.
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
-import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +18,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.lab.node_image import build_node_image
+from tests.lab.images import built, load
+from tests.lab.images import reference as reference
 from tests.process.hub import eventually
 
 if TYPE_CHECKING:
@@ -77,17 +76,10 @@ class Kubernetes:
 def archive() -> Path:
     named = os.environ.get("GALILEAN_NODE_IMAGE")
     if not named:
-        return build_node_image()
+        return built("jupyter")[1]
     if not Path(named).exists():
         pytest.fail(f"there is no node image at {named}, which GALILEAN_NODE_IMAGE names")
     return Path(named)
-
-
-def reference(path: Path) -> str:
-    with tarfile.open(path) as tar:
-        manifest = tar.extractfile("manifest.json")
-        assert manifest is not None
-        return json.loads(manifest.read())[0]["RepoTags"][0]
 
 
 @pytest.fixture(scope="session")
@@ -97,15 +89,13 @@ def kubernetes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kubernetes]
     image = archive()
     running = os.environ.get("GALILEAN_LAB_DIRECTORY")
     if running:
-        yield _attached(Path(running), reference(image))
+        yield _attached(Path(running), load(Path(running), image))
         return
     lab = Lab(tmp_path_factory.mktemp("lab") / "lab")
     try:
         lab.up()
-        lab.load_image(image)
-        yield Kubernetes(
-            lab.kubectl, lab.server, lab.directory / "pki" / "ca.crt", reference(image), lab.directory, lab
-        )
+        authority = lab.directory / "pki" / "ca.crt"
+        yield Kubernetes(lab.kubectl, lab.server, authority, load(lab.directory, image), lab.directory, lab)
     finally:
         lab.down()
 
