@@ -68,9 +68,11 @@ class Mender:
             found, _ = await self._api.list(kind, names.RUN, only_metadata=True)
             there = {item["metadata"]["name"] for item in found}
             for pod in living:
-                frame, owner = frame_of(pod, self._api.namespace, isolation), _owner(pod)
-                if frame.base not in there and owner is not None:
-                    missing.append(make(frame, owner))
+                if pod["metadata"]["labels"][names.CLUSTER] in there:
+                    continue  # thousands of clusters, and the hub is one thread
+                owner = _owner(pod)
+                if owner is not None:
+                    missing.append(make(frame_of(pod, self._api.namespace, isolation), owner))
         done = []
         for body in missing:
             try:
