@@ -179,6 +179,15 @@ def _up(settings: Settings, env: dict[str, str], say: Callable[[str], None]) -> 
                 mark("Nodes are pods of the namespace {namespace}."), namespace=settings.kubernetes.namespace
             )
         )
+        if os.geteuid() == 0:
+            say(
+                sentence(
+                    mark(
+                        "Galilean runs as root and nodes do not: they cannot write into projects that are made "
+                        "so. Run it as the account with user id 1000, which nodes have."
+                    )
+                )
+            )
     _make_first_admin(settings, kept, say)
     address = browser_url(settings)
     supervisor = Supervisor(

@@ -358,3 +358,36 @@ def test_a_hub_does_not_begin_before_its_database(tmp_path: Path) -> None:
 def write(path: Path, file: dict[str, Any]) -> Path:
     path.write_text(json.dumps(file))
     return path
+
+
+class LateProxy:
+    """Does not answer so many times, then says what it is to say."""
+
+    should_start, api_url = False, "http://proxy-api:8001"
+
+    def __init__(self, late: int, then: Exception | None = None) -> None:
+        self.late, self.then, self.asked = late, then, 0
+
+    async def get_all_routes(self) -> dict[str, Any]:
+        self.asked += 1
+        if self.asked <= self.late:
+            raise TimeoutError
+        if self.then:
+            raise self.then
+        return {}
+
+
+async def test_a_hub_does_not_give_up_on_a_proxy_that_is_away_but_on_one_that_refuses_it() -> None:
+    import logging
+    from types import SimpleNamespace
+
+    from hub_config.hub import GalileanHub
+
+    def hub(proxy: LateProxy) -> Any:
+        return SimpleNamespace(proxy=proxy, log=logging.getLogger("test"))
+
+    proxy = LateProxy(late=3)
+    await GalileanHub._until_the_proxy_answers(hub(proxy))
+    assert proxy.asked == 4
+    with pytest.raises(PermissionError):
+        await GalileanHub._until_the_proxy_answers(hub(LateProxy(late=1, then=PermissionError())))
