@@ -247,6 +247,32 @@ async def _soon(event: Any) -> bool:
     return False
 
 
+async def test_pods_whose_machine_does_not_answer_are_removed_by_force(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("COLLECT_SECONDS", "FORCE_SECONDS"):
+        monkeypatch.setattr(nodes, name, 0.0)
+    monkeypatch.setattr(nodes, "_within", lambda event, seconds: _soon(event))
+    cluster, made = world
+    await made.create(spec(), Progress())
+    cluster.collector = False
+    delete = cluster.delete
+    asked: list[int | None] = []
+
+    async def nobody_ends_it(kind: str, name: str, *, grace_seconds: int | None = None, **more: Any) -> bool:
+        if kind == "Pod":
+            asked.append(grace_seconds)
+            if grace_seconds is None:
+                return True
+        return await delete(kind, name, **more)
+
+    monkeypatch.setattr(cluster, "delete", nobody_ends_it)
+    ends = await made.remove(BASE)
+    assert asked == [None] * 3 + [0] * 3
+    assert not cluster.of("Pod")
+    assert {end.exit_reason for end in ends.values()} == {"released"}
+
+
 async def test_a_secret_deleted_as_an_orphan_means_removal_by_name(world: Any) -> None:
     cluster, made = world
     await made.create(spec(), Progress())
