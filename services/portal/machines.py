@@ -99,6 +99,12 @@ class Park:
     seen_at: datetime | None
     stale: bool
 
+    @property
+    def whole(self) -> Amounts:
+        """What all machines together can give to nodes, those of the control plane alone left out."""
+        there = [view.machine for view in self.views if view.machine and not view.machine.reserved]
+        return sum((machine.amounts for machine in there), Amounts())
+
     def free(self, pool: Pool) -> Free:
         """What a pool has and has left."""
         machines = [view.machine for view in self.views if view.machine is not None]

@@ -150,7 +150,7 @@ class Machines(MachinePage):
             "shown_count": len(shown),
             "rows": shown[view.offset : view.offset + PAGE_SIZE],
             "page_size": PAGE_SIZE,
-            "whole": sum((item.machine.amounts for item in there if item.machine), Amounts()),
+            "whole": park.whole,
             "taken": sum((item.taken for item in there), Amounts()),
             "runs": len({held.run_id for item in there for held in item.holdings}),
             "wrong": wrong_now(park.views),

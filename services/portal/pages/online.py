@@ -15,6 +15,7 @@ from urllib.parse import urlencode
 from galilean.errors import UserError, mark
 from galilean.web.handlers import PageHandler
 from services.portal.api.clusters import cluster_for, release_cluster
+from services.portal.machines import park_of
 from spawner import records
 from spawner.records import Run
 
@@ -135,6 +136,7 @@ class Online(PageHandler):
             "view": view,
             "address": f"{self.portal.prefix}admin/online",
             "all_sums": sums(runs),
+            "whole": (await park_of(self.portal)).whole,
             "shown_sums": sums(shown),
             "running": sum(run.word == "running" for run in runs),
             "waiting": [run for run in runs if run.word == "waiting"],
