@@ -111,7 +111,11 @@ def pod(spec: ClusterSpec, rank: int, owner: Manifest) -> Manifest:
     metadata["labels"] = {**theirs.get("labels", {}), **metadata["labels"], **_pod_labels(spec, rank)}
     metadata["annotations"] = {**theirs.get("annotations", {}), **metadata["annotations"]}
     if spec.placement.queue:
-        metadata["annotations"]["kueue.x-k8s.io/pod-group-total-count"] = str(spec.nodes)
+        metadata["annotations"] |= {
+            "kueue.x-k8s.io/pod-group-total-count": str(spec.nodes),
+            # Else Kueue keeps the pods of a released cluster, waiting for others in their place.
+            "kueue.x-k8s.io/retriable-in-group": "false",
+        }
     main, *others = base["spec"]["containers"]
     return {
         "apiVersion": "v1",
