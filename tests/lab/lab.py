@@ -27,6 +27,7 @@ from tests.lab.build import build
 from tests.lab.certificates import Authority
 from tests.lab.images import static_image
 
+LOCK = Path("/run/galilean-lab.lock")
 BRIDGE = "galilean-lab0"
 GATEWAY = "10.222.0.1"
 POD_SUBNET = "10.222.0.0/16"
@@ -93,7 +94,13 @@ class Lab:
         return self
 
     def down(self) -> None:
-        """End pods, parts and network, in this order; safe to call at any time, and twice."""
+        """End pods, parts and network, in this order; safe to call at any time, and twice.
+
+        Who still waits for another lab to end touches nothing of it.
+        """
+        if self._lock is None:
+            shutil.rmtree(self.directory, ignore_errors=True)
+            return
         for name in ("kubelet", "kube-proxy", "policies", "kube-controller-manager", "kube-scheduler"):
             self._end(name)
         policies.take_away()
@@ -106,17 +113,17 @@ class Lab:
         subprocess.run(["ip", "link", "del", BRIDGE], capture_output=True, check=False)
         self._clean_leftovers()
         shutil.rmtree(self.directory, ignore_errors=True)
-        if self._lock:
-            self._lock.close()
-            self._lock = None
+        self._lock.close()
+        self._lock = None
 
     def _take_lock(self) -> None:
-        self._lock = open("/run/galilean-lab.lock", "w")  # noqa: SIM115 - held as long as the lab
+        lock = LOCK.open("w")
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             print("lab: another one runs on this machine; waiting for its end …", flush=True)
-            fcntl.flock(self._lock, fcntl.LOCK_EX)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        self._lock = lock
 
     # ------------------------------------------------------------------------------------------------ tools
 
