@@ -14,7 +14,7 @@ from typing import Any
 from galilean.errors import UserError, mark
 from galilean.web.context import Portal
 from galilean.web.handlers import PageHandler
-from services.machines.store import Notice
+from services.machines.store import Notice, open_orders
 from services.people.waiting import count_waiting
 from services.portal.api.clusters import cluster_for, release_cluster
 from services.portal.api.usage import limits_of
@@ -23,6 +23,7 @@ from services.portal.machines import park_of, read_notices, wrong_now
 from spawner import records
 
 COUNT_SECONDS = 20.0
+LEAVING_SECONDS = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +55,7 @@ class Frame:
         self._monotonic = monotonic
         self._waiting: tuple[float, int] | None = None
         self._wrong: tuple[float, int] | None = None
+        self._leaving: tuple[float, bool] | None = None
 
     async def waiting_people(self) -> int:
         """How many accounts wait for a role, at most some seconds ago; 0 while the hub is away."""
@@ -74,12 +76,16 @@ class Frame:
         return self._wrong[1]
 
     async def notices(self, user: str) -> list[Notice]:
-        """What somebody is told of machines that are to be taken out."""
-        return await self.portal.db.run_read(read_notices, user)
+        """What somebody is told of machines that are to be taken out; where none is, nobody is asked."""
+        now = self._monotonic()
+        if self._leaving is None or now - self._leaving[0] > LEAVING_SECONDS:
+            orders = await self.portal.db.run_read(open_orders)
+            self._leaving = (now, any(order.leaves for order in orders))
+        return await self.portal.db.run_read(read_notices, user) if self._leaving[1] else []
 
     def forget(self) -> None:
-        """Count again: a role was just given."""
-        self._waiting = None
+        """Look again: a role was just given, something was wanted of a machine."""
+        self._waiting = self._wrong = self._leaving = None
 
     async def extras(self, handler: PageHandler) -> dict[str, Any]:
         """Variables of ``page.html`` for somebody who has signed in."""

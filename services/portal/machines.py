@@ -328,9 +328,11 @@ async def order(
         due_at, remove = None, False
     elif due_at is not None and due_at > now + LATEST:
         raise UserError(400, mark("The date is more than a year away."))
-    return await portal.db.run(
+    placed = await portal.db.run(
         _place, person, machine, action, max(due_at or now, now), remove, why.strip()[:300], address, now
     )
+    portal.parts["frame"].forget()
+    return placed
 
 
 def _place(
@@ -383,7 +385,9 @@ async def withdraw(portal: Portal, person: Visitor, order_id: str, *, address: s
     UserError
         404 when there is no such order; 409 when it is done.
     """
-    return await portal.db.run(_withdraw, person, order_id, address, portal.clock())
+    taken_back = await portal.db.run(_withdraw, person, order_id, address, portal.clock())
+    portal.parts["frame"].forget()
+    return taken_back
 
 
 def _withdraw(conn: Connection, person: Visitor, order_id: str, address: str, now: datetime) -> Order:
