@@ -15,8 +15,10 @@ import subprocess
 import tempfile
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
+from jupyterhub.utils import subdomain_hook_idna
 
 from galilean.db import Database
 from tests.chart.conftest import CHART
@@ -50,6 +52,25 @@ def image(kubernetes: Kubernetes, name: str) -> str:
     """The reference of an image of this clone, in the lab; ``GALILEAN_<NAME>_IMAGE`` names another archive."""
     named = os.environ.get(f"GALILEAN_{name.upper()}_IMAGE")
     return load(kubernetes.directory, Path(named) if named else built(name)[1])
+
+
+class ByHost(httpx.Client):
+    """Names, for each path, the host to which it belongs where each person's nodes have one of their own."""
+
+    def __init__(self, domain: str, **more: Any) -> None:
+        super().__init__(**more)
+        self.domain = domain
+
+    def request(self, method: str, url: Any, **more: Any) -> httpx.Response:
+        more["headers"] = {"Host": self.host_of(str(url)), **(more.get("headers") or {})}
+        return super().request(method, url, **more)
+
+    def host_of(self, path: str) -> str:
+        if path.startswith("/services/portal"):
+            return subdomain_hook_idna("portal", self.domain, "service")
+        if path.startswith("/user/"):
+            return subdomain_hook_idna(path.split("/")[2], self.domain, "user")
+        return self.domain
 
 
 class Installed(Product):
@@ -148,7 +169,9 @@ class Installed(Product):
         service = self.get("service", f"{RELEASE}-proxy")
         self.url = f"http://{service['spec']['clusterIP']}"
         self.http.close()
-        self.http = httpx.Client(base_url=self.url, timeout=60, trust_env=False)
+        split = self.values["config"].get("web", {}).get("subdomain_host", "")
+        how: dict[str, Any] = {"base_url": self.url, "timeout": 60, "trust_env": False}
+        self.http = ByHost(urlsplit(split).netloc, **how) if split else httpx.Client(**how)
 
     def close(self) -> None:
         self.http.close()

@@ -246,16 +246,23 @@ def test_an_uninstall_releases_every_cluster_and_leaves_claims_and_keys_only(
     assert [path.read_text() for path in (product.place / "projects").rglob("kept.txt")] == ["kept"]
 
 
-def test_without_a_database_it_runs_on_sqlite_for_trying_out(kubernetes: Kubernetes, place: Path):
-    site = Installed(kubernetes, f"t{os.getpid()}-trial", place / "trial", {})
+def test_for_trying_out_it_runs_on_sqlite_here_with_a_host_for_each_person(
+    kubernetes: Kubernetes, place: Path
+):
+    split = {"config": {"web": {"subdomain_host": "http://hub.example.test"}}}
+    site = Installed(kubernetes, f"t{os.getpid()}-trial", place / "trial", split)
     try:
         site.install()
         site.helm("test", RELEASE, "--timeout", "60s")
-        somebody = site.person("eva", "researcher")
-        slug = somebody.running("First steps", nodes=1)
-        assert in_node(somebody, slug, "print(6 * 7)") == "42\n"
-        somebody.stop(slug)
-        wait_for(lambda: not somebody.clusters(), "the cluster is released")
+        eva = site.person("eva", "researcher")
+        slug = eva.running("First steps", nodes=2)
+        for rank in (0, 1):
+            assert eva.node(slug, rank).status_code == 200
+            elsewhere = {"headers": {"Host": "hub.example.test"}, "follow_redirects": False}
+            between = f"node-{rank}/" if rank else ""
+            assert eva.api("GET", f"/user/eva/{slug}/{between}api/status", **elsewhere).status_code != 200
+        eva.stop(slug)
+        wait_for(lambda: not eva.clusters(), "the cluster is released")
         assert (place / "trial" / "state" / "state" / "galilean.sqlite").exists()
     finally:
         site.close()

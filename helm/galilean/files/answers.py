@@ -6,10 +6,11 @@ import urllib.error
 import urllib.request
 
 
-def ask(url):
-    """What is wrong with an address; nothing when it answers 200."""
+def ask(url, host):
+    """What is wrong with an address; nothing when it answers 200. The host to name is said where it counts."""
+    request = urllib.request.Request(url, headers={"Host": host} if host else {})
     try:
-        with urllib.request.urlopen(url, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=10) as answer:
             return "" if answer.status == 200 else f"answers {answer.status}"
     except urllib.error.HTTPError as error:
         return f"answers {error.code}: {error.read(300).decode(errors='replace')}"
@@ -18,8 +19,8 @@ def ask(url):
 
 
 bad = 0
-for name, url in sorted(json.loads(sys.argv[1]).items()):
-    wrong = ask(url)
+for name, (url, host) in sorted(json.loads(sys.argv[1]).items()):
+    wrong = ask(url, host)
     bad += bool(wrong)
     print(f"{name:22} {wrong or 'works'}", flush=True)
 sys.exit(1 if bad else 0)
