@@ -168,6 +168,14 @@ class Builder:
             run(*self.command, "pull", "--quiet", f"docker-archive:{archive}")
             run(*self.command, "push", reference, f"docker://{target}")
 
+    def tidy(self) -> None:
+        """What a build leaves mounted, or left when it was killed; nobody else uses the store meanwhile."""
+        if self.name == "buildah" and (self.cache / "store").exists():
+            run(*self.command, "rm", "--all")
+            subprocess.run(
+                ["umount", str(self.cache / "store" / "overlay")], capture_output=True, check=False
+            )
+
     def forget(self) -> None:
         """Drop every layer and base that was kept for later builds: they grow, and Debian mends its packages."""
         if self.name == "buildah" and (self.cache / "store").exists():
@@ -242,17 +250,20 @@ def build(name: str, base: str, builder: Builder) -> tuple[str, Path]:
         if archive.exists():
             return reference, archive
         began = time.monotonic()
-        more = ["--build-arg", f"BASE={local_base(builder) if base == 'local' else base}"]
-        say(f"building {name} by {builder.name}")
-        more += secrets(Path(folder))
-        if base == "local" and builder.name == "buildah":
-            more += ["--pull=false"]
-        builder.build(context, context / "images" / name / "Containerfile", reference, *more)
-        archive.parent.mkdir(exist_ok=True)
-        part = archive.with_suffix(".part")
-        part.unlink(missing_ok=True)
-        builder.save(reference, part)
-        part.rename(archive)
+        try:
+            more = ["--build-arg", f"BASE={local_base(builder) if base == 'local' else base}"]
+            say(f"building {name} by {builder.name}")
+            more += secrets(Path(folder))
+            if base == "local" and builder.name == "buildah":
+                more += ["--pull=false"]
+            builder.build(context, context / "images" / name / "Containerfile", reference, *more)
+            archive.parent.mkdir(exist_ok=True)
+            part = archive.with_suffix(".part")
+            part.unlink(missing_ok=True)
+            builder.save(reference, part)
+            part.rename(archive)
+        finally:
+            builder.tidy()
         say(f"built {name} in {time.monotonic() - began:.0f} s, {archive.stat().st_size / 1e6:.0f} MB")
         return reference, archive
 
