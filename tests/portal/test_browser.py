@@ -69,7 +69,7 @@ def test_closing_and_loading_again_loses_nothing(page: Page, site: LiveSite) -> 
     expect(page.locator("#run-title")).to_have_text("Starting Heat flow")
     page.keyboard.press("Escape")
     expect(page.locator("#run-drawer")).not_to_be_visible()
-    assert "run=1" not in page.url
+    page.wait_for_url(lambda url: "run=1" not in url)  # the browser tells of a closed dialog a moment later
     expect(page.get_by_role("link", name="Open Lab").first).to_be_visible()
     assert "/projects/" in page.url, "whoever closed the drawer is not carried away"
 
