@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -207,6 +209,25 @@ async def test_a_removal_spares_the_projects_files(nodes: ProcessNodes, tmp_path
     await nodes.create(spec(tmp_path, "echo hello > $HOME/work/kept; " + ANSWERS), Told())
     await nodes.remove("热流", "heat")
     assert (tmp_path / "work" / "kept").read_text() == "hello\n"
+
+
+async def test_an_end_is_known_although_something_is_still_written_while_the_directory_goes(
+    nodes: ProcessNodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await nodes.create(spec(tmp_path, ANSWERS), Told())
+    really = shutil.rmtree
+
+    def disturbed(path: Path) -> None:
+        monkeypatch.setattr(shutil, "rmtree", really)
+        really(path)
+        path.mkdir()
+        (path / "node-0.exit").touch()  # the zygote's, a moment late
+        raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), str(path))
+
+    monkeypatch.setattr(shutil, "rmtree", disturbed)
+    ends = await nodes.remove("热流", "heat")
+    assert ends[0].ended_at is not None
+    assert not nodes.directory("热流", "heat").path.exists()
 
 
 async def test_the_inventory_sees_nodes_ends_and_orphans_and_removes_them(

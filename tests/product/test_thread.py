@@ -44,7 +44,7 @@ def test_from_sign_in_to_machine_time(product: Product, ada: Person):
     nodes = product.intervals(run.id)
     assert [node.rank for node in nodes] == [0, 1]
     wall = max(node.gone_at for node in nodes) - min(node.ready_at for node in nodes)
-    assert timedelta(0) < wall < timedelta(seconds=held + 3)
+    assert timedelta(0) < wall < timedelta(seconds=held + 3), nodes
 
     (usage,) = ada.portal("GET", "/usage", params={"by": "project"}).json()["items"]
     node_seconds = sum((node.gone_at - node.ready_at).total_seconds() for node in nodes)
