@@ -69,6 +69,8 @@ class Namespace:
         kubectl("label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted")
         text = (HERE / "rights.yaml").read_text().replace("$NAMESPACE", name).replace("$WORK", str(self.work))
         kubectl("apply", "-f", "-", stdin=text)
+        # A pod that comes before its claim is bound is tried again only after many seconds.
+        kubectl("wait", "pvc", "--all", "-n", name, "--for=jsonpath={.status.phase}=Bound", "--timeout=60s")
         token = kubectl("create", "token", "hub", "-n", name, "--duration=3h").strip()
         self.kubeconfig = place / "hub.kubeconfig"
         self.kubeconfig.write_text(
