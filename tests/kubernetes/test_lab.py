@@ -13,8 +13,10 @@ import pytest
 from tests.lab import lab
 from tests.lab.lab import Lab
 
+pytestmark = pytest.mark.kubernetes
 WAITS = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by what was started in the background
 from pathlib import Path
 from tests.lab import lab
 lab.LOCK, lab.build = Path(sys.argv[1]), lambda: Path()
@@ -40,8 +42,11 @@ def test_who_stops_waiting_for_another_lab_leaves_it_alone(tmp_path: Path) -> No
         assert second.stdout is not None
         assert "another one runs" in second.stdout.readline()
         second.send_signal(signal.SIGINT)
+        try:
+            assert second.wait(20) != 0
+        finally:
+            second.kill()
         assert second.stdout.read() == ""
-        assert second.wait(20) != 0
         second.stdout.close()
 
 
