@@ -6,10 +6,10 @@ out; the page shows at once that it is on its way, and how to take it back.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 from galilean.errors import UserError, mark
 from galilean.web.handlers import PageHandler
@@ -18,6 +18,7 @@ from services.machines.rules import Amounts, State
 from services.portal import machines
 from services.portal.addresses import project_path
 from services.portal.machines import PAGE_SIZE, SORTS, MachineView, Park, arrange, fits, wrong_now
+from services.portal.pages.table_view import TableView
 
 #: What the browser is told when an order was placed.
 DONE = {
@@ -30,52 +31,22 @@ DONE = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class View:
-    """What the address asks for; unknown values fall back to what shows more."""
+class View(TableView):
+    """Machines by name, until asked otherwise."""
 
-    text: str = ""
-    pool: str = ""
     state: str = ""
     sort: str = "name"
-    descending: bool = False
-    offset: int = 0
+
+    sorts = SORTS
+    words_in = ("name", "state", "pool")
 
     @classmethod
-    def parse(cls, query: dict[str, str]) -> View:
-        """A view from the query of an address."""
-        order = query.get("sort", "")
-        sort, descending = order.removeprefix("-"), order.startswith("-")
-        if sort not in SORTS:
-            sort, descending = "name", False
-        offset = query.get("from", "0")
+    def parse_filters(cls, query: dict[str, str]) -> dict[str, str]:
         state = query.get("state", "")
-        return cls(
-            text=query.get("q", "").strip()[:100],
-            pool=query.get("pool", "")[:64],
-            state=state if state in [item.value for item in State] else "",
-            sort=sort,
-            descending=descending,
-            offset=min(int(offset), 100_000) if offset.isascii() and offset.isdigit() else 0,
-        )
+        return {"state": state if state in [item.value for item in State] else ""}
 
-    def query(self, **changes: Any) -> str:
-        """The query of this view with some things changed; goes back to the top."""
-        view = replace(self, **{"offset": 0, **changes})
-        sort = ("-" if view.descending else "") + view.sort
-        values = {
-            "q": view.text,
-            "pool": view.pool,
-            "state": view.state,
-            "sort": "" if sort == "name" else sort,
-            "from": str(view.offset) if view.offset else "",
-        }
-        return urlencode({key: value for key, value in values.items() if value})
-
-    def sorted_by(self, key: str) -> str:
-        """The query after a click on a column's head."""
-        numeric = key not in ("name", "state", "pool")
-        descending = not self.descending if key == self.sort else numeric
-        return self.query(sort=key, descending=descending)
+    def filters(self) -> dict[str, str]:
+        return {"state": self.state}
 
 
 class MachinePage(PageHandler):

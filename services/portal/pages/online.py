@@ -7,15 +7,15 @@ ordering are pure functions over the open runs, of which there are hundreds, not
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
-from urllib.parse import urlencode
 
 from galilean.errors import UserError, mark
 from galilean.web.handlers import PageHandler
 from services.portal.api.clusters import cluster_for, release_cluster
 from services.portal.machines import park_of
+from services.portal.pages.table_view import TableView
 from spawner import records
 from spawner.records import Run
 
@@ -26,57 +26,29 @@ PAGE_SIZE = 50
 
 
 @dataclass(frozen=True, kw_only=True)
-class View:
-    """What the address asks for; unknown values fall back to what shows more."""
+class View(TableView):
+    """Whoever holds longest first, until asked otherwise."""
 
-    text: str = ""
-    pool: str = ""
     word: str = ""
     held: str = ""
     policy: str = ""
     sort: str = "held"
     descending: bool = True
-    offset: int = 0
+
+    sorts = SORTS
+    words_in = ("person", "project", "pool")
 
     @classmethod
-    def parse(cls, query: dict[str, str]) -> View:
-        """A view from the query of an address."""
-        order = query.get("sort", "")
-        sort, descending = order.removeprefix("-"), order.startswith("-")
-        if sort not in SORTS:
-            sort, descending = "held", True
-        offset = query.get("from", "0")
-        return cls(
-            text=query.get("q", "").strip()[:100],
-            pool=query.get("pool", "")[:64],
-            word=query.get("state", "") if query.get("state") in WORDS else "",
-            held=query.get("held", "") if query.get("held") in HELD else "",
-            policy=query.get("policy", "")[:32],
-            sort=sort,
-            descending=descending,
-            offset=min(int(offset), 100_000) if offset.isascii() and offset.isdigit() else 0,
-        )
-
-    def query(self, **changes: Any) -> str:
-        """The query of this view with some things changed; defaults are left out. Goes back to the top."""
-        view = replace(self, **{"offset": 0, **changes})
-        sort = ("-" if view.descending else "") + view.sort
-        values = {
-            "q": view.text,
-            "pool": view.pool,
-            "state": view.word,
-            "held": view.held,
-            "policy": view.policy,
-            "sort": "" if sort == "-held" else sort,
-            "from": str(view.offset) if view.offset else "",
+    def parse_filters(cls, query: dict[str, str]) -> dict[str, str]:
+        word, held = query.get("state", ""), query.get("held", "")
+        return {
+            "word": word if word in WORDS else "",
+            "held": held if held in HELD else "",
+            "policy": query.get("policy", "")[:32],
         }
-        return urlencode({key: value for key, value in values.items() if value})
 
-    def sorted_by(self, key: str) -> str:
-        """The query after a click on a column's head."""
-        numeric = key not in ("person", "project", "pool")
-        descending = not self.descending if key == self.sort else numeric
-        return self.query(sort=key, descending=descending)
+    def filters(self) -> dict[str, str]:
+        return {"state": self.word, "held": self.held, "policy": self.policy}
 
 
 def fits(run: Run, view: View, now: datetime) -> bool:
