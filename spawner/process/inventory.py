@@ -7,7 +7,6 @@ that processes carry tell of those whose directory is lost. Complete or an excep
 from __future__ import annotations
 
 import asyncio
-import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -153,4 +152,4 @@ class ProcessInventory:
                 directory.exit_file(sighting.rank).unlink(missing_ok=True)
             run = directory.run()
             if run is not None and run.get("run") == sighting.run and not directory.nodes():
-                shutil.rmtree(path)
+                directory.remove()

@@ -24,6 +24,8 @@ import hashlib
 import json
 import os
 import re
+import shutil
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,6 +34,9 @@ from typing import Any
 
 from spawner.node.marks import wanted_run
 from spawner.node.place import node_name, rank_of
+
+#: How long a removal goes on against whoever is still writing how a node ended.
+REMOVE_SECONDS = 3.0
 
 
 def base_name(user: str, server: str) -> str:
@@ -124,6 +129,25 @@ class ClusterDirectory:
         except OSError:
             return ""
         return "\n".join(content.splitlines()[-lines:])
+
+    def remove(self) -> None:
+        """Remove the whole directory, into which the zygote may still be writing how a node ended. Blocks.
+
+        Not left to whoever asks again: by then half of it is gone, and with it when the nodes ended.
+
+        Raises
+        ------
+        OSError
+            When it cannot be removed.
+        """
+        until = time.monotonic() + REMOVE_SECONDS
+        while self.path.exists():
+            try:
+                shutil.rmtree(self.path)
+            except OSError:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.01)
 
     @contextmanager
     def locked(self) -> Iterator[None]:

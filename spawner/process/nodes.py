@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shutil
 import subprocess
 import time
 from collections.abc import Callable, Mapping
@@ -37,7 +36,6 @@ from spawner.process.start import Started, start_node
 THREADS = 8
 #: How long the record of an end may take from the death of a process to the disk.
 RECORD_SECONDS = 1.0
-REMOVE_SECONDS = 3.0
 
 _ENDED = mark("Node {rank} ended before it answered ({how}). Its log says: {log}")
 _NOT_STARTED = mark("Node {rank} could not be started: {why}")
@@ -281,23 +279,8 @@ def remove_cluster(directory: ClusterDirectory, logs: Path | None = None) -> dic
     with directory.locked():
         if logs is not None:
             _keep_logs(directory, logs)
-        _remove_directory(directory.path)
+        directory.remove()
     return ends
-
-
-def _remove_directory(path: Path) -> None:
-    """Remove a directory into which the zygote may still be writing how a node ended.
-
-    Not left to whoever asks again: by then half of it is gone, and with it when the nodes ended.
-    """
-    until = time.monotonic() + REMOVE_SECONDS
-    while path.exists():
-        try:
-            shutil.rmtree(path)
-        except OSError:
-            if time.monotonic() > until:
-                raise
-            time.sleep(0.01)
 
 
 def _keep_logs(directory: ClusterDirectory, logs: Path) -> None:

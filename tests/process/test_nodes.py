@@ -211,22 +211,38 @@ async def test_a_removal_spares_the_projects_files(nodes: ProcessNodes, tmp_path
     assert (tmp_path / "work" / "kept").read_text() == "hello\n"
 
 
-async def test_an_end_is_known_although_something_is_still_written_while_the_directory_goes(
-    nodes: ProcessNodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await nodes.create(spec(tmp_path, ANSWERS), Told())
+@pytest.fixture
+def written_into_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next directory that is removed gets the zygote's word of an end, a moment late."""
     really = shutil.rmtree
 
     def disturbed(path: Path) -> None:
         monkeypatch.setattr(shutil, "rmtree", really)
         really(path)
         path.mkdir()
-        (path / "node-0.exit").touch()  # the zygote's, a moment late
+        (path / "node-0.exit").touch()
         raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), str(path))
 
     monkeypatch.setattr(shutil, "rmtree", disturbed)
+
+
+@pytest.mark.usefixtures("written_into_meanwhile")
+async def test_an_end_is_known_although_something_is_still_written_while_the_directory_goes(
+    nodes: ProcessNodes, tmp_path: Path
+) -> None:
+    await nodes.create(spec(tmp_path, ANSWERS), Told())
     ends = await nodes.remove("热流", "heat")
     assert ends[0].ended_at is not None
+    assert not nodes.directory("热流", "heat").path.exists()
+
+
+@pytest.mark.usefixtures("written_into_meanwhile")
+async def test_the_sweeper_removes_what_is_still_written_into(nodes: ProcessNodes, tmp_path: Path) -> None:
+    await nodes.create(spec(tmp_path, ANSWERS, count=2), Told())
+    inventory = ProcessInventory(tmp_path / "state")
+    for item in await inventory.inventory():
+        await inventory.remove(item)
+    assert await inventory.inventory() == []
     assert not nodes.directory("热流", "heat").path.exists()
 
 
@@ -254,8 +270,6 @@ async def test_the_inventory_sees_nodes_ends_and_orphans_and_removes_them(
     assert ended is not None
     assert not ended.alive
     assert ended.finished_at
-    import shutil
-
     shutil.rmtree(nodes.directory("热流", "other").path)  # the directory is lost: the process still tells
     orphan = next(item for item in await inventory.inventory() if item.run == "02RUN")
     assert (orphan.user, orphan.server, orphan.alive) == ("热流", "other", True)
