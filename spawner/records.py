@@ -69,6 +69,10 @@ class Run:
     released_at: datetime | None = None
     warned_at: datetime | None = None
     extended_until: datetime | None = None
+    release_terms: dict[str, Any] | None = None
+    release_at: datetime | None = None
+    release_why: str = ""
+    role: str = ""
     state: dict[str, Any] | None = None
     note: str = ""
 

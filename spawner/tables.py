@@ -62,6 +62,13 @@ clusters = Table(
     Column("released_at", UTCDateTime()),
     Column("warned_at", UTCDateTime()),
     Column("extended_until", UTCDateTime()),
+    # Frozen at admission; see services.release.terms.
+    Column("release_terms", JSON),
+    # As last decided: when it goes back by itself, and why then. Null = not by itself.
+    Column("release_at", UTCDateTime()),
+    Column("release_why", String(32), nullable=False, server_default=""),
+    # The role by which the person got it, for reports.
+    Column("role", String(64), nullable=False, server_default=""),
     Column("state", JSON),
     Column("note", Text, nullable=False, server_default=""),
     Index(
@@ -104,4 +111,31 @@ cluster_nodes = Table(
         sqlite_where=text("gone_at IS NULL"),
         postgresql_where=text("gone_at IS NULL"),
     ),
+)
+
+#: What the nodes of a run really use, as last measured and summed up since they were ready. ``cpu_used_us`` is
+#: processor time; ``memory_kib_s`` memory times time; ``gpu_used_us`` card time times utilisation. ``idle_us``
+#: is time in which the whole node was idle, ``gpu_idle_us`` card time at utilisation 0. ``busy`` is the node's
+#: own word (kernels, terminals, commands), ``busy_at`` when it last said that something runs.
+node_use = Table(
+    "node_use",
+    metadata,
+    Column("cluster_id", String(26), ForeignKey(clusters.c.id), primary_key=True),
+    Column("rank", Integer, primary_key=True),
+    Column("attempt", Integer, primary_key=True, server_default="1"),
+    Column("measured_at", UTCDateTime()),
+    Column("cpu_permille", Integer, nullable=False, server_default="0"),
+    Column("memory_bytes", BigInteger, nullable=False, server_default="0"),
+    Column("gpu_permille", Integer),
+    Column("gpu_memory_bytes", BigInteger),
+    Column("cpu_used_us", BigInteger, nullable=False, server_default="0"),
+    Column("memory_kib_s", BigInteger, nullable=False, server_default="0"),
+    Column("gpu_used_us", BigInteger, nullable=False, server_default="0"),
+    Column("idle_us", BigInteger, nullable=False, server_default="0"),
+    Column("gpu_idle_us", BigInteger, nullable=False, server_default="0"),
+    Column("counter_us", BigInteger, nullable=False, server_default="0"),
+    Column("used_at", UTCDateTime()),
+    Column("busy", JSON),
+    Column("busy_at", UTCDateTime()),
+    Column("told_at", UTCDateTime()),
 )

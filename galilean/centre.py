@@ -1,0 +1,143 @@
+"""What the centre's administrators decided: roles and their rights, and values that hold for everybody.
+
+``galilean.yaml`` says how a site begins (:func:`seed`); from then on pages, the API and ``galilean apply``
+change it, and the file is not asked again. Every change moves the *version* in its own transaction
+(:func:`bump`). So each process may keep what it read and ask only for one number to know whether that
+still holds: :class:`Kept`.
+
+Rooms that keep rules of their own (limits in ``extensions.quota``, release in ``services.release``) bump the
+same version.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Generic, TypeVar
+
+from sqlalchemy import Connection, delete, insert, select, update
+
+from galilean.settings import Settings
+from galilean.tables import centre, roles
+
+VERSION = "version"
+
+#: What a role may do in pages and the API beyond its own things (AP-36).
+RIGHTS: tuple[str, ...] = (
+    "audit:read",
+    "clusters:read-all",
+    "clusters:release-all",
+    "machines:manage",
+    "people:manage",
+    "quotas:manage",
+    "release:manage",
+    "roles:manage",
+    "usage:read-all",
+)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoleRow:
+    """A role: hub group ``galilean:<name>``."""
+
+    name: str
+    title: str = ""
+    position: int = 0
+    builtin: bool = False
+    rights: frozenset[str] = frozenset()
+
+
+def seed(conn: Connection, settings: Settings, now: datetime) -> bool:
+    """Make the roles of the settings where there is none at all; whether it did.
+
+    The admin role has every right, others none; who wants it otherwise changes it afterwards.
+    """
+    if conn.execute(select(roles.c.name).limit(1)).first() is not None:
+        return False
+    for position, (name, role) in enumerate(settings.roles.items()):
+        conn.execute(
+            insert(roles).values(
+                name=name,
+                title=role.title,
+                position=position,
+                builtin=True,
+                rights=sorted(RIGHTS) if name == "admin" else [],
+                created_at=now,
+            )
+        )
+    bump(conn, now)
+    return True
+
+
+def all_roles(conn: Connection) -> dict[str, RoleRow]:
+    """Roles by name, in their order. The admin role always has every right."""
+    rows = conn.execute(select(roles).order_by(roles.c.position, roles.c.name)).all()
+    return {
+        row.name: RoleRow(
+            name=row.name,
+            title=row.title,
+            position=row.position,
+            builtin=row.builtin,
+            rights=frozenset(RIGHTS if row.name == "admin" else row.rights),
+        )
+        for row in rows
+    }
+
+
+def version(conn: Connection) -> int:
+    """Moves with every change; 0 = nothing was ever decided."""
+    found = conn.execute(select(centre.c.value).where(centre.c.key == VERSION)).scalar()
+    return int(found or 0)
+
+
+def bump(conn: Connection, now: datetime, by: str = "") -> int:
+    """Move the version; in the transaction of the change."""
+    return int(put(conn, VERSION, version(conn) + 1, now=now, by=by))
+
+
+def value(conn: Connection, key: str) -> Any:
+    """What stands under a key; ``None`` = nothing."""
+    return conn.execute(select(centre.c.value).where(centre.c.key == key)).scalar()
+
+
+def put(conn: Connection, key: str, new: Any, *, now: datetime, by: str = "") -> Any:
+    """Keep a JSON value under a key. Does not move the version by itself: see :func:`bump`."""
+    values = {"value": new, "changed_at": now, "changed_by": by}
+    if conn.execute(update(centre).where(centre.c.key == key).values(values)).rowcount == 0:
+        conn.execute(insert(centre).values(key=key, **values))
+    return new
+
+
+def drop(conn: Connection, key: str) -> None:
+    """Keep nothing under a key."""
+    conn.execute(delete(centre).where(centre.c.key == key))
+
+
+class Kept(Generic[T]):
+    """Something read from the database that is read again only when the version moved.
+
+    Parameters
+    ----------
+    read
+        Reads it: ``read(conn)``.
+    """
+
+    def __init__(self, read: Callable[[Connection], T]) -> None:
+        self._read = read
+        self._kept: tuple[int, T] | None = None
+
+    def get(self, conn: Connection, known_version: int | None = None) -> T:
+        """What holds now; ``known_version`` saves the question where the caller has asked it already."""
+        now = version(conn) if known_version is None else known_version
+        kept = self._kept
+        if kept is None or kept[0] != now:
+            kept = self._kept = (now, self._read(conn))
+        return kept[1]
+
+
+def titles(found: Mapping[str, RoleRow]) -> dict[str, str]:
+    """What pages call the roles, untranslated."""
+    return {name: role.title or name.capitalize() for name, role in found.items()}

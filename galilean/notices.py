@@ -1,0 +1,125 @@
+"""What people are to be told: a warning before a release, a release, a role, a schedule that was not kept.
+
+Written in the transaction of what it tells of. Pages show it at once (the portal's event stream), and what
+is marked for mail is mailed by the release service while no page of the person is open. Texts are message
+ids with their values, so that each reader gets their own language.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, insert, select, update
+from ulid import ULID
+
+from galilean.tables import notices
+
+
+@dataclass(frozen=True, kw_only=True)
+class Notice:
+    """One thing that somebody is told.
+
+    Attributes
+    ----------
+    kind
+        ``warning``, ``released``, ``role``, ``schedule`` …
+    cluster_id
+        The run that it is about, or empty.
+    text, params
+        Message id and its values.
+    address
+        Where to go, relative to the portal's prefix; or empty.
+    mail
+        Also by mail while no page is open.
+    """
+
+    id: str
+    user: str
+    at: datetime
+    kind: str
+    cluster_id: str = ""
+    text: str
+    params: Mapping[str, Any]
+    address: str = ""
+    mail: bool = False
+    mailed_at: datetime | None = None
+    read_at: datetime | None = None
+
+
+def tell(
+    conn: Connection,
+    user: str,
+    *,
+    now: datetime,
+    kind: str,
+    text: str,
+    cluster_id: str = "",
+    address: str = "",
+    mail: bool = False,
+    **params: Any,
+) -> str:
+    """Tell somebody something; its id."""
+    notice_id = str(ULID())
+    conn.execute(
+        insert(notices).values(
+            id=notice_id,
+            user=user,
+            at=now,
+            kind=kind,
+            cluster_id=cluster_id,
+            text=text,
+            params=params,
+            address=address,
+            mail=mail,
+        )
+    )
+    return notice_id
+
+
+def list_for(conn: Connection, user: str, *, limit: int = 50, before: str = "") -> list[Notice]:
+    """What somebody was told, newest first; ``before`` is the id of the last one already seen."""
+    query = select(notices).where(notices.c.user == user).order_by(notices.c.id.desc()).limit(limit)
+    if before:
+        query = query.where(notices.c.id < before)
+    return [Notice(**row) for row in conn.execute(query).mappings()]
+
+
+def unread(conn: Connection, user: str) -> list[Notice]:
+    """What somebody has not seen yet, oldest first; at most 50."""
+    query = (
+        select(notices)
+        .where(notices.c.user == user, notices.c.read_at.is_(None))
+        .order_by(notices.c.id.desc())
+        .limit(50)
+    )
+    return [Notice(**row) for row in reversed(conn.execute(query).mappings().all())]
+
+
+def mark_read(conn: Connection, user: str, ids: Sequence[str], now: datetime) -> int:
+    """Note that the person has seen them; how many were new."""
+    if not ids:
+        return 0
+    return conn.execute(
+        update(notices)
+        .where(notices.c.user == user, notices.c.id.in_(list(ids)), notices.c.read_at.is_(None))
+        .values(read_at=now)
+    ).rowcount
+
+
+def to_mail(conn: Connection, *, limit: int = 100) -> list[Notice]:
+    """What is to be mailed, oldest first."""
+    query = (
+        select(notices)
+        .where(notices.c.mail, notices.c.mailed_at.is_(None))
+        .order_by(notices.c.at)
+        .limit(limit)
+    )
+    return [Notice(**row) for row in conn.execute(query).mappings()]
+
+
+def mark_mailed(conn: Connection, notice_id: str, now: datetime) -> None:
+    """Note that it was handed to the mail server, or is not to be mailed any more."""
+    conn.execute(update(notices).where(notices.c.id == notice_id).values(mailed_at=now))
