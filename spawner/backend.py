@@ -107,7 +107,9 @@ class Backend(Protocol):
         ...
 
     async def remove_nodes(self, run: Run) -> Mapping[int, NodeEnd]:
-        """Remove everything of the run and come back when nothing of it exists, with what is known of ends.
+        """Remove everything of the run and come back when nothing of it runs, with what is known of ends.
+
+        What may be there still has ended and is being put away by the backend, whoever asks or does not.
 
         A node that lived until now ends at the moment of its removal, by the backend's word. One that is not
         told of, or without a moment, was gone before anybody looked: it counts until it was last seen.

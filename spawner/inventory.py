@@ -23,7 +23,7 @@ class Sighting:
         Whose node it says it is, by the labels that only the spawner sets; ``run`` is the run's id.
     state
         ``"alive"``, or ``"ended"`` for something that exists still but runs no more (a process's directory
-        without a process, an exited container).
+        without a process, an exited container), or ``"going"`` for what ended and is being put away already.
     started_at, finished_at
         By the backend's own word, UTC; ``None`` when it does not know.
     handle

@@ -66,6 +66,8 @@ def compare(
         if run is not None and run.status != Status.QUEUED:
             if sighting.rank >= 0:  # objects that a node had are no node
                 living.add(run.id)
+        elif sighting.state == "going":  # ended, and the backend is putting it away
+            continue
         elif sighting.started_at is None or now - sighting.started_at >= young:
             orphans.append(sighting)
     ghosts = [

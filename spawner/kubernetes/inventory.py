@@ -179,7 +179,7 @@ def sighting_of(pod: Pod) -> Sighting | None:
         server=server,
         run=run,
         rank=rank,
-        state="ended" if over else "alive",
+        state="alive" if not over else "going" if troubles.is_put_away(pod) else "ended",
         started_at=troubles.moment(metadata.get("creationTimestamp")),
         finished_at=end.at if over and end is not None else None,
         handle={"kind": "Pod", "name": metadata["name"], "uid": metadata["uid"], "owned": owned},

@@ -22,6 +22,7 @@ from galilean.errors import mark
 from spawner.backend import NodeFailed, NodeLook, NodeProgress
 from spawner.keys import ClusterKeys
 from spawner.kubernetes import manifests, names, troubles
+from spawner.kubernetes.answers import Answers, answered
 from spawner.kubernetes.api import REQUEST_SECONDS, APIError, KubeAPI, is_passing
 from spawner.kubernetes.mender import Mender
 from spawner.kubernetes.spec import ClusterSpec
@@ -48,13 +49,23 @@ class PodNodes:
         The namespace.
     watch
         What is known of its pods.
+    ask
+        Waits until the node at an address answers; ``False`` = it cannot be reached from here.
     log
         Told of what goes unusual ways.
     """
 
-    def __init__(self, api: KubeAPI, watch: PodWatch, *, log: logging.Logger | None = None) -> None:
+    def __init__(
+        self,
+        api: KubeAPI,
+        watch: PodWatch,
+        *,
+        ask: Callable[[str], Awaitable[bool]] = answered,
+        log: logging.Logger | None = None,
+    ) -> None:
         self._api = api
         self.watch = watch
+        self._ask = ask
         self.mender = Mender(api, watch, log=log)
         self._log = log or logging.getLogger(__name__)
         self._on_the_way: dict[str, set[asyncio.Task[Any]]] = {}
@@ -82,7 +93,7 @@ class PodNodes:
         """
         await self._insist(spec.base, self.watch.look)
         if self.watch.pods(spec.base):
-            await self._insist(spec.base, lambda: self.remove(spec.base))
+            await self._insist(spec.base, lambda: self.remove(spec.base, wholly=True))
         with self.watch.follow(spec.base) as follower:
             owner = manifests.owner_reference(await self._make_secret(spec))
             await self._fresh(spec.base, manifests.network_policy(spec, owner))
@@ -102,7 +113,7 @@ class PodNodes:
                 if error.status != 409:
                     raise
             # An older life, one that is being collected, or a request of ours whose answer was lost.
-            await self._insist(spec.base, lambda: self.remove(spec.base))
+            await self._insist(spec.base, lambda: self.remove(spec.base, wholly=True))
             await asyncio.sleep(_pause(next(tries)))
 
     async def _fresh(self, base: str, body: Mapping[str, Any]) -> str:
@@ -164,26 +175,35 @@ class PodNodes:
         """Wait for these pods, by rank; the watch may still tell of an older one of the same name."""
         waiting = set(range(spec.nodes))
         told: dict[str, object] = {}
-        while True:
-            for rank in sorted(waiting):
-                name = names.pod_name(spec.base, rank)
-                pod, last = follower.pods.get(name), follower.last.get(name)
-                if pod is not None and pod["metadata"]["uid"] == uids[rank]:
-                    if self._report(pod, rank, progress, told):
-                        waiting.discard(rank)
-                elif last is not None and last["metadata"]["uid"] == uids[rank] and self.watch.current:
-                    how = (troubles.ended(last) or troubles.Ended("deleted")).reason
-                    raise NodeFailed(rank, _GONE, how=how)
-            if not waiting:
-                return
-            await follower.changed()
+        answers = Answers(self._ask, follower.tell)
+        try:
+            while True:
+                for rank in sorted(waiting):
+                    name = names.pod_name(spec.base, rank)
+                    pod, last = follower.pods.get(name), follower.last.get(name)
+                    if pod is not None and pod["metadata"]["uid"] == uids[rank]:
+                        if troubles.is_up(pod) and not troubles.is_ready(pod):
+                            prefix = manifests.node_prefix(spec.prefix, rank)
+                            answers.want(rank, f"{troubles.url(pod)}{prefix}api")
+                        if self._report(pod, rank, progress, told, answers=rank in answers):
+                            waiting.discard(rank)
+                    elif last is not None and last["metadata"]["uid"] == uids[rank] and self.watch.current:
+                        how = (troubles.ended(last) or troubles.Ended("deleted")).reason
+                        raise NodeFailed(rank, _GONE, how=how)
+                if not waiting:
+                    return
+                await follower.changed()
+        finally:
+            answers.close()
 
     @staticmethod
-    def _report(pod: Pod, rank: int, progress: NodeProgress, told: dict[str, object]) -> bool:
-        """Tell what is new of a pod; whether it answers."""
+    def _report(
+        pod: Pod, rank: int, progress: NodeProgress, told: dict[str, object], *, answers: bool
+    ) -> bool:
+        """Tell what is new of a pod; whether it answers, as the hub or the kubelet asked it."""
         if troubles.is_placed(pod):
             progress.placed(rank, host=troubles.machine(pod))
-        if troubles.is_ready(pod):
+        if troubles.is_ready(pod) or (answers and troubles.is_up(pod)):
             progress.ready(rank, url=troubles.url(pod), host=troubles.machine(pod))
             return True
         trouble = troubles.trouble(pod)
@@ -219,8 +239,11 @@ class PodNodes:
 
     # ------------------------------------------------------------------------------------------ removing
 
-    async def remove(self, base: str) -> dict[int, NodeEnd]:
+    async def remove(self, base: str, *, wholly: bool = False) -> dict[int, NodeEnd]:
         """Remove everything under a base name, whichever run made it; how its nodes ended, by rank.
+
+        It is done when nothing runs any more and all that is left is being deleted: a kubelet puts an ended
+        node away a second or two later, when it next looks. ``wholly`` waits for that, too.
 
         Raises
         ------
@@ -235,22 +258,29 @@ class PodNodes:
             owned = await self._insist(base, lambda: self._api.delete("Secret", base))
             if not owned:
                 await self._by_name(base)
-            gone_at = await self._until_nothing(base, follower)
+            gone_at = await self._until_nothing(base, follower, wholly)
             return _ends(base, follower.last, over, gone_at)
 
-    async def _until_nothing(self, base: str, follower: Follower) -> dict[str, datetime]:
-        """Wait until the API server has no pod of the cluster; when each was seen to be gone."""
+    async def _until_nothing(self, base: str, follower: Follower, wholly: bool) -> dict[str, datetime]:
+        """Wait until no pod of the cluster runs, or is there; when each was seen to have ended."""
         gone_at: dict[str, datetime] = {}
         loop = asyncio.get_running_loop()
         begun = loop.time()
         by_name = doubtful = False
         while True:
             now = datetime.now(UTC)
+            ended = (
+                set()
+                if wholly
+                else {name for name, pod in follower.pods.items() if troubles.is_put_away(pod)}
+            )
             for name in follower.last:
-                if name not in follower.pods:
+                if name not in follower.pods or name in ended:
                     gone_at.setdefault(name, now)
-            if (doubtful or not follower.pods) and not await self._left(base):
-                return {name: gone_at.get(name, now) for name in follower.last}
+            if doubtful or not follower.pods.keys() - ended:
+                left = await self._left(base)
+                if not {pod["metadata"]["uid"] for pod in left} - _uids(follower.pods, ended):
+                    return {name: gone_at.get(name, now) for name in follower.last}
             late = loop.time() - begun
             if late > COLLECT_SECONDS and not by_name:
                 by_name = True
@@ -343,6 +373,10 @@ def _ends(
         else:
             ends[_rank(base, pod)] = NodeEnd(at=at or gone_at.get(name), exit_reason="released")
     return ends
+
+
+def _uids(pods: Mapping[str, Pod], of: set[str]) -> set[str]:
+    return {pods[name]["metadata"]["uid"] for name in of if name in pods}
 
 
 def _label(pod: Pod, name: str) -> str:

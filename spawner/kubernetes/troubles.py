@@ -82,15 +82,19 @@ def machine(pod: Pod) -> str:
     return pod.get("spec", {}).get("nodeName", "")
 
 
-def is_ready(pod: Pod) -> bool:
-    """Whether the node answers on its own URL, which its startup probe asks."""
+def is_up(pod: Pod) -> bool:
+    """Whether the node runs and has its address; it may not answer yet."""
     status = pod.get("status", {})
     return (
         status.get("phase") == "Running"
         and bool(status.get("podIP"))
         and "deletionTimestamp" not in pod["metadata"]
-        and _condition(pod, "Ready").get("status") == "True"
     )
+
+
+def is_ready(pod: Pod) -> bool:
+    """Whether the node answers on its own URL, which its startup probe asks."""
+    return is_up(pod) and _condition(pod, "Ready").get("status") == "True"
 
 
 def url(pod: Pod) -> str:
@@ -102,6 +106,11 @@ def url(pod: Pod) -> str:
 def is_over(pod: Pod) -> bool:
     """Whether nothing of the pod runs any more."""
     return pod.get("status", {}).get("phase") in ("Failed", "Succeeded")
+
+
+def is_put_away(pod: Pod) -> bool:
+    """Whether nothing of the pod runs any more and it is on its way out."""
+    return is_over(pod) and "deletionTimestamp" in pod["metadata"]
 
 
 def ended(pod: Pod) -> Ended | None:

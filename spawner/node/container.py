@@ -16,14 +16,16 @@ import pwd
 import signal
 import socket
 import sys
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from spawner.node import ssh
 from spawner.node.home import write_shell
 from spawner.node.place import (
     CPU_MILLICORES,
+    LISTEN_FD,
     SECRETS,
     SECRETS_DIRECTORY,
     SSH_FD,
@@ -123,13 +125,20 @@ def prepare(environ: Mapping[str, str], home: Path, user: str) -> Prepared:
     return Prepared(arguments, environment)
 
 
-def listen_for_ssh(environ: MutableMapping[str, str]) -> None:
-    """Bind the node's ssh port and hand it on; connections wait in its queue until the server takes them."""
+def listen(port: int) -> str:
+    """Bind a port, to be handed on by its descriptor; who connects waits until the server takes it.
+
+    So whoever asks whether the node answers asks once, and is told at the moment when it does.
+    """
     family = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
-    address = ("", SSH_PORT)
-    listener = socket.create_server(address, family=family, dualstack_ipv6=family == socket.AF_INET6)
+    listener = socket.create_server(("", port), family=family, dualstack_ipv6=family == socket.AF_INET6)
     os.set_inheritable(listener.fileno(), True)
-    environ[SSH_FD] = str(listener.detach())
+    return str(listener.detach())
+
+
+def http_port(environ: Mapping[str, str]) -> int:
+    """The port of the node's pages, as the hub says it; 0 = it does not, and the server chooses."""
+    return urlsplit(environ.get("JUPYTERHUB_SERVICE_URL", "")).port or 0
 
 
 def be_first(node: Callable[[], None]) -> None:
@@ -161,12 +170,14 @@ def be_first(node: Callable[[], None]) -> None:
 
 def main() -> None:
     """Prepare, then become the node's server."""
+    port = http_port(os.environ)
+    listening = listen(port) if port else ""
     account = pwd.getpwuid(os.geteuid())
     prepared = prepare(os.environ, Path(os.environ.get("HOME") or account.pw_dir), account.pw_name)
     os.environ.clear()
     os.environ.update(prepared.environment)
     os.chdir(prepared.environment["PWD"])
-    listen_for_ssh(os.environ)
+    os.environ |= {SSH_FD: listen(SSH_PORT), LISTEN_FD: listening}
     from spawner.node import launcher
 
     if os.getpid() == 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -93,6 +94,20 @@ def test_ssh_accepts_the_configuration(tmp_path: Path, environ: dict[str, str]) 
 def test_programs_are_bound_to_cores_only_where_these_are_the_nodes_own() -> None:
     assert container.binding_variables(64, 64) == {"OMPI_MCA_hwloc_base_binding_policy": "none"}
     assert container.binding_variables(64, 4) == {}
+
+
+def test_the_port_of_its_pages_is_bound_before_anything_answers_there() -> None:
+    """Who asks meanwhile waits in its queue."""
+    assert container.http_port({"JUPYTERHUB_SERVICE_URL": "http://0.0.0.0:8888/user/a/s/"}) == 8888
+    assert container.http_port({"JUPYTERHUB_SERVICE_URL": "http://[::]:8889/user/a/s/"}) == 8889
+    assert container.http_port({}) == 0
+    bound = socket.socket(fileno=int(container.listen(0)))
+    with bound, socket.create_connection(("127.0.0.1", bound.getsockname()[1])) as asking:
+        asking.sendall(b"GET")
+        assert os.get_inheritable(bound.fileno())
+        taken, _ = bound.accept()
+        with taken:
+            assert taken.recv(3) == b"GET"
 
 
 def first(code: str) -> subprocess.Popen[str]:

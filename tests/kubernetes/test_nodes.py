@@ -373,3 +373,121 @@ def test_the_life_of_a_pod_is_ours_and_never_kubespawners() -> None:
     """So nothing of it can call a stop of its own in the middle of ours."""
     for name in ("start", "stop", "poll", "progress", "get_url", "delete_forever"):
         assert getattr(KubeCluster, name) is getattr(VirtualCluster, name), name
+
+
+# ---------------------------------------------------------------------------------- asked, and put away
+
+
+async def test_a_node_is_ready_when_it_answers_the_hub_whatever_the_kubelet_says(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster, made = world
+    cluster.hold = True
+    asked: list[str] = []
+    answers = asyncio.Event()
+
+    async def ask(url: str) -> bool:
+        asked.append(url)
+        await answers.wait()
+        return True
+
+    monkeypatch.setattr(made, "_ask", ask)
+    progress = Progress()
+    start = asyncio.create_task(made.create(spec(nodes=2), progress))
+    await cluster.until(2)
+    for rank in (0, 1):
+        cluster.be(f"{BASE}-{rank}", phase="Running")
+        not_yet = [{"type": "Ready", "status": "False"}]
+        cluster.objects["Pod", f"{BASE}-{rank}"]["status"]["conditions"] = not_yet
+    await asyncio.sleep(0.001)
+    assert asked == [f"http://10.0.0.1:8888{spec().prefix}{path}api" for path in ("", "node-1/")]
+    assert not progress.urls
+    answers.set()
+    await start
+    assert set(progress.urls) == {0, 1}
+
+
+async def test_where_the_hub_reaches_no_node_the_kubelets_word_counts(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster, made = world
+    cluster.hold = True
+
+    async def ask(url: str) -> bool:
+        return False
+
+    monkeypatch.setattr(made, "_ask", ask)
+    progress = Progress()
+    start = asyncio.create_task(made.create(spec(nodes=1), progress))
+    await cluster.until(1)
+    cluster.be(f"{BASE}-0", phase="Running")
+    cluster.objects["Pod", f"{BASE}-0"]["status"]["conditions"] = []
+    await asyncio.sleep(0.001)
+    assert not start.done()
+    cluster.be(f"{BASE}-0", phase="Running")
+    await start
+    assert set(progress.urls) == {0}
+
+
+async def test_nobody_is_asked_any_more_when_a_start_is_cancelled(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster, made = world
+    cluster.hold = True
+    ended = asyncio.Event()
+
+    async def ask(url: str) -> bool:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+        return True
+
+    monkeypatch.setattr(made, "_ask", ask)
+    start = asyncio.create_task(made.create(spec(nodes=1), Progress()))
+    await cluster.until(1)
+    cluster.be(f"{BASE}-0", phase="Running")
+    cluster.objects["Pod", f"{BASE}-0"]["status"]["conditions"] = []
+    await asyncio.sleep(0.001)
+    start.cancel()
+    await asyncio.wait({start})
+    await asyncio.wait_for(ended.wait(), 5)
+
+
+async def test_a_release_is_over_when_nothing_runs_and_a_new_start_waits_until_nothing_is_there(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kubelet puts an ended pod away only when it next looks at its containers."""
+    cluster, made = world
+    await made.create(spec(nodes=1), Progress())
+    name = f"{BASE}-0"
+    pod = cluster.objects["Pod", name]
+
+    def begins_to_end(_: str) -> None:
+        pod["metadata"]["deletionTimestamp"] = "2026-11-22T10:00:00Z"
+        cluster.be(name, phase="Running")
+
+    delete = cluster.delete
+
+    async def delete_later(kind: str, name: str, **more: Any) -> bool:
+        return True if kind == "Pod" else await delete(kind, name, **more)
+
+    monkeypatch.setattr(cluster, "collect", begins_to_end)
+    monkeypatch.setattr(cluster, "delete", delete_later)
+    removal = asyncio.create_task(made.remove(BASE))
+    await asyncio.sleep(0.01)
+    assert not removal.done()
+    at = "2026-11-22T10:00:01Z"
+    state = {"terminated": {"exitCode": 143, "finishedAt": at}}
+    cluster.be(name, phase="Failed", containerStatuses=[{"name": "notebook", "state": state}])
+    ends = await removal
+    assert ends[0].exit_reason == "released"
+    assert ends[0].at is not None
+    assert ends[0].at.isoformat() == "2026-11-22T10:00:01+00:00"
+    assert cluster.of("Pod") == [name]
+    again = asyncio.create_task(made.create(spec(nodes=1, run="01K0000000000000000000000B"), Progress()))
+    await asyncio.sleep(0.01)
+    assert "create Secret" not in cluster.writes[cluster.writes.index("delete Secret") :]
+    cluster.vanish("Pod", name)
+    await again
+    assert cluster.objects["Pod", name]["metadata"]["labels"][names.RUN] == "01K0000000000000000000000B"

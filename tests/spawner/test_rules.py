@@ -223,6 +223,7 @@ def sighting(run: str, age: float = 600, **more) -> Sighting:
         ("running", 600, [sighting("R"), sighting("other")], 1, 0),
         ("running", 600, [sighting("R"), sighting("other", age=5)], 0, 0),
         ("running", 600, [sighting("R"), sighting("other", state="ended")], 1, 0),
+        ("running", 600, [sighting("R"), sighting("other", state="going")], 0, 0),
     ],
 )
 def test_orphans_and_ghosts(status, age, seen, orphans, ghosts):
