@@ -73,6 +73,7 @@ class Run:
     release_at: datetime | None = None
     release_why: str = ""
     role: str = ""
+    rolled_up: bool = False
     state: dict[str, Any] | None = None
     note: str = ""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     Column,
     ForeignKey,
     Index,
@@ -17,6 +18,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    false,
     text,
 )
 
@@ -69,6 +71,8 @@ clusters = Table(
     Column("release_why", String(32), nullable=False, server_default=""),
     # The role by which the person got it, for reports.
     Column("role", String(64), nullable=False, server_default=""),
+    # Whether it is over and stands in ``usage_daily``; metering's.
+    Column("rolled_up", Boolean, nullable=False, server_default=false()),
     Column("state", JSON),
     Column("note", Text, nullable=False, server_default=""),
     Index(
@@ -84,6 +88,12 @@ clusters = Table(
         "status",
         sqlite_where=text("released_at IS NULL"),
         postgresql_where=text("released_at IS NULL"),
+    ),
+    Index(
+        "ix_clusters_not_rolled_up",
+        "user",
+        sqlite_where=text("NOT rolled_up"),
+        postgresql_where=text("NOT rolled_up"),
     ),
     Index(None, "user", "queued_at"),
     Index(None, "project_id", "queued_at"),
