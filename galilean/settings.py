@@ -22,8 +22,11 @@ from galilean.settings_machines import Machines
 from galilean.settings_places import ENTRY, Addresses, GPUModel, Kubernetes, Pool, Section, Volume
 from galilean.settings_places import Network as Network
 from galilean.settings_places import Toleration as Toleration
+from galilean.settings_use import Use
 
-RELEASE_POLICIES = ("auto", "manual", "2h", "4h", "8h", "16h", "24h", "2d", "3d", "4d", "5d", "6d", "7d")
+RELEASE_POLICIES = (
+    "auto", "auto-when-done", "manual", "2h", "4h", "8h", "16h", "24h", "2d", "3d", "4d", "5d", "6d", "7d",
+)  # fmt: skip
 
 Bytes = Annotated[int, BeforeValidator(parse_bytes, json_schema_input_type=int | str)]
 Millicores = Annotated[int, BeforeValidator(parse_millicores, json_schema_input_type=float)]
@@ -272,6 +275,7 @@ class Settings(Section):
     kubernetes: Kubernetes = Kubernetes()
     signup: Signup = Signup()
     mail: Mail = Mail()
+    use: Use = Use()
     gang_timeout_seconds: int = Field(
         default=120, ge=5, description="All nodes are placed within this, or none stays."
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from galilean.settings import Settings
 from spawner.inventory import Inventory
+from spawner.use import UseMeter
 
 SPAWNERS = {
     "process": "spawner.process.cluster.ProcessCluster",
@@ -34,3 +35,16 @@ def inventory_of(settings: Settings, *, leftovers: bool = True, by_hand: bool = 
     from spawner.process.inventory import ProcessInventory
 
     return ProcessInventory(settings.state)
+
+
+def use_meter_of(settings: Settings) -> UseMeter | None:
+    """The class that measures what nodes really use; ``None`` = the site does not want to know."""
+    if not settings.use.measured:
+        return None
+    if settings.backend == "kubernetes":
+        from spawner.kubernetes.use import kube_use_meter
+
+        return kube_use_meter(settings)
+    from spawner.process.use import ProcessUseMeter
+
+    return ProcessUseMeter(settings.state)
