@@ -11,6 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, insert
 
+from galilean import append_only  # noqa: F401 - the database refuses changes, too
 from galilean.tables import audit_log
 
 ADDRESS_MOST, SUBJECT_MOST, ACTION_MOST = 64, 255, 64

@@ -28,6 +28,7 @@ RIGHTS: tuple[str, ...] = (
     "audit:read",
     "clusters:read-all",
     "clusters:release-all",
+    "groups:manage",
     "machines:manage",
     "people:manage",
     "quotas:manage",
@@ -94,8 +95,14 @@ def version(conn: Connection) -> int:
 
 
 def bump(conn: Connection, now: datetime, by: str = "") -> int:
-    """Move the version; in the transaction of the change."""
-    return int(put(conn, VERSION, version(conn) + 1, now=now, by=by))
+    """Move the version; in the transaction of the change.
+
+    Two that change something at once wait for one another here: both would move it to the same number, and
+    who has read the first would take the second for known.
+    """
+    locked = select(centre.c.value).where(centre.c.key == VERSION).with_for_update()
+    found = conn.execute(locked).scalar()
+    return int(put(conn, VERSION, int(found or 0) + 1, now=now, by=by))
 
 
 def value(conn: Connection, key: str) -> Any:

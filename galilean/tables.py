@@ -46,6 +46,19 @@ roles = Table(
     Column("created_at", UTCDateTime(), nullable=False),
 )
 
+#: Groups of people, hub groups ``galilean-group:<slug>``; ``roles`` is what each member has besides their own.
+#: Who is a member the hub knows.
+groups = Table(
+    "groups",
+    metadata,
+    Column("slug", String(64), primary_key=True),
+    Column("title", String(255), nullable=False),
+    Column("description", Text, nullable=False, server_default=""),
+    Column("roles", JSON, nullable=False),
+    Column("created_at", UTCDateTime(), nullable=False),
+    Column("created_by", String(255), nullable=False, server_default=""),
+)
+
 #: Decisions that hold for everybody, each under its key; ``version`` is a key of its own and moves with each
 #: change of anything that administrators decide, in whichever table.
 centre = Table(

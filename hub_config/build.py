@@ -20,6 +20,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from galilean.errors import mark
+from galilean.rights import Rights, initial
 from galilean.settings import Settings
 from galilean.web.jinja import TEMPLATES, GalileanExtension, hub_template_vars
 from galilean.web.language import language_transform, translate
@@ -27,6 +28,7 @@ from hub_config import roles
 from hub_config.addresses import EVERYWHERE, Addresses
 from hub_config.kubernetes import cluster_traits
 from hub_config.secrets import SERVICES, Secrets, WaitingAccount
+from services.portal.admin import entries_for
 from spawner.backends import SPAWNERS
 
 OUR_TEMPLATES = Path(__file__).parent / "templates"
@@ -73,6 +75,8 @@ def hub_traits(
     addresses: Addresses,
     *,
     waiting: Sequence[WaitingAccount] = (),
+    rights: Rights | None = None,
+    rights_now: Callable[[], Rights] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """All traits that the settings decide.
 
@@ -86,12 +90,17 @@ def hub_traits(
         Where the parts are.
     waiting
         Accounts that the hub makes when it starts; their roles are granted with them.
+    rights
+        Roles and groups as the administrators decided; ``None`` = nothing was decided yet.
+    rights_now
+        The same at the time of a request, where it can change.
     """
+    rights = rights or initial(settings)
     manages_groups = any(traits.get("manage_groups") for traits in settings.jupyterhub.values())
     members: dict[str, list[str]] = {"admin": list(settings.signup.admins)}
     for account in waiting:
         members.setdefault(account.role, []).append(account.name)
-    role_specs = roles.load_roles(dict(settings.roles))
+    role_specs = roles.load_roles(rights)
     if manages_groups:  # the hub refuses both at once; administrators of the file then hold the role itself
         admin = next(spec for spec in role_specs if spec["name"] == roles.hub_role_of("admin"))
         admin["users"] = list(settings.signup.admins)
@@ -124,7 +133,7 @@ def hub_traits(
             "services": services(settings, secrets, addresses),
             "custom_scopes": roles.CUSTOM_SCOPES,
             "load_roles": role_specs,
-            "load_groups": {} if manages_groups else roles.load_groups(dict(settings.roles), members),
+            "load_groups": {} if manages_groups else roles.load_groups(rights, members),
             "template_paths": [str(OUR_TEMPLATES), str(TEMPLATES)],
             "template_vars": {
                 **hub_template_vars(settings),
@@ -132,7 +141,7 @@ def hub_traits(
                 "assets_prefix": settings.web.base_url + "hub/galilean/",
                 "signup_open": settings.signup.open,
                 "one_origin": not settings.web.subdomain_host,
-                "nav": navigation(settings),  # the hub calls it with the visitor
+                "nav": navigation(settings, rights_now or (lambda: rights)),  # called with the visitor
             },
             "jinja_environment_options": {"extensions": [GalileanExtension]},
             "tornado_settings": {
@@ -205,7 +214,7 @@ def zygote_socket(settings: Settings) -> Path:
     return settings.state / "run" / "zygote.sock"
 
 
-def navigation(settings: Settings) -> Callable[[Any], list[dict[str, Any]]]:
+def navigation(settings: Settings, rights_now: Callable[[], Rights]) -> Callable[[Any], list[dict[str, Any]]]:
     """The top bar's entries on the hub's own pages: those of the portal, without their badges."""
     portal = portal_host(settings) + portal_prefix(settings)
 
@@ -215,17 +224,12 @@ def navigation(settings: Settings) -> Callable[[Any], list[dict[str, Any]]]:
     def entries(user: Any) -> list[dict[str, Any]]:
         if user is None:
             return []
-        found = [
+        given = rights_now().given_by(group.name for group in user.groups)
+        return [
             entry(mark("Projects"), "projects", "folder"),
-            entry(mark("Machine time"), "machine-time", "speedometer2"),
+            entry(mark("Machine time"), "machine-time", "activity"),
+            *(entry(found.label, found.place, found.icon, admin=True) for found in entries_for(given)),
         ]
-        if roles.group_of("admin") in {group.name for group in user.groups}:
-            found += [
-                entry(mark("Online"), "admin/online", "broadcast", admin=True),
-                entry(mark("People"), "admin/people", "people", admin=True),
-                entry(mark("Machines"), "admin/machines", "hdd-rack", admin=True),
-            ]
-        return found
 
     return entries
 

@@ -16,10 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from galilean import centre, rights
 from galilean.clock import Clock, utcnow
 from galilean.db import Database
 from galilean.errors import UserError, mark
 from galilean.mail import send_soon
+from galilean.rights import Rights
 from galilean.settings import Settings, load_settings
 from hub_config.addresses import Addresses
 from hub_config.build import browser_url, hub_traits
@@ -124,11 +126,13 @@ def configure(c: Any, environ: dict[str, str] | None = None) -> Wiring:
             state=str(settings.state),
         )
     secrets = load_secrets(settings.state, given_directory(env), names=needed_by("hub"))
-    waiting = [account for _, account in waiting_accounts(settings.state) if account.role in settings.roles]
-    lay(c, hub_traits(settings, secrets, addresses, waiting=waiting))
+    database = Database(settings.database_url, threads=1)
+    decided = rights_at_start(database, settings)
+    waiting = [account for _, account in waiting_accounts(settings.state) if account.role in decided.roles]
+    lay(c, hub_traits(settings, secrets, addresses, waiting=waiting, rights=decided))
     wiring = Wiring(
         settings=settings,
-        database=Database(settings.database_url, threads=1),
+        database=database,
         inventory=inventory_of(settings),
         room=room_of(settings),
     )
@@ -143,6 +147,13 @@ def configure(c: Any, environ: dict[str, str] | None = None) -> Wiring:
     for path in config_files(env):
         exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), {"c": c, "get_config": lambda: c})  # noqa: S102
     return wiring
+
+
+def rights_at_start(database: Database, settings: Settings) -> Rights:
+    """Roles and groups as decided; where nothing ever was, the settings begin it."""
+    with database.write() as conn:
+        centre.seed(conn, settings, utcnow())
+        return rights.read(conn)
 
 
 def lay(c: Any, traits: dict[str, dict[str, Any]]) -> None:

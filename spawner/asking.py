@@ -16,6 +16,7 @@ from jupyterhub.spawner import SpawnException
 
 from galilean.errors import UserError
 from galilean.i18n import choose_language
+from galilean.rights import GROUP_PREFIX, ROLE_PREFIX
 
 _REASONS = {400: "invalid", 403: "forbidden", 404: "not-found", 409: "conflict", 429: "quota"}
 _NOT_OPTIONS = frozenset({"next", "display_name", "_xsrf"})
@@ -29,6 +30,20 @@ def asked_by(handler: Any, owner: str) -> str:
     if getattr(actor, "kind", "user") == "service":
         return f"service:{actor.name}"
     return str(actor.name)
+
+
+def hub_groups(user: Any) -> tuple[str, ...]:
+    """The hub groups of a person, and ``galilean:<role>`` for each role that one of them gives.
+
+    The hub roles that are bound to a group of people say which (:mod:`hub_config.roles`), so the hub knows
+    without asking a database.
+    """
+    found = dict.fromkeys(group.name for group in user.groups)
+    for group in user.groups:
+        for role in getattr(group, "roles", ()):
+            if group.name.startswith(GROUP_PREFIX) and role.name.startswith("galilean-"):
+                found.setdefault(ROLE_PREFIX + role.name.removeprefix("galilean-"))
+    return tuple(found)
 
 
 def language_of(handler: Any, default: str) -> str:

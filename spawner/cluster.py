@@ -31,8 +31,9 @@ from traitlets import Float, Integer, default
 
 from galilean.errors import UserError, mark
 from galilean.i18n import translations
+from galilean.rights import BLOCKED
 from spawner import records, steps
-from spawner.asking import asked_by, language_of, refusal, sent_options
+from spawner.asking import asked_by, hub_groups, language_of, refusal, sent_options
 from spawner.backend import NodeFailed, NodeLook, NodeProgress
 from spawner.collaborators import Admitted, Collaborators, Person
 from spawner.loss import judge
@@ -199,9 +200,13 @@ class VirtualCluster(Spawner):
             )
         person = Person(
             name=self.user.name,
-            groups=tuple(group.name for group in self.user.groups),
+            groups=hub_groups(self.user),
             asked_by=asked_by(self.handler, self.user.name),
         )
+        if BLOCKED in person.groups:
+            raise UserError(
+                403, mark("The account “{name}” is blocked: nothing starts for it."), name=person.name
+            )
         request = None
         if person.asked_by == QUEUE_SERVICE:  # what waits is started as it was asked for
             waiting = await self._with.database.run_read(records.open_run, person.name, self.name)

@@ -13,6 +13,7 @@ from jupyterhub.services.auth import HubOAuth
 from galilean.clock import Clock, utcnow
 from galilean.db import Database
 from galilean.hubapi import HubAPI
+from galilean.rights import Known
 from galilean.settings import Settings
 from galilean.web.assets import Assets
 from galilean.web.visitor import People
@@ -59,11 +60,14 @@ class Portal:
     )
     extras: list[PageExtras] = field(default_factory=list)
     people: People = None  # type: ignore[assignment]
+    rights: Known = None  # type: ignore[assignment]
     parts: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.people is None:
             self.people = People(self.hub)
+        if self.rights is None:
+            self.rights = Known(self.db)
 
     @property
     def user_url(self) -> str:

@@ -22,11 +22,12 @@ from tornado.web import HTTPError, RequestHandler
 
 from galilean.errors import UserError, mark
 from galilean.hubapi import HubAPI
+from galilean.rights import BLOCKED
 from galilean.web import csp, language
 from galilean.web.context import Portal
 from galilean.web.jinja import shared_domain
 from galilean.web.problems import MEDIA_TYPE, BodyError, Problem, plain, problem_of
-from galilean.web.visitor import RUN_SCOPE, Visitor, node_of, roles_of
+from galilean.web.visitor import RUN_SCOPE, Visitor, node_of
 
 M = TypeVar("M", bound=BaseModel)
 P = ParamSpec("P")
@@ -61,8 +62,8 @@ class BaseHandler(HubOAuthenticated, RequestHandler):
     anonymous = False
     #: Whether a node's token may come in.
     nodes_enter = False
-    #: The right without which nobody may enter, empty = any signed-in person.
-    right = ""
+    #: The right without which nobody may enter, empty = any signed-in person; several = one of them is enough.
+    right: str | tuple[str, ...] = ""
 
     person: Visitor
     nonce = ""
@@ -114,7 +115,8 @@ class BaseHandler(HubOAuthenticated, RequestHandler):
                     reason="scope",
                     scope=RUN_SCOPE,
                 )
-            if self.right and not self.person.may(self.right):
+            wanted = (self.right,) if isinstance(self.right, str) else self.right
+            if any(wanted) and not any(self.person.may(right) for right in wanted):
                 raise UserError(403, mark("This page is for administrators."))
 
     async def _identify(self) -> None:
@@ -160,8 +162,22 @@ class BaseHandler(HubOAuthenticated, RequestHandler):
         if model.get("kind") != "user" or node:
             return Visitor(name=name, scopes=scopes, by_token=by_token, node=node)
         groups = await self.portal.people.groups(name)
-        roles = roles_of(groups, self.portal.settings.roles)
-        return Visitor(name=name, groups=groups, roles=roles, scopes=scopes, by_token=by_token)
+        if BLOCKED in groups:
+            raise UserError(
+                403,
+                mark("Your account is blocked. Ask the administrators; your files are where they were."),
+                reason="blocked",
+            )
+        rights = await self.portal.rights.get()
+        roles = rights.roles_of(groups)
+        return Visitor(
+            name=name,
+            groups=groups,
+            roles=roles,
+            given=rights.rights_of(roles),
+            scopes=scopes,
+            by_token=by_token,
+        )
 
     async def _token_may_change(self) -> bool:
         """Whether a token carries the scope for changes; whoever waits for a role is told that instead."""

@@ -1,7 +1,7 @@
 """Who is there, and what they may do *now*.
 
-A person's rights come from their hub groups (``galilean:<role>``), asked with the portal's own token and
-kept for a few seconds. The model that comes with an OAuth token is only believed for the name: it is up
+A person's rights come from their hub groups, asked with the portal's own token and kept for a few seconds,
+and from what the administrators decided of roles and groups (:mod:`galilean.rights`). The model that comes with an OAuth token is only believed for the name: it is up
 to five minutes old and keeps the groups of the day it was granted.
 
 A token may be made for less than its owner may (SC-20). So whoever comes with one has the rights that the
@@ -15,24 +15,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from galilean.centre import RIGHTS
 from galilean.errors import UserError, mark
 from galilean.hubapi import HubAPI
 
-GROUP_PREFIX = "galilean:"
-
 #: A token may change something only with this scope; a token that carries all its owner may has it.
 RUN_SCOPE = "custom:galilean:run"
-
-#: What a role may do in pages beyond one's own things. Own things need any role at all.
-RIGHTS: dict[str, frozenset[str]] = {
-    "admin": frozenset(
-        {"clusters:read-all", "clusters:release-all", "machines:manage", "people:manage", "usage:read-all"}
-    ),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +34,9 @@ class Visitor:
     Attributes
     ----------
     roles
-        Names of the roles (hub groups ``galilean:<role>``), as of a few seconds ago.
+        Names of the effective roles, one's own and those of one's groups, as of a few seconds ago.
+    given
+        The rights that the roles give (AP-36).
     scopes
         Of the token that came with the request; fixed when it was granted.
     by_token
@@ -54,6 +48,7 @@ class Visitor:
     name: str
     groups: frozenset[str] = frozenset()
     roles: tuple[str, ...] = ()
+    given: frozenset[str] = frozenset()
     scopes: frozenset[str] = frozenset()
     by_token: bool = False
     node: str | None = None
@@ -61,7 +56,7 @@ class Visitor:
     @property
     def admin(self) -> bool:
         """Whether the person has the admin role, and the token, if one came, all that goes with it."""
-        return "admin" in self.roles and RIGHTS["admin"] <= self.rights
+        return "admin" in self.roles and frozenset(RIGHTS) <= self.rights
 
     @property
     def has_role(self) -> bool:
@@ -70,11 +65,10 @@ class Visitor:
 
     @property
     def rights(self) -> frozenset[str]:
-        """What the roles allow beyond one's own things, see :data:`RIGHTS`; by token what it carries of that."""
-        given = frozenset[str]().union(*(RIGHTS.get(role, frozenset()) for role in self.roles))
+        """What the roles allow beyond one's own things; by token what it carries of that."""
         if not self.by_token:
-            return given
-        return frozenset(right for right in given if f"custom:galilean:{right}" in self.scopes)
+            return self.given
+        return frozenset(right for right in self.given if scope_of(right) in self.scopes)
 
     @property
     def may_change(self) -> bool:
@@ -92,7 +86,12 @@ class Visitor:
         starts = {"servers", "start:servers", "admin:servers"}
         if not any(scope.partition("!")[0] in starts for scope in self.scopes):
             return True
-        return self.admin and "list:users" not in self.scopes
+        return any(scope_of(right) not in self.scopes for right in self.given)
+
+
+def scope_of(right: str) -> str:
+    """The hub scope that a right is: a token carries it, or not."""
+    return f"custom:galilean:{right}"
 
 
 def node_of(model: dict[str, Any]) -> str | None:
@@ -168,8 +167,3 @@ class People:
     def forget(self, name: str) -> None:
         """Ask again the next time: a role was just given or taken."""
         self._known.pop(name, None)
-
-
-def roles_of(groups: frozenset[str], known: Iterable[str]) -> tuple[str, ...]:
-    """Roles among hub groups; ``known`` are the roles of the settings, in their order."""
-    return tuple(role for role in known if GROUP_PREFIX + role in groups)

@@ -7,7 +7,7 @@ every node and the way to release, from any page.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from galilean.web.context import Portal
 from galilean.web.handlers import PageHandler
 from services.machines.store import Notice, open_orders
 from services.people.waiting import count_waiting
+from services.portal.admin import entries_for, is_current
 from services.portal.api.clusters import cluster_for, release_cluster
 from services.portal.api.usage import limits_of
 from services.portal.held import Mine, mine_of, read_mine, view_of
@@ -28,15 +29,17 @@ LEAVING_SECONDS = 5.0
 
 @dataclass(frozen=True, kw_only=True)
 class NavItem:
-    """One entry of the navigation."""
+    """One entry of the navigation; a badge that merely ``counts`` is plain, any other waits for somebody."""
 
     label: str
     url: str
     icon: str
     current: bool = False
     admin: bool = False
+    section: str = ""
     badge: int = 0
     badge_title: str = ""
+    counts: bool = False
 
 
 class Frame:
@@ -62,7 +65,7 @@ class Frame:
         now = self._monotonic()
         if self._waiting is None or now - self._waiting[0] > COUNT_SECONDS:
             try:
-                count = await count_waiting(self.portal.hub, list(self.portal.settings.roles))
+                count = await count_waiting(self.portal.hub, await self.portal.rights.get())
             except UserError:
                 return self._waiting[1] if self._waiting else 0
             self._waiting = (now, count)
@@ -83,6 +86,17 @@ class Frame:
             self._leaving = (now, any(order.leaves for order in orders))
         return await self.portal.db.run_read(read_notices, user) if self._leaving[1] else []
 
+    async def badges(self, rights: Collection[str]) -> dict[str, tuple[int, str, bool]]:
+        """Numbers beside entries of the administration: how many, what they are, whether they merely count."""
+        found: dict[str, tuple[int, str, bool]] = {}
+        if "people:manage" in rights:
+            found["people"] = (await self.waiting_people(), mark("wait for a role"), False)
+        if "machines:manage" in rights:
+            found["machines"] = (await self.wrong_machines(), mark("need a look"), False)
+        if "clusters:read-all" in rights:
+            found["online"] = (await self.portal.db.run_read(records.count_open), mark("clusters"), True)
+        return found
+
     def forget(self) -> None:
         """Look again: a role was just given, something was wanted of a machine."""
         self._waiting = self._wrong = self._leaving = None
@@ -92,30 +106,30 @@ class Frame:
         person, path = handler.person, handler.request.path
         prefix, translate = self.portal.prefix, handler.translate
 
-        def item(label: str, place: str, icon: str, **more: Any) -> NavItem:
+        def item(label: str, place: str, icon: str) -> NavItem:
             url = prefix + place
             return NavItem(
-                label=translate(label), url=url, icon=icon, current=(path + "/").startswith(url + "/"), **more
+                label=translate(label), url=url, icon=icon, current=(path + "/").startswith(url + "/")
             )
 
         nav = [
             item(mark("Projects"), "projects", "folder"),
-            item(mark("Machine time"), "machine-time", "speedometer2"),
+            item(mark("Machine time"), "machine-time", "activity"),
         ]
-        if person.may("clusters:read-all"):
-            nav.append(item(mark("Online"), "admin/online", "broadcast", admin=True))
-        if person.may("people:manage"):
-            count = await self.waiting_people()
-            title = translate(mark("wait for a role")) if count else ""
+        found = await self.badges(person.rights)
+        for entry in entries_for(person.rights):
+            badge, title, counts = found.get(entry.badge, (0, "", False))
             nav.append(
-                item(mark("People"), "admin/people", "people", admin=True, badge=count, badge_title=title)
-            )
-        if person.may("machines:manage"):
-            wrong = await self.wrong_machines()
-            title = translate(mark("need a look")) if wrong else ""
-            nav.append(
-                item(
-                    mark("Machines"), "admin/machines", "hdd-rack", admin=True, badge=wrong, badge_title=title
+                NavItem(
+                    label=translate(entry.label),
+                    url=prefix + entry.place,
+                    icon=entry.icon,
+                    current=is_current(entry, path, prefix),
+                    admin=True,
+                    section=translate(entry.section) if entry.section else "",
+                    badge=badge,
+                    badge_title=translate(title) if badge and title else "",
+                    counts=counts,
                 )
             )
         mine = await mine_for(handler)
@@ -132,7 +146,7 @@ def meter_values(handler: PageHandler, mine: Mine) -> dict[str, Any]:
     return {
         "meter": {"shown": handler.person.has_role or bool(mine.clusters)},
         "mine": mine,
-        "limits": limits_of(handler.portal, handler.person),
+        "limits": await limits_of(handler.portal, handler.person),
         "grace_seconds": handler.portal.settings.release.grace_seconds,
         "environment_titles": {
             name: entry.title for name, entry in handler.portal.settings.environments.items()

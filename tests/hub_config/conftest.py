@@ -13,7 +13,7 @@ import pytest
 import yaml
 from traitlets.config import Config
 
-from galilean.db import metadata
+from galilean.db import Database, metadata
 from galilean.hubapi import HubAPI
 from galilean.settings import Settings, load_settings
 from hub_config.hub import GalileanHub
@@ -109,9 +109,11 @@ async def site_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
         env = {"GALILEAN_CONFIG": str(yaml_file), "GALILEAN_STATE": str(state), **environ}
         settings, secrets = load_settings(environ=env), load_secrets(state)
         keep_ports(state)
+        database = Database(settings.database_url)
+        metadata.create_all(database.engine)
+        database.close()
         config = Config()
-        wiring = configure(config, env)
-        metadata.create_all(wiring.database.engine)
+        configure(config, env)
         config.JupyterHub.spawner_class = MemoryCluster
         config.JupyterHub.proxy_class = MemoryProxy
         config.MemoryCluster.world = world

@@ -13,6 +13,8 @@ from jupyterhub.utils import subdomain_hook_idna
 from traitlets.config import Config
 
 from galilean.errors import UserError
+from galilean.migrate import upgrade
+from galilean.rights import initial
 from galilean.settings import Settings, parse_settings
 from galilean.web.jinja import portal_public_url
 from hub_config import roles
@@ -131,7 +133,7 @@ def test_a_visitor_s_token_carries_the_rights_of_pages_and_never_everything(tmp_
 
 def test_the_user_role_cannot_run_and_each_role_is_bound_to_its_own_group() -> None:
     settings = parse_settings("roles: {student: {}, admin: {}, guest: {title: Guest}}")
-    specs = {spec["name"]: spec for spec in roles.load_roles(dict(settings.roles))}
+    specs = {spec["name"]: spec for spec in roles.load_roles(initial(settings))}
     assert not any(
         "servers" in scope and not scope.startswith("access:") for scope in specs["user"]["scopes"]
     )
@@ -261,6 +263,7 @@ def test_the_file_s_own_traits_and_then_the_directory_s_win(tmp_path: Path) -> N
     (extra / "20-last.py").write_text("c.JupyterHub.active_server_limit += 1\n")
     (extra / "10-first.py").write_text("c = get_config()\nc.JupyterHub.active_server_limit = 40\n")
     c = Config()
+    upgrade(f"sqlite:///{tmp_path / 'galilean.sqlite'}")
     wiring = configure(
         c, {"GALILEAN_CONFIG": str(tmp_path / "galilean.yaml"), "GALILEAN_STATE": str(tmp_path)}
     )

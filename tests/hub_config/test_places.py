@@ -302,6 +302,7 @@ def kubeconfig(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_the_hub_hands_clusters_of_pods_what_they_work_with(tmp_path: Path) -> None:
     from traitlets.config import Config
 
+    from galilean.migrate import upgrade
     from hub_config.wiring import configure
     from services.release.__main__ import sighted_by
     from spawner.kubernetes.inventory import KubeInventory
@@ -310,6 +311,7 @@ async def test_the_hub_hands_clusters_of_pods_what_they_work_with(tmp_path: Path
     (tmp_path / "galilean.yaml").write_text(json.dumps(PODS))
     c = Config()
     given = kept_secrets(tmp_path / "given", "portal-cookie")
+    upgrade(f"sqlite:///{tmp_path}/ours.sqlite")
     wiring = configure(
         c,
         {

@@ -6,6 +6,7 @@ import pytest
 from jupyterhub import orm
 
 from galilean.errors import UserError
+from galilean.rights import initial
 from services.catalog.projects import Projects
 from services.people.waiting import count_waiting, grant, list_accounts, take
 from spawner import records
@@ -33,7 +34,7 @@ async def test_somebody_without_a_role_may_look_and_not_run(site_of: SiteFactory
 async def test_a_role_counts_at_once_and_is_gone_at_once_for_tokens_that_exist(site_of: SiteFactory) -> None:
     site = await site_of()
     eva = await site.person("eva")
-    roles = list(site.settings.roles)
+    roles = initial(site.settings)
     assert await count_waiting(site.command, roles) == 1
     await grant(site.command, "eva", "student", roles)
     # Past the hub's own check; what refuses now is the catalogue, which knows no such project.
@@ -71,14 +72,14 @@ async def test_administrators_of_the_settings_hold_the_role_and_may_give_roles(s
     site = await site_of({"signup": {"admins": ["root1"]}})
     admin = site.api(await site.token("root1"))
     await site.person("eva")
-    await grant(admin, "eva", "student", list(site.settings.roles))
-    accounts = await list_accounts(admin, list(site.settings.roles))
+    await grant(admin, "eva", "student", initial(site.settings))
+    accounts = await list_accounts(admin, initial(site.settings))
     assert {a.name: a.roles for a in accounts} == {"root1": ("admin",), "eva": ("student",)}
     with pytest.raises(UserError) as last:
-        await take(admin, "root1", "admin", list(site.settings.roles))
+        await take(admin, "root1", "admin", initial(site.settings))
     assert last.value.status == 409
     with pytest.raises(UserError):
-        await grant(admin, "eva", "emperor", list(site.settings.roles))
+        await grant(admin, "eva", "emperor", initial(site.settings))
 
 
 async def test_a_group_that_happens_to_be_called_admin_gives_nothing(site_of: SiteFactory) -> None:

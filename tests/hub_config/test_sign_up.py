@@ -9,6 +9,7 @@ import pytest
 
 from galilean.errors import UserError
 from galilean.mail import send_soon
+from galilean.rights import initial
 from galilean.settings import Settings
 from hub_config.authenticator import WrongPasswords, check_name
 from hub_config.secrets import WaitingAccount, hash_password, leave_account
@@ -38,7 +39,7 @@ async def test_a_new_account_is_signed_in_and_waits_for_a_role(site_of: SiteFact
         home = await browser.get("/hub/token")
         assert home.status_code == 200
         assert "eva.li" in home.text
-    waiting = [a.name for a in await list_accounts(site.command, list(site.settings.roles)) if a.waits]
+    waiting = [a.name for a in await list_accounts(site.command, initial(site.settings)) if a.waits]
     assert waiting == ["eva.li"]
     async with site.browser() as browser:
         assert (await sign_in(browser, "eva.li", "winter is coming")).status_code == 302

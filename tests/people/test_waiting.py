@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 
 from galilean.errors import UserError
+from galilean.rights import initial
+from galilean.settings import parse_settings
 from services.people.waiting import Account, accounts, count_waiting, grant, take
 
-ROLES = ["student", "teacher", "admin"]
+ROLES = initial(parse_settings("roles: {student: {}, teacher: {}, admin: {}}"))
 
 
 def person(name: str, *groups: str, created: str = "") -> dict[str, Any]:

@@ -16,7 +16,8 @@ from tornado.httputil import url_concat
 from tornado.testing import bind_unused_port
 from tornado.web import Application, RequestHandler
 
-from galilean.web.visitor import RIGHTS, RUN_SCOPE
+from galilean.centre import RIGHTS
+from galilean.web.visitor import RUN_SCOPE
 
 PORTAL_TOKEN = "token-of-the-portal"
 
@@ -51,7 +52,7 @@ class FakeHub:
             found += [f"servers!user={name}", f"start:servers!user={name}", RUN_SCOPE]
         if "galilean:admin" in groups:
             found += ["list:users", "read:users", "groups", "servers"]
-            found += [f"custom:galilean:{right}" for right in RIGHTS["admin"]]
+            found += [f"custom:galilean:{right}" for right in RIGHTS]
         return found
 
     def token(self, name: str, scopes: list[str] | None = None) -> str:

@@ -20,6 +20,7 @@ from ulid import ULID
 
 import services.catalog.tables
 import spawner.tables
+from galilean import centre
 from galilean.db import Database, metadata
 from galilean.settings import Settings, parse_settings
 from galilean.web.context import Portal
@@ -49,6 +50,7 @@ class Site:
         metadata.create_all(database.engine)
         with database.write() as conn:
             ensure_volumes(conn, self.settings, datetime.now(UTC))
+            centre.seed(conn, self.settings, datetime.now(UTC))
         database.close()
         self._thread.start()
         self._ready.wait(20)

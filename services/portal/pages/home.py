@@ -171,7 +171,7 @@ class Home(PageHandler):
             **words_of(self),
             greeting=self.translate(hello).format(name=said_name(self.person.name)),
             default_environment=settings.defaults.environment,
-            role_titles=role_titles(self),
+            role_titles=await role_titles(self),
             backend=settings.backend,
         )
 
@@ -194,7 +194,9 @@ class MayHold(PageHandler):
 
     async def get(self) -> None:
         await self.render_fragment(
-            "home_may_hold.html", role_titles=role_titles(self), **meter_values(self, await mine_for(self))
+            "home_may_hold.html",
+            role_titles=await role_titles(self),
+            **meter_values(self, await mine_for(self)),
         )
 
 
@@ -214,10 +216,10 @@ def words_of(handler: PageHandler) -> dict[str, Any]:
     }
 
 
-def role_titles(handler: PageHandler) -> list[str]:
+async def role_titles(handler: PageHandler) -> list[str]:
     """The visitor's roles as people call them."""
-    roles = handler.portal.settings.roles
-    return [handler.translate(roles[role].title or role.capitalize()) for role in handler.person.roles]
+    titles = (await handler.portal.rights.get()).titles()
+    return [handler.translate(titles.get(role, role)) for role in handler.person.roles]
 
 
 def routes() -> list[tuple[str, type[Any]]]:

@@ -10,10 +10,10 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode
 
-from sqlalchemy import Connection, insert
+from sqlalchemy import Connection
 
+from galilean import audit
 from galilean.errors import UserError, mark
-from galilean.tables import audit_log
 from galilean.web.handlers import PageHandler
 from services.people.waiting import Account, grant, list_accounts, take
 from spawner import records
@@ -50,10 +50,10 @@ class People(PageHandler):
 
     async def show(self) -> None:
         """Answer with the page, or with its lists."""
-        settings = self.portal.settings
-        accounts = await list_accounts(self.hub_as_visitor(), list(settings.roles))
+        settings, rights = self.portal.settings, await self.portal.rights.get()
+        accounts = await list_accounts(self.hub_as_visitor(), rights)
         text, role = self.get_query_argument("q", "")[:100], self.get_query_argument("role", "")
-        role = role if role == "none" or role in settings.roles else ""
+        role = role if role == "none" or role in rights.roles else ""
         offset_text = self.get_query_argument("from", "0")
         offset = int(offset_text) if offset_text.isascii() and offset_text.isdigit() else 0
         waiting = [account for account in accounts if account.waits]
@@ -73,11 +73,8 @@ class People(PageHandler):
             "all_count": len(accounts),
             "offset": offset,
             "page_size": PAGE_SIZE,
-            "roles": {
-                name: self.translate(entry.title or name.capitalize())
-                for name, entry in settings.roles.items()
-            },
-            "counts": {name: sum(name in a.roles for a in accounts) for name in settings.roles},
+            "roles": {name: self.translate(title) for name, title in rights.titles().items()},
+            "counts": {name: sum(name in a.roles for a in accounts) for name in rights.roles},
             "holds": holds,
             "moment": moment,
             "query": self._query,
@@ -100,7 +97,7 @@ class Roles(PageHandler):
 
     async def post(self, name: str) -> None:
         role, act = self.get_body_argument("role"), self.get_body_argument("act", "give")
-        roles = list(self.portal.settings.roles)
+        roles = await self.portal.rights.get()
         hub = self.hub_as_visitor()
         if act == "give":
             await grant(hub, name, role, roles)
@@ -116,22 +113,21 @@ class Roles(PageHandler):
         self.portal.people.forget(name)
         self.portal.parts["frame"].forget()
         self.portal.parts["watcher"].tell(name, "role")
-        title = self.translate(self.portal.settings.roles[role].title or role)
+        title = self.translate(roles.titles()[role])
         text = self.translate(sentence).format(name=name, role=title)
         self.answer_events({"galilean:toast": {"text": text}, "galilean:people": {}})
 
 
 def _note(conn: Connection, now: datetime, actor: str, address: str, act: str, name: str, role: str) -> None:
-    conn.execute(
-        insert(audit_log).values(
-            at=now,
-            actor=actor,
-            address=address[:64],
-            action=f"role.{act}",
-            subject=name,
-            after={"role": role} if act == "give" else None,
-            before={"role": role} if act == "take" else None,
-        )
+    audit.write(
+        conn,
+        at=now,
+        actor=actor,
+        address=address,
+        action=f"role.{act}",
+        subject=name,
+        after={"role": role} if act == "give" else None,
+        before={"role": role} if act == "take" else None,
     )
 
 
