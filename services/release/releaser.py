@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
@@ -21,60 +21,84 @@ from galilean.db import Database
 from galilean.errors import UserError
 from galilean.hubapi import HubAPI
 from galilean.settings import Settings
-from services.release.decide import Release, both_saw, decide, policy_named
+from services.release import messages, rules, store
+from services.release.decide import Keep, Release, Warn, decide, there_at
 from services.release.entries import EntryCleaner
 from services.release.finish import ACTOR, Finish, Finisher, why_finish
+from services.release.store import Held
+from services.release.terms import WITNESS_LAG_SECONDS
 from services.release.watch import Watch
 from spawner import records
 from spawner.inventory import Inventory
 from spawner.records import NodeInterval, Run
-from spawner.states import Status
 
 log = logging.getLogger("galilean.release")
 
 ENTRIES_EVERY_SECONDS = 60.0
+#: An end that moves on while somebody is there is written into the row at such steps.
+ROUGHLY_SECONDS = 55
 Witness = Callable[[], Awaitable[bool]]
+#: How long the budgets of these runs last, in seconds, by run id; a run that no budget bounds is left out.
+Budgets = Callable[[Connection, Sequence[str], datetime], Mapping[str, float]]
 
 
-@dataclass(frozen=True)
-class Due:
-    """A run that its policy gives back now."""
+@dataclass
+class Round:
+    """What a look at all held clusters comes to.
 
-    run: Run
-    reason: str
-
-
-def due_for_release(runs: Iterable[Run], now: datetime, *, grace_seconds: int) -> list[Due]:
-    """Which running clusters go back by their policy.
-
-    A person is on the platform while seen on any of their clusters.
+    Attributes
+    ----------
+    release, warn
+        What is to be done now.
+    ends
+        Ends to be written into rows: run id, when, why.
     """
-    runs = [run for run in runs if run.is_open]
-    person_last_seen: dict[str, datetime] = {}
-    for run in runs:
-        seen = both_saw(run.proxy_seen_at, run.node_seen_at)
-        if seen is not None:
-            person_last_seen[run.user] = max(seen, person_last_seen.get(run.user, seen))
-    due: list[Due] = []
-    for run in runs:
-        if run.status != Status.RUNNING or run.ready_at is None or run.stop_asked_at is not None:
-            continue
+
+    release: list[tuple[Held, str]] = field(default_factory=list)
+    warn: list[tuple[Held, Warn]] = field(default_factory=list)
+    ends: list[tuple[str, datetime | None, str]] = field(default_factory=list)
+
+    @property
+    def due(self) -> list[str]:
+        """Ids of those that are decided once more where it is written."""
+        return [held.id for held, _ in (*self.release, *self.warn)]
+
+
+def look_at(found: Iterable[Held], now: datetime) -> Round:
+    """Decide all held clusters. One whose policy is not known is kept, and said so in the log."""
+    round_ = Round()
+    for held in found:
         try:
-            policy = policy_named(run.release_policy, grace_seconds=grace_seconds)
+            decision = decide(held.terms, held.facts, now)
+            end = _end_to_note(held, decision, now)
         except ValueError as error:
-            log.error("run %s is kept: %s", run.id, error)
+            log.error("run %s is kept: %s", held.id, error)
             continue
-        decision = decide(
-            policy,
-            now,
-            held_since=run.ready_at,
-            last_seen=both_saw(run.proxy_seen_at, run.node_seen_at),
-            person_last_seen=person_last_seen.get(run.user),
-            extended_until=run.extended_until,
-        )
         if isinstance(decision, Release):
-            due.append(Due(run, decision.reason))
-    return due
+            round_.release.append((held, decision.reason))
+        elif isinstance(decision, Warn):
+            round_.warn.append((held, decision))
+        if end is not None:
+            round_.ends.append(end)
+    return round_
+
+
+def _end_to_note(
+    held: Held, decision: Keep | Warn | Release, now: datetime
+) -> tuple[str, datetime | None, str] | None:
+    """The end that the row should say, if it says another one."""
+    if isinstance(decision, Release):
+        return None
+    until, why = decision.until, decision.why
+    if until == held.release_at and why == held.release_why:
+        return None
+    if until is not None and held.release_at is not None and why == held.release_why:
+        moved = abs((until - held.release_at).total_seconds())
+        present = now - there_at(held.terms, held.facts) < timedelta(seconds=WITNESS_LAG_SECONDS)
+        # It moves on with every look while somebody is there, and with every estimate of a budget.
+        if moved < ROUGHLY_SECONDS and (present or why == "budget"):
+            return None
+    return held.id, until, why
 
 
 class Releaser:
@@ -87,6 +111,8 @@ class Releaser:
         ``delete:servers``), the backend.
     witnesses
         Besides the hub itself: who else must answer before presence is believed, such as the portal.
+    budgets
+        How long budgets last; ``None`` = there are none.
     clock, monotonic, registry, details
         Handed in; ``details`` is shown by ``/health``.
     """
@@ -99,12 +125,14 @@ class Releaser:
         inventory: Inventory,
         *,
         witnesses: Sequence[Witness] = (),
+        budgets: Budgets | None = None,
         clock: Clock = utcnow,
         monotonic: Callable[[], float] = time.monotonic,
         registry: CollectorRegistry | None = None,
         details: dict[str, Any] | None = None,
     ) -> None:
         self.settings, self.db, self.hub = settings, db, hub
+        self.budgets, self.rules = budgets, rules.kept()
         self.witnesses, self.clock, self.monotonic = witnesses, clock, monotonic
         self.details = {} if details is None else details
         self.watch = Watch()
@@ -120,6 +148,9 @@ class Releaser:
             ["reason"],
             registry=registry,
         )
+        self._warned = Counter(
+            "galilean_cluster_warn_total", "Warnings before a release.", ["reason"], registry=registry
+        )
         self._unfinished = Gauge(
             "galilean_cluster_finish_count", "Runs that should end and have not yet.", registry=registry
         )
@@ -134,10 +165,9 @@ class Releaser:
         if not hub_there:
             return
         now = self.clock()
-        runs, lives = await self.db.run_read(_open_rows)
         if believed:
-            due = due_for_release(runs, now, grace_seconds=self.settings.release.grace_seconds)
-            runs = await self._ask(due, runs, now)
+            await self._decide(now)
+        runs, lives = await self.db.run_read(store.ending)
         wanted = self._wanted(runs, lives, now)
         self._unfinished.set(len(wanted))
         await self.finisher.finish(wanted)
@@ -153,14 +183,43 @@ class Releaser:
             return error.status not in (502, 503, 504)
         return True
 
-    async def _ask(self, due: Sequence[Due], runs: list[Run], now: datetime) -> list[Run]:
-        """Write the end into the rows; the rows as they are then."""
-        if not due:
-            return runs
-        for run, reason in await self.db.run(_ask_all, due, self.settings.release.grace_seconds, now):
-            log.info("run %s (%s/%s) goes back: %s", run.id, run.user, run.server, reason)
+    async def _decide(self, now: datetime) -> None:
+        """Decide all, then once more those that something happens to, where it is written."""
+        round_ = look_at(await self.db.run_read(self._read, now), now)
+        if not (round_.due or round_.ends):
+            return
+        released, warned = await self.db.run(self._carry_out, round_, now)
+        for held, reason in released:
+            log.info("run %s (%s/%s) goes back: %s", held.id, held.user, held.server, reason)
             self._released.labels(reason).inc()
-        return (await self.db.run_read(_open_rows))[0]
+        for _, warn in warned:
+            self._warned.labels(warn.why).inc()
+
+    def _read(self, conn: Connection, now: datetime, ids: Sequence[str] | None = None) -> list[Held]:
+        grace_seconds = self.rules.get(conn).site.grace_seconds
+        found = store.held(conn, grace_seconds=grace_seconds, ids=ids)
+        if self.budgets is not None and found:
+            found = store.with_budgets(found, self.budgets(conn, [held.id for held in found], now))
+        return found
+
+    def _carry_out(
+        self, conn: Connection, round_: Round, now: datetime
+    ) -> tuple[list[tuple[Held, str]], list[tuple[Held, Warn]]]:
+        """In one transaction, on the rows as they are then: somebody may have come back."""
+        store.note_ends(conn, round_.ends)
+        if not round_.due:
+            return [], []
+        again = look_at(self._read(conn, now, round_.due), now)
+        released = []
+        for held, reason in again.release:
+            if records.ask_stop(conn, held.id, reason=reason, asked_by=ACTOR, now=now):
+                messages.tell_released(conn, held, reason, now)
+                released.append((held, reason))
+        for held, warn in again.warn:
+            messages.tell_warned(conn, held, warn, now)
+        store.note_ends(conn, again.ends)
+        store.note_warned(conn, [held.id for held, _ in again.warn], now)
+        return released, again.warn
 
     def _wanted(
         self, runs: Iterable[Run], lives: Mapping[str, Sequence[NodeInterval]], now: datetime
@@ -170,23 +229,3 @@ class Releaser:
             for run in runs
         )
         return [finish for finish in found if finish is not None]
-
-
-def _open_rows(conn: Connection) -> tuple[list[Run], dict[str, list[NodeInterval]]]:
-    runs = records.all_open(conn)
-    running = [run.id for run in runs if run.status == Status.RUNNING]
-    return runs, records.intervals(conn, running)
-
-
-def _ask_all(
-    conn: Connection, due: Sequence[Due], grace_seconds: int, now: datetime
-) -> list[tuple[Run, str]]:
-    """In one transaction, and decided once more on the rows as they are: somebody may have come back."""
-    asked: list[tuple[Run, str]] = []
-    ids = {one.run.id for one in due}
-    for one in due_for_release(records.all_open(conn), now, grace_seconds=grace_seconds):
-        if one.run.id in ids and records.ask_stop(
-            conn, one.run.id, reason=one.reason, asked_by=ACTOR, now=now
-        ):
-            asked.append((one.run, one.reason))
-    return asked

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from services.release.decide import WITNESS_LAG_SECONDS
+from services.release.terms import WITNESS_LAG_SECONDS
 
 JUMP_SECONDS = 15.0
 

@@ -9,9 +9,10 @@ import pytest
 from galilean.db import Database
 from galilean.errors import UserError
 from galilean.settings import Settings
+from services.release import store
 from services.release.entries import EntryCleaner, removable
 from services.release.finish import Finisher, pause_after, why_finish
-from services.release.releaser import Releaser
+from services.release.releaser import Releaser, look_at
 from spawner import records
 from spawner.inventory import Sighting
 from tests.metering.rows import T0, add_node, add_run, at
@@ -167,14 +168,11 @@ async def test_who_came_back_at_the_last_moment_is_not_released(db: Database) ->
     service = releaser(db, hub)
     clocks.seconds = 600
     with db.read() as conn:
-        runs = records.all_open(conn)
-    from services.release.releaser import due_for_release
-
-    due = due_for_release(runs, clocks.now(), grace_seconds=300)
-    assert [one.run.id for one in due] == ["R1"]
+        round_ = look_at(store.held(conn, grace_seconds=300), clocks.now())
+    assert round_.due == ["R1"]
     with db.write() as conn:
         records.saw(conn, "alice", "heat", proxy_at=clocks.now(), node_at=clocks.now())
-    await service._ask(due, runs, clocks.now())
+        assert service._carry_out(conn, round_, clocks.now()) == ([], [])
     assert hub.run("R1").stop_asked_at is None
 
 

@@ -1,0 +1,270 @@
+"""What the release service reads in a round, and what it writes into the rows of runs.
+
+Ten thousand clusters are looked at every five seconds, so a round reads only the columns it needs: of each held
+cluster what :func:`services.release.decide.decide` asks for, and whole rows only of the few that end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import date, datetime
+from typing import Any
+
+from sqlalchemy import Connection, and_, bindparam, case, exists, func, insert, not_, or_, select, update
+from sqlalchemy.exc import IntegrityError
+
+from services.release.calendar import release_of
+from services.release.decide import Facts, both_saw
+from services.release.tables import presence, schedules
+from services.release.terms import Terms, from_json
+from spawner import records
+from spawner.records import NodeInterval, Run
+from spawner.states import Status, Target
+from spawner.tables import cluster_nodes, clusters, node_use
+
+
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """A cluster that is held and that nobody has asked to end."""
+
+    id: str
+    user: str
+    server: str
+    project: str
+    terms: Terms
+    facts: Facts
+    release_at: datetime | None
+    release_why: str
+
+
+_c = clusters.c
+_HELD = (
+    _c.released_at.is_(None),
+    _c.status == Status.RUNNING.value,
+    _c.stop_asked_at.is_(None),
+    _c.ready_at.is_not(None),
+)
+
+
+def held(conn: Connection, *, grace_seconds: int, ids: Collection[str] | None = None) -> list[Held]:
+    """Every held cluster with what is known of it; ``ids`` = of these only.
+
+    Parameters
+    ----------
+    conn
+        A transaction.
+    grace_seconds
+        The site's, for rows without terms.
+    ids
+        Of runs.
+    """
+    # Anywhere on the platform: on any cluster, whichever of them is asked about.
+    everywhere = _people(conn)
+    uses = _uses(conn, ids)
+    ends = _scheduled(conn)
+    query = select(
+        _c.id, _c.user, _c.server, _c.project_name, _c.release_policy, _c.release_terms, _c.ready_at,
+        _c.proxy_seen_at, _c.node_seen_at, _c.extended_until, _c.warned_at, _c.release_at, _c.release_why,
+    ).where(*_HELD).order_by(_c.id)  # fmt: skip
+    if ids is not None:
+        query = query.where(_c.id.in_(list(ids)))
+    found = []
+    for row in conn.execute(query):
+        person = everywhere.get(row.user, _NOBODY)
+        use = uses.get(row.id, _NO_USE)
+        facts = Facts(
+            held_since=row.ready_at,
+            last_seen=both_saw(row.proxy_seen_at, row.node_seen_at),
+            person_last_seen=person.seen_at,
+            signed_out_at=person.signed_out_at,
+            extended_until=row.extended_until,
+            warned_at=row.warned_at,
+            busy_at=use[0],
+            ran_at=use[1],
+            batch_at=use[2],
+            used_at=use[3],
+            measured_at=use[4],
+            scheduled_until=ends.get(row.id),
+        )
+        found.append(
+            Held(
+                id=row.id,
+                user=row.user,
+                server=row.server,
+                project=row.project_name,
+                terms=from_json(row.release_terms, policy=row.release_policy, grace_seconds=grace_seconds),
+                facts=facts,
+                release_at=row.release_at,
+                release_why=row.release_why,
+            )
+        )
+    return found
+
+
+def with_budgets(found: Iterable[Held], seconds: Mapping[str, float]) -> list[Held]:
+    """The same with what is left of budgets, by run id."""
+    return [
+        replace(one, facts=replace(one.facts, budget_seconds=seconds[one.id])) if one.id in seconds else one
+        for one in found
+    ]
+
+
+@dataclass(frozen=True)
+class _Person:
+    seen_at: datetime | None = None
+    signed_out_at: datetime | None = None
+
+
+_NOBODY = _Person()
+_NO_USE: tuple[datetime | None, ...] = (None,) * 5
+
+
+def _people(conn: Connection) -> dict[str, _Person]:
+    """Of everybody with a held cluster: when they were last anywhere, and a sign-out that still counts."""
+    # Of each cluster the earlier word of its two witnesses, of each person the latest of those.
+    both = case((_c.proxy_seen_at < _c.node_seen_at, _c.proxy_seen_at), else_=_c.node_seen_at)
+    seen = (
+        select(_c.user, func.max(case((_c.proxy_seen_at.is_not(None), both))).label("seen_at"))
+        .where(_c.released_at.is_(None))
+        .group_by(_c.user)
+        .subquery()
+    )
+    rows = conn.execute(
+        select(seen.c.user, seen.c.seen_at, presence.c.platform_seen_at, presence.c.signed_out_at).outerjoin(
+            presence, presence.c.user == seen.c.user
+        )
+    )
+    found = {}
+    for user, seen_at, platform_at, out_at in rows:
+        if out_at is not None and platform_at is not None and platform_at > out_at:
+            out_at = None
+        moments = [at for at in (seen_at, platform_at) if at is not None]
+        found[user] = _Person(max(moments) if moments else None, out_at)
+    return found
+
+
+def _uses(conn: Connection, ids: Collection[str] | None) -> dict[str, tuple[datetime | None, ...]]:
+    """By run id: busy_at, ran_at, batch_at, used_at, measured_at, over all its nodes."""
+    u = node_use.c
+    says = u.busy_at == u.told_at
+    query = (
+        select(
+            u.cluster_id,
+            func.max(case((says, u.busy_at))),
+            func.max(u.busy_at),
+            func.max(case((and_(says, u.busy["processes"].as_integer() > 0), u.busy_at))),
+            func.max(u.used_at),
+            # Use is known when it was measured on every node.
+            func.min(u.measured_at),
+        )
+        .join(clusters, and_(_c.id == u.cluster_id, _c.released_at.is_(None)))
+        .group_by(u.cluster_id)
+    )
+    if ids is not None:
+        query = query.where(u.cluster_id.in_(list(ids)))
+    return {row[0]: tuple(row[1:]) for row in conn.execute(query)}
+
+
+def _scheduled(conn: Connection) -> dict[str, datetime]:
+    """By run id: when the schedule that started it gives it back."""
+    s = schedules.c
+    rows = conn.execute(
+        select(s.run_id, s.done_day, s.ready_minute, s.release_minute, s.zone).where(
+            s.run_id != "", s.done_day != "", s.release_minute.is_not(None)
+        )
+    )
+    return {
+        row.run_id: release_of(
+            date.fromisoformat(row.done_day), row.ready_minute, row.release_minute, row.zone
+        )
+        for row in rows
+    }
+
+
+def ending(conn: Connection) -> tuple[list[Run], dict[str, list[NodeInterval]]]:
+    """Open runs that may have to be brought to their end, with their nodes: all but those that are simply held."""
+    n = cluster_nodes
+    of_it = n.c.cluster_id == _c.id
+    no_node_left = and_(exists().where(of_it), not_(exists().where(of_it, n.c.gone_at.is_(None))))
+    query = (
+        select(clusters)
+        .where(
+            _c.released_at.is_(None),
+            _c.status != Status.QUEUED.value,
+            or_(
+                _c.status != Status.RUNNING.value,
+                _c.stop_asked_at.is_not(None),
+                _c.target != Target.RUNNING.value,
+                no_node_left,
+            ),
+        )
+        .order_by(_c.id)
+    )
+    runs = [Run(**row) for row in conn.execute(query).mappings()]
+    return runs, records.intervals(conn, [run.id for run in runs if run.status == Status.RUNNING])
+
+
+_NOTE = (
+    update(clusters)
+    .where(_c.id == bindparam("b_id"), _c.released_at.is_(None))
+    .values(release_at=bindparam("b_at", type_=_c.release_at.type), release_why=bindparam("b_why"))
+)
+
+
+def note_ends(conn: Connection, ends: Iterable[tuple[str, datetime | None, str]]) -> None:
+    """Write into the rows when each run goes back, as last decided: (run id, when, why)."""
+    rows = [{"b_id": run_id, "b_at": at, "b_why": why} for run_id, at, why in ends]
+    if rows:
+        conn.execute(_NOTE, rows)
+
+
+def note_warned(conn: Connection, run_ids: Collection[str], now: datetime) -> None:
+    """Write into the rows that the person was warned."""
+    if run_ids:
+        conn.execute(update(clusters).where(_c.id.in_(list(run_ids))).values(warned_at=now))
+
+
+# ------------------------------------------------------------------------------------- the person's own word
+
+
+def seen_on_platform(conn: Connection, user: str, now: datetime, *, since: datetime | None = None) -> bool:
+    """Note that a person is on a page of the portal, or signed in; whether it was noted.
+
+    Parameters
+    ----------
+    conn
+        A transaction.
+    user
+        Who.
+    now
+        UTC; only forward.
+    since
+        When the page was opened. One from before a sign-out does not count any more.
+    """
+    p = presence.c
+    known = conn.execute(select(p.platform_seen_at, p.signed_out_at).where(p.user == user)).first()
+    if known is None:
+        _put(conn, user, platform_seen_at=now)
+        return True
+    if since is not None and known.signed_out_at is not None and since <= known.signed_out_at:
+        return False
+    if known.platform_seen_at is None or known.platform_seen_at < now:
+        conn.execute(update(presence).where(p.user == user).values(platform_seen_at=now))
+    return True
+
+
+def signed_out(conn: Connection, user: str, now: datetime) -> None:
+    """Note that a person signed out: for every policy they left at this moment."""
+    done = conn.execute(update(presence).where(presence.c.user == user).values(signed_out_at=now))
+    if done.rowcount == 0:
+        _put(conn, user, signed_out_at=now)
+
+
+def _put(conn: Connection, user: str, **values: Any) -> None:
+    """Insert the row of a person, or change the one that another process has inserted in this moment."""
+    try:
+        with conn.begin_nested():
+            conn.execute(insert(presence).values(user=user, **values))
+    except IntegrityError:
+        conn.execute(update(presence).where(presence.c.user == user).values(**values))
