@@ -1,0 +1,230 @@
+"""What one run used on each day, in whole microseconds; blocks of days; the exact sums (pure; CG-25).
+
+The roll-up of finished runs and the live part of every report are made by the same functions here, so that
+a figure does not move when a run is over. Moments are microseconds since 1970, days are ordinals
+(:meth:`datetime.date.toordinal`) of the site's zone: a day of 23 or 25 hours is one day.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from typing import NamedTuple
+
+from services.metering.tables import BLOCK
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+EPOCH_DAY = EPOCH.toordinal()
+DAY_US = 86_400_000_000
+LEVELS = (1, 4, 16, 64, 256)
+
+Span = tuple[int, int]
+
+
+def us_of(at: datetime) -> int:
+    """A moment as microseconds since 1970."""
+    return (at - EPOCH) // timedelta(microseconds=1)
+
+
+def moment_of(us: int) -> datetime:
+    """The moment of :func:`us_of`."""
+    return EPOCH + timedelta(microseconds=us)
+
+
+class Key(NamedTuple):
+    """By what machine time is kept apart, and what each node had."""
+
+    user: str
+    project_id: str
+    environment: str
+    pool: str
+    role: str
+    account: str
+    cpu_millicores: int
+    memory_bytes: int
+    gpu: int
+    gpu_model: str
+
+    def wide(self) -> Key:
+        """The same without person and project."""
+        return self._replace(user="", project_id="")
+
+
+@dataclass(slots=True)
+class Sums:
+    """Whole numbers; see :mod:`services.metering.tables` for units."""
+
+    first_us: int = 1 << 62
+    wall_us: int = 0
+    node_us: int = 0
+    measured_us: int = 0
+    cpu_used_us: int = 0
+    memory_kib_s: int = 0
+    gpu_used_us: int = 0
+    idle_us: int = 0
+    gpu_idle_us: int = 0
+
+    def add(self, other: Sums) -> None:
+        self.first_us = min(self.first_us, other.first_us)
+        self.wall_us += other.wall_us
+        self.node_us += other.node_us
+        self.measured_us += other.measured_us
+        self.cpu_used_us += other.cpu_used_us
+        self.memory_kib_s += other.memory_kib_s
+        self.gpu_used_us += other.gpu_used_us
+        self.idle_us += other.idle_us
+        self.gpu_idle_us += other.gpu_idle_us
+
+    def values(self) -> tuple[int, ...]:
+        return (
+            self.first_us, self.wall_us, self.node_us, self.measured_us, self.cpu_used_us,
+            self.memory_kib_s, self.gpu_used_us, self.idle_us, self.gpu_idle_us,
+        )  # fmt: skip
+
+
+SUMS = tuple(field.name for field in fields(Sums))
+USE = SUMS[3:]
+
+
+class Calendar:
+    """The days of one zone; remembers where they begin."""
+
+    def __init__(self, zone: tzinfo) -> None:
+        self.zone = zone
+        self._begins: dict[int, int] = {}
+
+    def begin(self, day: int) -> int:
+        """The first moment of a day."""
+        found = self._begins.get(day)
+        if found is None:
+            # Where clocks jump over midnight, the old offset gives the moment of the jump: the day's first.
+            at = datetime.combine(date.fromordinal(day), time(), tzinfo=self.zone)
+            found = self._begins[day] = us_of(at.astimezone(UTC))
+        return found
+
+    def day(self, us: int) -> int:
+        """The day in which a moment lies."""
+        day = us // DAY_US + EPOCH_DAY
+        while us < self.begin(day):
+            day -= 1
+        while us >= self.begin(day + 1):
+            day += 1
+        return day
+
+    def today(self, now: datetime) -> int:
+        return self.day(us_of(now))
+
+
+def by_day(spans: Iterable[Span], calendar: Calendar) -> dict[int, Sums]:
+    """Wall time and node time of one run on each day that its nodes touch.
+
+    Parameters
+    ----------
+    spans
+        Lives of its nodes; those that end before they begin count nothing.
+    calendar
+        The site's days.
+    """
+    days: dict[int, list[Span]] = {}
+    for start, end in spans:
+        while start < end:
+            day = calendar.day(start)
+            until = min(end, calendar.begin(day + 1))
+            days.setdefault(day, []).append((start, until))
+            start = until
+    return {day: _sums(pieces) for day, pieces in days.items()}
+
+
+def _sums(pieces: list[Span]) -> Sums:
+    pieces.sort()
+    wall = node = covered = 0
+    for start, end in pieces:
+        node += end - start
+        if end > covered:
+            wall += end - max(start, covered)
+            covered = end
+    return Sums(first_us=pieces[0][0], wall_us=wall, node_us=node)
+
+
+def within(spans: Iterable[Span], start: int, end: int) -> list[Span]:
+    """What of the spans lies between two moments."""
+    cut = [(max(a, start), min(b, end)) for a, b in spans]
+    return [(a, b) for a, b in cut if b > a]
+
+
+# --------------------------------------------------------------------------------------------------- blocks
+
+
+def block(level: int, day: int) -> int:
+    """The block of a level in which a day lies."""
+    span = LEVELS[level]
+    return level * BLOCK + day // span * span
+
+
+def blocks_of(day: int) -> Iterator[int]:
+    """Every block in which a day lies."""
+    return (block(level, day) for level in range(len(LEVELS)))
+
+
+def tiles(first: int, after: int, *, levels: int = len(LEVELS)) -> list[int]:
+    """The fewest blocks that cover the days from ``first`` to before ``after``, each once."""
+    found: list[int] = []
+    day = first
+    while day < after:
+        level = levels - 1
+        while level and (day % LEVELS[level] or day + LEVELS[level] > after):
+            level -= 1
+        found.append(level * BLOCK + day)
+        day += LEVELS[level]
+    return found
+
+
+class Cells:
+    """Sums by key and day."""
+
+    def __init__(self) -> None:
+        self.days: dict[tuple[Key, int], Sums] = {}
+
+    def add(self, key: Key, day: int, sums: Sums) -> None:
+        found = self.days.get((key, day))
+        if found is None:
+            self.days[key, day] = found = Sums()
+        found.add(sums)
+
+    def add_run(self, key: Key, spans: Sequence[Span], calendar: Calendar) -> None:
+        for day, sums in by_day(spans, calendar).items():
+            self.add(key, day, sums)
+
+    def blocks(self) -> dict[tuple[int, Key], Sums]:
+        """By block and key, wide keys too: what ``usage_daily`` holds."""
+        narrow: dict[tuple[Key, int], Sums] = self.days
+        wide: dict[tuple[Key, int], Sums] = {}
+        wides: dict[Key, Key] = {}
+        for (key, day), sums in narrow.items():
+            broad = wides.get(key)
+            if broad is None:
+                broad = wides[key] = key.wide()
+            _into(wide, (broad, day), sums)
+        found: dict[tuple[int, Key], Sums] = {}
+        for level in range(len(LEVELS)):
+            for cells in (narrow, wide):
+                for (key, day), sums in cells.items():
+                    found[level * BLOCK + day, key] = sums
+            if level + 1 < len(LEVELS):
+                narrow, wide = (_coarser(cells, LEVELS[level + 1]) for cells in (narrow, wide))
+        return found
+
+
+def _coarser(cells: dict[tuple[Key, int], Sums], span: int) -> dict[tuple[Key, int], Sums]:
+    found: dict[tuple[Key, int], Sums] = {}
+    for (key, day), sums in cells.items():
+        _into(found, (key, day // span * span), sums)
+    return found
+
+
+def _into(cells: dict[tuple[Key, int], Sums], at: tuple[Key, int], sums: Sums) -> None:
+    found = cells.get(at)
+    if found is None:
+        cells[at] = found = Sums()
+    found.add(sums)
