@@ -11,6 +11,7 @@ leave: Jupyter does neither. Ready is told by the node's own URL, which the back
 
 from __future__ import annotations
 
+import atexit
 import os
 import pwd
 import signal
@@ -19,6 +20,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 from urllib.parse import urlsplit
 
 from spawner.node import ssh
@@ -141,6 +143,14 @@ def http_port(environ: Mapping[str, str]) -> int:
     return urlsplit(environ.get("JUPYTERHUB_SERVICE_URL", "")).port or 0
 
 
+def leave() -> NoReturn:
+    """End the process without taking Python itself apart, which takes a JupyterLab most of a second."""
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(0)
+
+
 def be_first(node: Callable[[], None]) -> None:
     """Run ``node`` in a child, as the container's first process must: hand signals on, collect orphans.
 
@@ -148,10 +158,13 @@ def be_first(node: Callable[[], None]) -> None:
     then ends with 0, and Kubernetes would forget that it evicted the node (it calls it completed).
     """
     told = 0
+    handed_on = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
+    signal.pthread_sigmask(signal.SIG_BLOCK, handed_on)  # until somebody is there to hand them on
     child = os.fork()
     if child == 0:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, handed_on)
         node()
-        sys.exit(0)
+        leave()
 
     def hand_on(number: int, _: object) -> None:
         nonlocal told
@@ -159,8 +172,9 @@ def be_first(node: Callable[[], None]) -> None:
             told = number
         os.kill(child, number)
 
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1):
+    for number in handed_on:
         signal.signal(number, hand_on)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, handed_on)
     while True:
         pid, status = os.wait()
         if pid == child:

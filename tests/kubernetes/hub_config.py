@@ -4,7 +4,8 @@ import json
 import os
 from pathlib import Path
 
-from extensions.quota.admission import QuotaAdmission
+from extensions.quota.admission import Fixed, QuotaAdmission
+from extensions.quota.limits import Limits as Bounds
 from galilean.db import metadata
 from galilean.settings import Limits
 from hub_config.roles import SERVICE_SCOPES
@@ -93,7 +94,7 @@ plenty = Limits.model_validate(
     dict.fromkeys(("clusters", "nodes", "cpu", "gpu", "total_cpu", "total_gpu"), 1000)
     | dict.fromkeys(("memory", "total_memory", "storage"), "1000G")
 )
-admission = QuotaAdmission(database, lambda person: plenty, backend="kubernetes")
+admission = QuotaAdmission(database, Fixed(Bounds.from_settings(plenty)), backend="kubernetes")
 c.VirtualCluster.collaborators = Collaborators(database=database, resolver=every, admission=admission)
 c.ClusterProxy.collaborators = c.VirtualCluster.collaborators
 c.LabHub.collaborators = c.VirtualCluster.collaborators
@@ -109,7 +110,7 @@ c.KubeCluster.reaches = [
 c.KubeCluster.reached_by = told.get("reached_by", [])
 c.KubeCluster.gpu_resource = told.get("gpu_resource", "nvidia.com/gpu")
 if told.get("light"):
-    c.KubeCluster.cmd = ["python3", "-c", told["light"]]
+    c.KubeCluster.cmd = ["python3", "-IS", "-c", told["light"]]
 c.KubeCluster.image_pull_policy = "IfNotPresent"
 c.KubeCluster.gpu_models = told.get("gpu_models", {})
 c.KubeCluster.kueue_queue = told.get("kueue_queue", "")

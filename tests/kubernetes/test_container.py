@@ -128,6 +128,16 @@ def test_the_first_process_ends_as_its_node_ends() -> None:
     assert first("    import os; os.kill(os.getpid(), 9)").wait(20) == 128 + signal.SIGKILL
 
 
+def test_a_node_that_ends_by_itself_says_its_last_words_and_is_gone_at_once() -> None:
+    """Nothing of Python is taken apart, but what asked to be called at the end is."""
+    kept = "class Kept:\n        def __del__(self): print('taken apart')\n    sys.kept = Kept()"
+    process = first(
+        f"    import atexit, sys; atexit.register(print, 'the end')\n    {kept}\n    print('a word', end=' ')"
+    )
+    said, _ = process.communicate(timeout=20)
+    assert (said, process.returncode) == ("a word the end\n", 0)
+
+
 @pytest.mark.parametrize("politely", [False, True])
 def test_the_first_process_hands_signals_on(politely: bool) -> None:
     """However the node takes it, it ended because it was told to."""

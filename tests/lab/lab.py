@@ -343,6 +343,8 @@ oom_score = 0
             f"--secure-port={_free_port()}",
             "--kube-api-qps=500",
             "--kube-api-burst=1000",
+            # A machine that is slow because everything is on it is not dead; simulated ones never come back.
+            "--node-monitor-grace-period=180s",
         )
         self._start_part(
             "kube-scheduler",
