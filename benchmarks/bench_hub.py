@@ -255,16 +255,14 @@ def compare(report: Report, directory: Path, kind: str, url_of: Callable[[str], 
 
 async def steps_alone(database: Database, settings: Settings, count: int) -> dict[str, list[float]]:
     """Processor milliseconds of each of our steps, one at a time, threads included."""
-    from extensions.quota.admission import QuotaAdmission
-    from extensions.quota.limits import limits_for
-    from services.catalog.resolver import CatalogResolver
+    from hub_config.decisions import collaborators
     from spawner import steps
     from spawner.collaborators import Person
     from spawner.request import ClusterRequest
     from spawner.steps import NodeStart
 
-    resolver = CatalogResolver(database, settings, utcnow)
-    admission = QuotaAdmission(database, lambda person: limits_for(settings, person.roles), None, utcnow)
+    given = collaborators(database, settings)
+    resolver, admission = given.resolver, given.admission
     taken: dict[str, list[float]] = {"parse": [], "resolve": [], "admit": [], "records": []}
 
     def note(step: str, begin: float) -> None:

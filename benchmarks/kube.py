@@ -173,25 +173,12 @@ def database_of(directory: Path, threads: int = 1) -> Database:
 
 def collaborators(place: str, databases: str) -> Any:
     """What our spawner is handed: the real resolver and admission; whether there is room, the scheduler says."""
-    from extensions.quota.admission import QuotaAdmission
-    from extensions.quota.limits import limits_for
-    from services.catalog.resolver import CatalogResolver
-    from spawner.collaborators import Collaborators
+    from hub_config import decisions, seeding
 
     settings, database = settings_of(Path(place)), database_of(Path(databases))
-    return Collaborators(
-        database=database,
-        resolver=CatalogResolver(database, settings, utcnow),
-        admission=QuotaAdmission(
-            database,
-            lambda person: limits_for(settings, person.roles),
-            None,
-            utcnow,
-            backend="kubernetes",
-        ),
-        clock=utcnow,
-        language=settings.site.language,
-    )
+    with database.serialised("seed") as conn:
+        seeding.seed(conn, settings, utcnow())
+    return decisions.collaborators(database, settings, None, utcnow, backend="kubernetes")
 
 
 class Place:

@@ -30,6 +30,7 @@ from hub_config.build import browser_url, hub_api_url, hub_traits
 from hub_config.parts import NAMES, all_parts, find_proxy, no_such_part, part_of
 from hub_config.ports import is_free, keep_ports, read_ports
 from hub_config.secrets import first_admin, given_admin, given_directory, load_secrets, needed_by
+from hub_config.seeding import seed_database
 from hub_config.supervisor import Lock, Supervisor
 
 LEAST_FREE_BYTES = 200 * 2**20
@@ -161,6 +162,7 @@ def _up(settings: Settings, env: dict[str, str], say: Callable[[str], None]) -> 
         say(
             sentence(mark("The database went from revision {before} to {after}."), before=before, after=after)
         )
+    seed_database(settings)
     _ensure_volumes(settings)
     say(sentence(mark("Galilean starts; its files are in {state}."), state=settings.state))
     if settings.backend == "process":

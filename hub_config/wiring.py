@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from galilean import centre, rights
+from galilean import rights
 from galilean.clock import Clock, utcnow
 from galilean.db import Database
 from galilean.errors import UserError, mark
@@ -27,6 +27,7 @@ from hub_config.addresses import Addresses
 from hub_config.build import browser_url, hub_traits
 from hub_config.ports import read_ports
 from hub_config.secrets import given_directory, load_secrets, needed_by, waiting_accounts
+from hub_config.seeding import seed
 from spawner.backends import inventory_of
 
 if TYPE_CHECKING:
@@ -151,8 +152,8 @@ def configure(c: Any, environ: dict[str, str] | None = None) -> Wiring:
 
 def rights_at_start(database: Database, settings: Settings) -> Rights:
     """Roles and groups as decided; where nothing ever was, the settings begin it."""
-    with database.write() as conn:
-        centre.seed(conn, settings, utcnow())
+    with database.serialised("seed") as conn:
+        seed(conn, settings, utcnow())
         return rights.read(conn)
 
 
@@ -171,29 +172,9 @@ def config_files(env: dict[str, str]) -> list[Path]:
 
 def collaborators(wiring: Wiring) -> Any:
     """What every cluster is handed."""
-    from extensions.quota.admission import QuotaAdmission
-    from extensions.quota.limits import limits_for
-    from services.catalog.resolver import CatalogResolver
-    from spawner.collaborators import Collaborators, Person
+    from hub_config import decisions
 
-    settings = wiring.settings
-
-    def limits_of(person: Person) -> Any:
-        return limits_for(settings, person.roles)
-
-    return Collaborators(
-        database=wiring.database,
-        resolver=CatalogResolver(wiring.database, settings, wiring.clock),
-        admission=QuotaAdmission(
-            wiring.database,
-            limits_of,
-            wiring.room,
-            wiring.clock,
-            backend=settings.backend,
-        ),
-        clock=wiring.clock,
-        language=settings.site.language,
-    )
+    return decisions.collaborators(wiring.database, wiring.settings, wiring.room, wiring.clock)
 
 
 def room_of(settings: Settings) -> Any:

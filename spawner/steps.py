@@ -78,10 +78,13 @@ def reserve(
     now: datetime,
     queued: bool = False,
     names: Sequence[str] = (),
+    role: str = "",
+    release_terms: Mapping[str, Any] | None = None,
 ) -> Run:
     """Insert the row of an admitted plan: ``reserved``, or ``queued`` when it waits for room.
 
-    With ``names`` of nodes the start is begun in the same stroke, as by :func:`begin_start`.
+    With ``names`` of nodes the start is begun in the same stroke, as by :func:`begin_start`. ``role`` is the
+    one by which it was admitted, ``release_terms`` are frozen into it.
 
     Raises
     ------
@@ -97,6 +100,8 @@ def reserve(
         "asked_by": asked_by,
         "queued_at": now,
         "reserved_at": None if queued else now,
+        "role": role,
+        "release_terms": release_terms,
         "status": _first_status(queued, names).value,
         "target": Target.RUNNING.value,
     }
@@ -128,12 +133,14 @@ def take_up(
     request: ClusterRequest,
     now: datetime,
     queued: bool = False,
+    role: str = "",
+    release_terms: Mapping[str, Any] | None = None,
 ) -> bool:
     """Take a waiting row for a start, or let it wait on with what is asked for now.
 
     A request that is another one than before goes to the end of the line.
     """
-    values: dict[str, Any] = _of_plan(plan, request)
+    values: dict[str, Any] = {**_of_plan(plan, request), "role": role, "release_terms": release_terms}
     if values["request"] != run.request:
         values["queued_at"] = now
     if not queued:

@@ -4,6 +4,10 @@ Sum what the person holds (waiting, starting, running, being removed), compare, 
 transaction ten simultaneous starts all get through a limit of two, on SQLite and on PostgreSQL; in
 ``db.serialised("admission")`` exactly two do. The unique index on open rows is the second lock.
 
+Limits belong into the same transaction: they are looked up in it, so that what an administrator has just
+changed holds for the very next start. With the run its role is kept, by which it was admitted, and the
+terms of its release, so that later changes touch nothing that runs.
+
 No room is not a refusal: the row waits, in the order of arrival for each pool and GPU model, and nobody
 younger of the same kind overtakes. When its turn comes (the queue service starts it again), the waiting row
 is taken up instead of a new one.
@@ -11,23 +15,74 @@ is taken up instead of a new one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, tzinfo
+from typing import Any, Protocol
 
 from sqlalchemy import Connection
 from ulid import ULID
 
-from extensions.quota.limits import sums_of
+from extensions.quota.budgets import UsageOf, budgets_of, spent_by, used_by_intervals
+from extensions.quota.held import Sums, sums_of
+from extensions.quota.limits import Held, Limits
+from extensions.quota.measures import Measure
+from extensions.quota.policy import Snapshot
 from extensions.quota.room import RoomCheck
-from extensions.quota.rules import decide, no_role
+from extensions.quota.rules import decide, decide_together, no_role
 from galilean.clock import Clock, utcnow
 from galilean.db import Database
 from galilean.errors import UserError, mark
-from galilean.settings import Limits
 from spawner import records, steps
 from spawner.collaborators import Admitted, Person
 from spawner.plan import ClusterPlan
 from spawner.request import ClusterRequest
 from spawner.states import Status
+
+
+class LimitsOf(Protocol):
+    """Who knows the limits, such as :class:`extensions.quota.policy.Policy`."""
+
+    def limits_of(
+        self, conn: Connection, user: str, roles: Sequence[str], now: datetime
+    ) -> tuple[Limits | None, Snapshot]:
+        """Of a person with these roles; ``None`` = the account waits for a role."""
+        ...
+
+
+class TermsOf(Protocol):
+    """Who knows the terms of release that are frozen into a run."""
+
+    def __call__(
+        self,
+        conn: Connection,
+        *,
+        user: str,
+        roles: tuple[str, ...],
+        policy: str,
+        manual: bool,
+        version: int,
+        now: datetime,
+    ) -> Mapping[str, Any]:
+        """JSON values for ``clusters.release_terms``.
+
+        ``roles`` are those of the person, ``manual`` whether the limits allow to keep a cluster until it is
+        released by hand, ``version`` the centre's, so that nothing is read again that is known.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """The same limits for everybody; for tests and measurements."""
+
+    limits: Limits | None
+
+    def limits_of(
+        self, conn: Connection, user: str, roles: Sequence[str], now: datetime
+    ) -> tuple[Limits | None, Snapshot]:
+        """See :class:`LimitsOf`."""
+        return self.limits, Snapshot()
 
 
 class QuotaAdmission:
@@ -37,40 +92,49 @@ class QuotaAdmission:
     ----------
     database
         Ours.
-    limits_of
-        What a person may hold; ``None`` = the account waits for a role. A plain function, no I/O.
+    policy
+        What people may hold.
     room
         The backend's word on room; ``None`` = there is always room (a scheduler says so later).
     clock
         The time.
     backend
         Name of the backend, for the row.
+    terms_of
+        The terms of release; ``None`` = none are frozen.
+    usage_of
+        What a person used, for budgets.
+    zone
+        The site's, in which a budget's period begins.
     """
 
     def __init__(
         self,
         database: Database,
-        limits_of: Callable[[Person], Limits | None],
+        policy: LimitsOf,
         room: RoomCheck | None = None,
         clock: Clock = utcnow,
         *,
         backend: str = "process",
+        terms_of: TermsOf | None = None,
+        usage_of: UsageOf = used_by_intervals,
+        zone: tzinfo = UTC,
     ) -> None:
         self._database = database
-        self._limits_of = limits_of
+        self._policy = policy
         self._room = room
         self._clock = clock
         self._backend = backend
+        self._terms_of = terms_of
+        self._usage_of = usage_of
+        self._zone = zone
 
     async def admit(
         self, person: Person, plan: ClusterPlan, request: ClusterRequest, names: Sequence[str]
     ) -> Admitted:
         """See :class:`spawner.collaborators.Admission`."""
-        limits = self._limits_of(person)
-        if limits is None:
-            raise no_role()
         admitted = await self._database.run_serialised(
-            "admission", self.admit_now, person, plan, request, limits, names
+            "admission", self.admit_now, person, plan, request, names
         )
         if isinstance(admitted, UserError):  # raised only now: the row that waits is committed
             raise admitted
@@ -82,20 +146,52 @@ class QuotaAdmission:
         person: Person,
         plan: ClusterPlan,
         request: ClusterRequest,
-        limits: Limits,
         names: Sequence[str],
     ) -> Admitted | UserError:
         """The transaction: the run, or the 503 to raise *after* the commit when it waits in line."""
         now = self._clock()
+        limits, snapshot = self._policy.limits_of(conn, person.name, person.roles, now)
+        if limits is None:
+            raise no_role()
         sums = sums_of(conn, plan)
         waiting: records.Run | None = None
         if sums.mine:
             waiting = records.get(conn, sums.mine)
             if waiting is None or waiting.status != Status.QUEUED:
                 raise steps.already_open(plan.project_name)
-        refusal = decide(plan, sums.held, limits)
+        budgets = budgets_of(limits)
+        spent = (
+            spent_by(
+                conn,
+                person.name,
+                budgets,
+                now,
+                zone=self._zone,
+                calendar=snapshot.calendar,
+                usage_of=self._usage_of,
+            )
+            if budgets
+            else {}
+        )
+        refusal = decide(plan, sums.held, limits, spent)
         if refusal is not None:
             raise refusal
+        role = _role(person, plan, limits, snapshot, sums, spent)
+        terms = dict(
+            self._terms_of(
+                conn,
+                user=person.name,
+                roles=person.roles,
+                policy=plan.release_policy,
+                manual=limits.manual_release,
+                version=snapshot.version,
+                now=now,
+            )
+            if self._terms_of
+            else {}
+        )
+        if budgets:
+            terms["budgets"] = [budget.as_value() for budget in budgets]
         fits = self._room is None or self._room.fits(plan, sums.taken)
         before = sums.waiting
         if before and waiting is not None:
@@ -112,14 +208,59 @@ class QuotaAdmission:
                 now=now,
                 queued=queued,
                 names=names,
+                role=role,
+                release_terms=terms or None,
             )
             run_id = run.id
-        elif not steps.take_up(conn, waiting, plan=plan, request=request, now=now, queued=queued):
+        elif not steps.take_up(
+            conn,
+            waiting,
+            plan=plan,
+            request=request,
+            now=now,
+            queued=queued,
+            role=role,
+            release_terms=terms or None,
+        ):
             raise steps.already_open(plan.project_name)
         else:
             run_id = waiting.id
             run = None if queued else steps.begin_start(conn, run_id, names=names)
         return _waits(before) if queued else Admitted(run_id=run_id, run=run)
+
+
+def _role(
+    person: Person,
+    plan: ClusterPlan,
+    limits: Limits,
+    snapshot: Snapshot,
+    sums: Sums,
+    spent: Mapping[Measure, Any],
+) -> str:
+    """The role by which the plan is admitted: the first that allows it alone, and has room for it.
+
+    Where none allows it alone (the most generous of several does), the first that has room for it.
+
+    Raises
+    ------
+    UserError
+        429 when all people of the roles together hold too much.
+    """
+    names = [name for name in snapshot.roles if name in person.roles] or list(person.roles[:1])
+    alone = [name for name, own in limits.each if decide(plan, sums.held, own, spent) is None]
+    refusal: UserError | None = None
+    for name in dict.fromkeys((*alone, *names)):
+        bounds = snapshot.together(name)
+        if not bounds:
+            return name
+        held = sums.by_role.get(name, Held())
+        refused = decide_together(plan, held, bounds)
+        if refused is None:
+            return name
+        refusal = refusal or refused
+    if refusal is not None:
+        raise refusal
+    return ""
 
 
 def _waits(before: int) -> UserError:

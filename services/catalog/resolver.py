@@ -10,11 +10,12 @@ never the hub.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from sqlalchemy import Connection
 
@@ -37,6 +38,30 @@ DISK_SECONDS = 10.0
 T = TypeVar("T")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Offered:
+    """Release policies: those that a person may choose, in the order they are offered, and which is first.
+
+    ``everybody`` are all that the site offers to anybody.
+    """
+
+    policies: tuple[str, ...]
+    default: str
+    everybody: tuple[str, ...] = ()
+
+
+class Offers(Protocol):
+    """Who knows which release policies somebody may choose; handed in at the top floor."""
+
+    def __call__(self, conn: Connection, person: Person, now: datetime) -> Offered: ...
+
+
+def as_the_file_says(settings: Settings) -> Offered:
+    """What ``galilean.yaml`` offers to everybody."""
+    offered = tuple(settings.release.offered)
+    return Offered(policies=offered, default=settings.defaults.release, everybody=offered)
+
+
 class CatalogResolver:
     """Resolves requests from the catalogue; implements :class:`spawner.collaborators.Resolver`.
 
@@ -50,15 +75,25 @@ class CatalogResolver:
         The time; kept for what is recorded with a plan.
     disk_seconds
         How long a volume may take to answer.
+    offers
+        Which release policies somebody may choose; ``None`` = all that the settings name. Whether somebody may
+        keep a cluster until it is released by hand, admission asks in any case.
     """
 
     def __init__(
-        self, db: Database, settings: Settings, clock: Clock = utcnow, *, disk_seconds: float = DISK_SECONDS
+        self,
+        db: Database,
+        settings: Settings,
+        clock: Clock = utcnow,
+        *,
+        disk_seconds: float = DISK_SECONDS,
+        offers: Offers | None = None,
     ) -> None:
         self._db = db
         self._settings = settings
         self._clock = clock
         self._disk_seconds = disk_seconds
+        self._offers = offers
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="galilean-catalog")
 
     async def resolve(self, person: Person, server: str, request: ClusterRequest) -> ClusterPlan:
@@ -76,7 +111,8 @@ class CatalogResolver:
             # In the disk's threads too, for a hop costs more than the question.
             with plain_words(), self._db.read() as conn:
                 project = find(conn, person, server, request.project)
-            plan = fill(self._settings, person, server, project, request)
+                offered = self._offers(conn, person, self._clock()) if self._offers else None
+            plan = fill(self._settings, person, server, project, request, offered)
             environment = environments.choose(self._settings, plan.environment.name)
             prepare_directory(self._settings, project)
             return replace(plan, environment=environment)
@@ -145,7 +181,12 @@ def may_run(person: Person, project: Project) -> bool:
 
 
 def fill(
-    settings: Settings, person: Person, server: str, project: Project, request: ClusterRequest
+    settings: Settings,
+    person: Person,
+    server: str,
+    project: Project,
+    request: ClusterRequest,
+    offered: Offered | None = None,
 ) -> ClusterPlan:
     """The plan of a request, without touching database or disk.
 
@@ -190,7 +231,7 @@ def fill(
         gpu_model=gpu_model,
         pool=pool,
         storage_bytes=_first(request.storage_bytes, own.storage_bytes, 0),
-        release_policy=release_policy(settings, person.roles, request.release, own.release),
+        release_policy=release_policy(offered or as_the_file_says(settings), request.release, own.release),
         on_node_loss=_first(request.on_node_loss, own.on_node_loss, "release"),
         ports=request.ports or own.ports,
     )
@@ -202,14 +243,8 @@ def _first(asked: T | None, own: T | None, site: T) -> T:
     return own if own is not None else site
 
 
-def release_policies(settings: Settings, roles: Iterable[str]) -> tuple[str, ...]:
-    """The release policies that somebody of these roles may choose, in the order they are offered."""
-    manual = any(settings.roles[role].limits.manual_release for role in roles if role in settings.roles)
-    return tuple(policy for policy in settings.release.offered if policy != "manual" or manual)
-
-
-def release_policy(settings: Settings, roles: Iterable[str], asked: str | None, own: str | None) -> str:
-    """The release policy of a run: what was asked for, else the project's, else the site's.
+def release_policy(offered: Offered, asked: str | None, own: str | None) -> str:
+    """The release policy of a run: what was asked for, else the project's, else the default.
 
     A default that the person may not use (a project of a teacher's, run by a student) gives way to the
     first that they may; a wish is refused instead.
@@ -219,24 +254,31 @@ def release_policy(settings: Settings, roles: Iterable[str], asked: str | None, 
     UserError
         400 for a policy that does not exist or is not offered; 403 for one that the role may not use.
     """
-    allowed = release_policies(settings, roles)
+    allowed = offered.policies
     if asked is None:
-        candidates = [own, settings.defaults.release, *allowed]
-        return next((policy for policy in candidates if policy in allowed), settings.defaults.release)
-    if asked not in RELEASE_POLICIES or asked not in settings.release.offered:
+        candidates = [own, offered.default, *allowed]
+        return next((policy for policy in candidates if policy in allowed), offered.default)
+    if asked in allowed:
+        return asked
+    if asked not in (offered.everybody or RELEASE_POLICIES):
         raise UserError(
             400,
             mark("There is no release policy “{policy}”. Choose one of: {known}."),
             policy=asked[:60],
             known=", ".join(allowed),
         )
-    if asked not in allowed:
+    if asked == "manual":
         raise UserError(
             403,
             mark("Your role may not keep a cluster until you press Release. Choose one of: {known}."),
             known=", ".join(allowed),
         )
-    return asked
+    raise UserError(
+        403,
+        mark("Your role may not choose the release policy “{policy}”. Choose one of: {known}."),
+        policy=asked[:60],
+        known=", ".join(allowed),
+    )
 
 
 def prepare_directory(settings: Settings, project: Project) -> Path:

@@ -137,11 +137,11 @@ class Frame:
             "nav": nav,
             "machine_notices": await self.notices(person.name) if mine.clusters else [],
             "search_url": prefix + "projects",
-            **meter_values(handler, mine),
+            **await meter_values(handler, mine),
         }
 
 
-def meter_values(handler: PageHandler, mine: Mine) -> dict[str, Any]:
+async def meter_values(handler: PageHandler, mine: Mine) -> dict[str, Any]:
     """Variables of ``meter.html``."""
     return {
         "meter": {"shown": handler.person.has_role or bool(mine.clusters)},
@@ -168,7 +168,7 @@ class Meter(PageHandler):
     """The meter again, after something changed."""
 
     async def get(self) -> None:
-        await self.render_fragment("meter.html", **meter_values(self, await mine_for(self)))
+        await self.render_fragment("meter.html", **await meter_values(self, await mine_for(self)))
 
 
 class Release(PageHandler):

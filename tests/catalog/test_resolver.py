@@ -16,7 +16,7 @@ from galilean.errors import UserError
 from galilean.names import is_slug
 from galilean.settings import EnvironmentSettings, Settings
 from services.catalog import environments, resolver, store, volumes
-from services.catalog.resolver import CatalogResolver, release_policy
+from services.catalog.resolver import CatalogResolver, Offered, release_policy
 from services.catalog.store import Project
 from spawner.collaborators import Person
 from spawner.request import ClusterRequest
@@ -50,7 +50,7 @@ def project(sqlite_db: Database, settings: Settings) -> Project:
 
 @pytest.fixture
 def resolve(sqlite_db: Database, settings: Settings, project: Project) -> Any:
-    made = CatalogResolver(sqlite_db, settings, lambda: NOW)
+    made = CatalogResolver(sqlite_db, settings, lambda: NOW, offers=lambda conn, person, now: STUDENT)
 
     async def call(person: Person = ALICE, server: str = "heat-flow", **options: Any) -> Any:
         return await made.resolve(person, server, ClusterRequest.parse(options))
@@ -194,36 +194,36 @@ async def test_what_holds_for_requests_holds_for_the_projects_own_defaults(
     assert (await resolve(environment="jupyter")).environment.name == "jupyter"
 
 
-POLICIES = Settings.model_validate({"release": {"offered": ["auto", "manual", "2h"]}})
-STRICT = Settings.model_validate(
-    {"release": {"offered": ["manual", "2h"]}, "defaults": {"release": "manual"}}
-)
+ALL = ("auto", "manual", "2h")
+STUDENT = Offered(policies=("auto", "2h"), default="auto", everybody=ALL)
+TEACHER = Offered(policies=ALL, default="auto", everybody=ALL)
+STRICT = Offered(policies=("2h",), default="manual", everybody=("manual", "2h"))
+ONLY_AUTO = Offered(policies=("auto",), default="auto", everybody=ALL)
 
 
 @pytest.mark.parametrize(
-    ("settings", "roles", "asked", "own", "result"),
+    ("offered", "asked", "own", "result"),
     [
-        (POLICIES, ["student"], None, None, "auto"),
-        (POLICIES, ["student"], "2h", None, "2h"),
-        (POLICIES, ["student"], None, "2h", "2h"),
-        (POLICIES, ["student"], None, "manual", "auto"),
-        (POLICIES, ["student"], None, "7d", "auto"),
-        (POLICIES, ["student"], "manual", None, 403),
-        (POLICIES, [], "manual", None, 403),
-        (POLICIES, ["unknown"], "manual", None, 403),
-        (POLICIES, ["student", "teacher"], "manual", None, "manual"),
-        (POLICIES, ["researcher"], None, "manual", "manual"),
-        (POLICIES, ["admin"], "7d", None, 400),
-        (STRICT, ["student"], None, None, "2h"),
-        (STRICT, ["teacher"], None, None, "manual"),
+        (STUDENT, None, None, "auto"),
+        (STUDENT, "2h", None, "2h"),
+        (STUDENT, None, "2h", "2h"),
+        (STUDENT, None, "manual", "auto"),
+        (STUDENT, None, "7d", "auto"),
+        (STUDENT, "manual", None, 403),
+        (TEACHER, "manual", None, "manual"),
+        (TEACHER, None, "manual", "manual"),
+        (TEACHER, "7d", None, 400),
+        (TEACHER, "soon", None, 400),
+        (ONLY_AUTO, "2h", None, 403),
+        (STRICT, None, None, "2h"),
     ],
 )
-def test_release_policies(settings: Settings, roles: list[str], asked: Any, own: Any, result: Any) -> None:
+def test_release_policies(offered: Offered, asked: Any, own: Any, result: Any) -> None:
     if isinstance(result, str):
-        assert release_policy(settings, roles, asked, own) == result
+        assert release_policy(offered, asked, own) == result
     else:
         with pytest.raises(UserError) as caught:
-            release_policy(settings, roles, asked, own)
+            release_policy(offered, asked, own)
         assert caught.value.status == result
 
 

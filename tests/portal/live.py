@@ -12,11 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from extensions.quota.admission import QuotaAdmission
-from extensions.quota.limits import limits_for
 from galilean.clock import utcnow
 from galilean.errors import UserError
-from services.catalog.resolver import CatalogResolver
+from hub_config.decisions import collaborators
 from spawner import records, steps
 from spawner.collaborators import Person
 from spawner.records import Run
@@ -74,16 +72,14 @@ class _Server(fake_hub._Base):
         hub.calls.append(("POST", f"{name}/{server}"))
         portal = hub.site.portal
         person = Person(name=name, groups=hub.people[name]["groups"], asked_by=who["name"])
-        admission = QuotaAdmission(
-            portal.db, lambda p: limits_for(portal.settings, p.roles), hub if hub.course.no_room else None
-        )
+        given = collaborators(portal.db, portal.settings, hub if hub.course.no_room else None)
         course = hub.course
         try:
             await asyncio.sleep(course.admit)
             request = ClusterRequest.parse(body.get("user_options"))
-            plan = await CatalogResolver(portal.db, portal.settings).resolve(person, server, request)
+            plan = await given.resolver.resolve(person, server, request)
             names = [f"n{rank}" for rank in range(plan.nodes)]
-            admitted = await admission.admit(person, plan, request, names)
+            admitted = await given.admission.admit(person, plan, request, names)
         except UserError as error:
             self.set_status(error.status, error.reason or None)
             self.finish({"status": error.status, "message": str(error)})

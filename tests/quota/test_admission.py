@@ -12,14 +12,15 @@ from typing import Any
 import pytest
 from ulid import ULID
 
-from extensions.quota.admission import QuotaAdmission
-from extensions.quota.limits import held
+from extensions.quota.admission import Fixed, QuotaAdmission
+from extensions.quota.held import held
+from extensions.quota.limits import Limits
 from extensions.quota.room import HostRoom
 from extensions.quota.rules import decide
 from galilean.amounts import GIB
 from galilean.db import Database
 from galilean.errors import UserError
-from galilean.settings import Limits
+from galilean.settings import Limits as SettingsLimits
 from spawner import records, steps
 from spawner.collaborators import Person
 from spawner.records import Run
@@ -28,8 +29,10 @@ from tests.spawner.backends import plan_of
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 ADA = Person(name="ada", groups=("galilean:student",), asked_by="ada")
-TWO = Limits.model_validate(
-    {"clusters": 2, "nodes": 4, "cpu": 8, "memory": "8G", "total_cpu": 100, "total_memory": "100G"}
+TWO = Limits.from_settings(
+    SettingsLimits.model_validate(
+        {"clusters": 2, "nodes": 4, "cpu": 8, "memory": "8G", "total_cpu": 100, "total_memory": "100G"}
+    )
 )
 
 
@@ -57,7 +60,7 @@ def run_of(run_id: str, **changes: Any) -> Run:
 
 
 def admission(db: Database, limits: Limits | None = TWO, room: HostRoom | None = None) -> QuotaAdmission:
-    return QuotaAdmission(db, lambda person: limits, room)
+    return QuotaAdmission(db, Fixed(limits), room)
 
 
 async def admit(
@@ -91,7 +94,7 @@ async def test_ten_threads_at_once_are_exactly_two_also_without_the_hubs_one_thr
         barrier.wait(10)
         try:
             with db.serialised("admission") as conn:
-                quota.admit_now(conn, ADA, plan_of(server=f"p{number}"), ClusterRequest(), TWO, ["n0"])
+                quota.admit_now(conn, ADA, plan_of(server=f"p{number}"), ClusterRequest(), ["n0"])
         except UserError:
             return False
         return True
@@ -110,7 +113,7 @@ async def test_the_naive_admission_lets_all_through(db: Database):
     def naive(number: int) -> bool:
         plan = plan_of(server=f"p{number}")
         with db.engine.connect() as conn, conn.begin():
-            refusal = decide(plan, held(conn, "ada"), TWO.model_copy(update={"clusters": 1}))
+            refusal = decide(plan, held(conn, "ada"), TWO.with_amounts(clusters=1))
             barrier.wait(10)
             if refusal is not None:
                 return False
@@ -196,7 +199,7 @@ async def test_what_waits_is_held_and_what_is_closed_is_not(db: Database):
 
 
 async def test_nobody_younger_of_the_same_kind_overtakes(db: Database):
-    limits = TWO.model_copy(update={"clusters": 20, "gpu": 1, "total_gpu": 9})
+    limits = TWO.with_amounts(clusters=20, gpu=1, total_gpu=9)
     quota = admission(db, limits, HostRoom(cpu_millicores=4000, memory_bytes=100 * GIB))
     first = await admit(quota, "first", nodes=3)
     assert await outcome(quota, "big", nodes=4) == 503
@@ -220,7 +223,7 @@ async def test_nobody_younger_of_the_same_kind_overtakes(db: Database):
 
 
 async def test_who_asks_for_something_else_goes_to_the_end_of_the_line(db: Database):
-    limits = TWO.model_copy(update={"clusters": 20})
+    limits = TWO.with_amounts(clusters=20)
     quota = admission(db, limits, HostRoom(cpu_millicores=4000, memory_bytes=100 * GIB))
     await admit(quota, "first", nodes=4)
     for server in ("second", "third"):
@@ -276,4 +279,4 @@ async def test_who_is_placed_once_more_is_before_everybody_until_it_has_its_plac
 
 
 def replace_limits(**more: int) -> Limits:
-    return TWO.model_copy(update=more)
+    return TWO.with_amounts(**more)

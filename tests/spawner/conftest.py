@@ -13,7 +13,8 @@ from jupyterhub import orm
 from jupyterhub.tests.mocking import MockHub
 from traitlets.config import Config
 
-from extensions.quota.admission import QuotaAdmission
+from extensions.quota.admission import Fixed, QuotaAdmission
+from extensions.quota.limits import Limits as Bounds
 from galilean.clock import utcnow
 from galilean.db import Database
 from galilean.settings import Limits
@@ -141,6 +142,8 @@ class Hub:
             await asyncio.sleep(0)
         self.app.db.rollback()
         self.app.db.close()
+        # Nor does what comes to its end later hold the database's lock against the next hub.
+        self.app.db.flush = self.app.db.commit = too_late
         MockHub.clear_instance()
 
 
@@ -173,7 +176,7 @@ async def hub_of(
         spawner = traits.pop("spawner_class", MemoryCluster)
         resolver = traits.pop("resolver", PlainResolver())
         admission = traits.pop("admission", None) or QuotaAdmission(
-            database, lambda person: limits, room, backend="memory"
+            database, Fixed(Bounds.from_settings(limits) if limits else None), room, backend="memory"
         )
         config = Config()
         config.JupyterHub.update(
@@ -185,7 +188,8 @@ async def hub_of(
                 "init_spawners_timeout": 1,
                 "last_activity_interval": 3600,
                 "cookie_secret": b"c" * 32,  # none is left in the working directory
-                "tornado_settings": {"slow_spawn_timeout": 10, "slow_stop_timeout": 10},
+                # On a busy machine everything takes its time, and a test that waits for the end of a start shall have it.
+                "tornado_settings": {"slow_spawn_timeout": 60, "slow_stop_timeout": 60},
                 "load_roles": [
                     {"name": "boss", "users": ["boss"], "scopes": ["admin:users", "admin:servers", "tokens"]},
                     {"name": "starts", "services": ["queue"], "scopes": ["servers", "read:users"]},

@@ -20,10 +20,10 @@ from ulid import ULID
 
 import services.catalog.tables
 import spawner.tables
-from galilean import centre
 from galilean.db import Database, metadata
 from galilean.settings import Settings, parse_settings
 from galilean.web.context import Portal
+from hub_config.seeding import seed
 from services.catalog import store
 from services.catalog.volumes import ensure_volumes
 from services.portal.app import make_app, make_portal
@@ -50,7 +50,7 @@ class Site:
         metadata.create_all(database.engine)
         with database.write() as conn:
             ensure_volumes(conn, self.settings, datetime.now(UTC))
-            centre.seed(conn, self.settings, datetime.now(UTC))
+            seed(conn, self.settings, datetime.now(UTC))
         database.close()
         self._thread.start()
         self._ready.wait(20)

@@ -81,7 +81,7 @@ class Files(Handler, StreamedHandler):
         return await catalogue(self.portal).run(function, *args, **kwargs)
 
     async def _begin_upload(self) -> None:
-        most = limits_of(self.portal, self.person).upload
+        most = (await limits_of(self.portal, self.person)).upload
         length = content_length(self.request)
         expected = length if "Content-Length" in self.request.headers else None
         if expected is not None and expected > most:

@@ -12,10 +12,12 @@ from typing import Literal, get_args
 
 from sqlalchemy import Connection
 
-from extensions.quota.limits import Held, limits_for
-from extensions.quota.limits import held as held_of
+from extensions.quota.held import held as held_of
+from extensions.quota.limits import Held, Limits
+from extensions.quota.policy import Policy
 from galilean.errors import UserError, mark
-from galilean.settings import Limits, Settings
+from galilean.settings import Limits as SettingsLimits
+from galilean.settings import Settings
 from galilean.web.context import Portal
 from galilean.web.visitor import Visitor
 from services.metering.usage import UsageRow, usage
@@ -115,14 +117,27 @@ def usage_item(row: UsageRow) -> models.UsageItem:
 
 # --------------------------------------------------------------------------------------------------- limits
 
-NOTHING = Limits(
-    clusters=0, nodes=0, cpu=0, memory=0, gpu=0, storage=0, total_cpu=0, total_memory=0, total_gpu=0, upload=0
+NOTHING = Limits.from_settings(
+    SettingsLimits(
+        clusters=0,
+        nodes=0,
+        cpu=0,
+        memory=0,
+        gpu=0,
+        storage=0,
+        total_cpu=0,
+        total_memory=0,
+        total_gpu=0,
+        upload=0,
+    )
 )
 
 
-def limits_of(portal: Portal, person: Visitor) -> Limits:
-    """What the person's roles allow; nothing without a role (AP-2)."""
-    return limits_for(portal.settings, person.roles) or NOTHING
+async def limits_of(portal: Portal, person: Visitor) -> Limits:
+    """What the person's roles and exceptions allow now; nothing without a role (AP-2)."""
+    policy: Policy = portal.parts.setdefault("quota_policy", Policy())
+    limits, _ = await portal.db.run_read(policy.limits_of, person.name, person.roles, portal.clock())
+    return limits or NOTHING
 
 
 def held_by(conn: Connection, user: str) -> Held:
@@ -132,7 +147,7 @@ def held_by(conn: Connection, user: str) -> Held:
 
 async def my_limits(portal: Portal, person: Visitor) -> models.MyLimits:
     """What one may hold, holds, and has left."""
-    limits = limits_of(portal, person)
+    limits = await limits_of(portal, person)
     held = await portal.db.run_read(held_by, person.name)
     return models.MyLimits(
         roles=list(person.roles),

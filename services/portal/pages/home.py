@@ -185,7 +185,7 @@ class Running(PageHandler):
             home_rows, self.person.name, self.portal.clock(), settings.site.zone
         )
         await self.render_fragment(
-            "home_now.html", **rows, **words_of(self), **meter_values(self, await mine_for(self))
+            "home_now.html", **rows, **words_of(self), **await meter_values(self, await mine_for(self))
         )
 
 
@@ -196,7 +196,7 @@ class MayHold(PageHandler):
         await self.render_fragment(
             "home_may_hold.html",
             role_titles=await role_titles(self),
-            **meter_values(self, await mine_for(self)),
+            **await meter_values(self, await mine_for(self)),
         )
 
 

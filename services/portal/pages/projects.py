@@ -150,7 +150,7 @@ class Content(ProjectPage):
             shown=shown,
             icon_of=icon_of,
             may_write=self.person.has_role,
-            upload_most=limits_of(self.portal, self.person).upload,
+            upload_most=(await limits_of(self.portal, self.person)).upload,
             has_role=self.person.has_role,
         )
 

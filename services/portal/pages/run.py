@@ -140,7 +140,11 @@ class RunPage(ProjectPage):
         if face_of(found.run) not in ("form", "failed") or not self.person.has_role:
             return None
         held = await self.portal.db.run_read(held_by, self.person.name)
-        settings, limits, wish = self.portal.settings, limits_of(self.portal, self.person), self.wish(found)
+        settings, limits, wish = (
+            self.portal.settings,
+            await limits_of(self.portal, self.person),
+            self.wish(found),
+        )
         pools = await self.pools()
         asked = replace(rules.clamp(wish, settings, limits), pool=rules.pool_of(wish.pool, pools))
         models = [
@@ -200,7 +204,7 @@ class Sum(RunPage):
 
     async def get(self, owner: str, slug: str) -> None:
         frame = await self.enter(owner, slug)
-        limits = limits_of(self.portal, self.person)
+        limits = await limits_of(self.portal, self.person)
         held = await self.portal.db.run_read(held_by, self.person.name)
         choice = self._choice()
         refusal = rules.refusal_of(choice, limits, held) or await self.never(choice)

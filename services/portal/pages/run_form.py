@@ -15,10 +15,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from extensions.quota.limits import Held
+from extensions.quota.limits import Held, Limits
 from galilean.amounts import GIB, MIB, parse_bytes, parse_millicores, plain_number
 from galilean.errors import mark
-from galilean.settings import Limits, Settings
+from galilean.settings import Settings
 from services.portal.said import Said, cards, cores, memory, nodes, say, size_of_node
 
 CUSTOM = "custom"

@@ -1,0 +1,231 @@
+"""Budgets over time: what a person used in a day, week, month or term, and when it runs out (BX-10).
+
+What counts is machine time as it is metered: each node from ready to gone, its cores and its cards. Who
+knows that is handed in (:class:`UsageOf`); without anybody else the node intervals themselves are added up,
+which is exact and cheap as long as one person's runs of one period are some hundreds.
+
+The budgets that held when a run was admitted are written into its release terms, so that lowering one
+touches nothing that runs; :func:`runs_out_at` says when such a run has to end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta, tzinfo
+from typing import Any, Protocol
+
+from sqlalchemy import Connection, bindparam, or_, select
+
+from extensions.quota.limits import Limits
+from extensions.quota.measures import Measure
+from extensions.quota.periods import Calendar, span
+from extensions.quota.rules import Spent
+from galilean.db import UTCDateTime
+from spawner.tables import cluster_nodes, clusters
+
+_MICROSECOND = timedelta(microseconds=1)
+#: Milli-core-microseconds, and card-microseconds, of a milli-hour.
+_CORE_UNIT, _CARD_UNIT = 3_600_000_000, 3_600_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class UsedPart:
+    """Machine time in one pool with cards of one model: milli-cores and cards times microseconds."""
+
+    pool: str
+    gpu_model: str
+    cpu_millicore_us: int
+    gpu_card_us: int
+
+
+class UsageOf(Protocol):
+    """Who knows what a person used."""
+
+    def __call__(self, conn: Connection, user: str, start: datetime, now: datetime) -> Iterable[UsedPart]:
+        """All machine time of ``user`` from ``start`` until ``now``, open nodes included."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """A budget as it is frozen into a run: amount in milli-hours, and what does not count for it."""
+
+    measure: Measure
+    amount: int
+    apart: tuple[Measure, ...] = ()
+
+    def as_value(self) -> dict[str, Any]:
+        return {
+            "measure": str(self.measure),
+            "amount": self.amount,
+            "apart": [str(measure) for measure in self.apart],
+        }
+
+    @classmethod
+    def of(cls, value: Mapping[str, Any]) -> Budget:
+        return cls(
+            measure=Measure.parse(value["measure"]),
+            amount=int(value["amount"]),
+            apart=tuple(Measure.parse(text) for text in value.get("apart", ())),
+        )
+
+    def counts(self, pool: str, gpu_model: str) -> bool:
+        """Whether time in this pool, with cards of this model, is of this budget."""
+        return self.measure.holds_for(pool, gpu_model) and not any(
+            other.holds_for(pool, gpu_model) for other in self.apart
+        )
+
+    def used(self, parts: Iterable[UsedPart]) -> int:
+        """Milli-hours of these parts, begun ones not counted."""
+        of = [part for part in parts if self.counts(part.pool, part.gpu_model)]
+        if self.measure.resource == "gpu_hours":
+            return sum(part.gpu_card_us for part in of) // _CARD_UNIT
+        return sum(part.cpu_millicore_us for part in of) // _CORE_UNIT
+
+
+def budgets_of(limits: Limits) -> list[Budget]:
+    """The budgets among somebody's limits."""
+    return [
+        Budget(measure=measure, amount=limits[measure] or 0, apart=limits.apart(measure))
+        for measure in limits.budgets
+    ]
+
+
+def used_by_intervals(conn: Connection, user: str, start: datetime, now: datetime) -> list[UsedPart]:
+    """What the node intervals add up to; a :class:`UsageOf`."""
+    sums: dict[tuple[str, str], list[int]] = {}
+    for row in conn.execute(_INTERVALS, {"b_user": user, "b_start": start}):
+        end = min(row.gone_at or now, now)
+        time = max((end - max(row.ready_at, start)) // _MICROSECOND, 0)
+        part = sums.setdefault((row.pool, row.gpu_model), [0, 0])
+        part[0] += time * row.cpu_millicores
+        part[1] += time * row.gpu
+    return [
+        UsedPart(pool=pool, gpu_model=model, cpu_millicore_us=cpu, gpu_card_us=gpu)
+        for (pool, model), (cpu, gpu) in sums.items()
+    ]
+
+
+def spent_by(
+    conn: Connection,
+    user: str,
+    budgets: Sequence[Budget],
+    now: datetime,
+    *,
+    zone: tzinfo,
+    calendar: Calendar,
+    usage_of: UsageOf = used_by_intervals,
+) -> dict[Measure, Spent]:
+    """How much of each budget is used in its present period; one question for each period."""
+    parts: dict[str, tuple[Sequence[UsedPart], str]] = {}
+    found: dict[Measure, Spent] = {}
+    for budget in budgets:
+        period = budget.measure.period
+        if period not in parts:
+            start, end = span(period, now, zone, calendar)
+            parts[period] = (
+                list(usage_of(conn, user, start, now)),
+                end.astimezone(zone).date().isoformat(),
+            )
+        used, renews_on = parts[period]
+        found[budget.measure] = Spent(used=budget.used(used), renews_on=renews_on)
+    return found
+
+
+class Running(Protocol):
+    """A run that uses something, such as :class:`spawner.records.Run`; amounts per node."""
+
+    @property
+    def nodes(self) -> int: ...
+    @property
+    def cpu_millicores(self) -> int: ...
+    @property
+    def gpu(self) -> int: ...
+    @property
+    def gpu_model(self) -> str: ...
+    @property
+    def pool(self) -> str: ...
+
+
+def runs_out_at(
+    budget: Budget, used: int, running: Iterable[Running], now: datetime, renews_at: datetime
+) -> datetime | None:
+    """When a budget is used up if everything that runs goes on; ``None`` = not in this period.
+
+    ``used`` are milli-hours until ``now``, ``running`` all clusters of the person that use something at this
+    moment, ``renews_at`` is the end of the period.
+    """
+    left = budget.amount - used
+    if left <= 0:
+        return now
+    gpu = budget.measure.resource == "gpu_hours"
+    rate = sum(  # milli-units, so that milli-hours divided by them are thousandths of an hour
+        run.nodes * (run.gpu * 1000 if gpu else run.cpu_millicores)
+        for run in running
+        if budget.counts(run.pool, run.gpu_model)
+    )
+    if rate <= 0:
+        return None
+    seconds = left * 3600 / rate
+    if seconds >= (renews_at - now).total_seconds():
+        return None
+    return now + timedelta(seconds=seconds)
+
+
+def ends_by_budget(
+    conn: Connection,
+    runs: Sequence[Any],
+    now: datetime,
+    *,
+    zone: tzinfo,
+    calendar: Calendar,
+    usage_of: UsageOf = used_by_intervals,
+) -> dict[str, tuple[datetime, str]]:
+    """When running clusters have to end because a budget of theirs runs out: by run id, with the measure.
+
+    ``runs`` are open ones of all people (:class:`spawner.records.Run`); those without a budget in their
+    ``release_terms`` cost nothing.
+    """
+    by_user: dict[str, list[Any]] = {}
+    for run in runs:
+        if run.ready_at is not None:
+            by_user.setdefault(run.user, []).append(run)
+    found: dict[str, tuple[datetime, str]] = {}
+    for user, theirs in by_user.items():
+        used: dict[str, tuple[list[UsedPart], datetime]] = {}
+        for run in theirs:
+            for value in (run.release_terms or {}).get("budgets", ()):
+                budget = Budget.of(value)
+                gpu = budget.measure.resource == "gpu_hours"
+                if not budget.counts(run.pool, run.gpu_model) or (gpu and not run.gpu):
+                    continue
+                period = budget.measure.period
+                if period not in used:
+                    start, end = span(period, now, zone, calendar)
+                    used[period] = list(usage_of(conn, user, start, now)), end
+                parts, end = used[period]
+                at = runs_out_at(budget, budget.used(parts), theirs, now, end)
+                if at is not None and (run.id not in found or at < found[run.id][0]):
+                    found[run.id] = at, str(budget.measure)
+    return found
+
+
+_START = bindparam("b_start", type_=UTCDateTime())
+_INTERVALS = (
+    select(
+        clusters.c.pool,
+        clusters.c.gpu_model,
+        clusters.c.cpu_millicores,
+        clusters.c.gpu,
+        cluster_nodes.c.ready_at,
+        cluster_nodes.c.gone_at,
+    )
+    .select_from(clusters.join(cluster_nodes, cluster_nodes.c.cluster_id == clusters.c.id))
+    .where(
+        clusters.c.user == bindparam("b_user"),
+        or_(clusters.c.released_at.is_(None), clusters.c.released_at > _START),
+        cluster_nodes.c.ready_at.is_not(None),
+        or_(cluster_nodes.c.gone_at.is_(None), cluster_nodes.c.gone_at > _START),
+    )
+)

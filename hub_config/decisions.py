@@ -1,0 +1,86 @@
+"""What administrators decided, as every start meets it: limits, offered release policies, terms.
+
+The rooms of limits, of release and of machine time do not know one another. Here each is handed what it needs
+of the others: admission asks for the terms that it freezes into a run, the catalogue for the policies that
+somebody may choose, budgets for what was used. All of them go by the version of the decisions, so that a
+start reads again only what was changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection
+
+from extensions.quota.admission import QuotaAdmission
+from extensions.quota.policy import Policy
+from extensions.quota.room import RoomCheck
+from galilean.clock import Clock, utcnow
+from galilean.db import Database
+from galilean.settings import Settings
+from services.catalog.resolver import CatalogResolver, Offered
+from services.release import rules as release
+from spawner.collaborators import Collaborators, Person
+
+
+class Decisions:
+    """One for each process that admits."""
+
+    def __init__(self) -> None:
+        self.policy = Policy()
+        self._release = release.kept()
+
+    def offers(self, conn: Connection, person: Person, now: datetime) -> Offered:
+        """See :class:`services.catalog.resolver.Offers`."""
+        limits, snapshot = self.policy.limits_of(conn, person.name, person.roles, now)
+        rules = self._release.get(conn, snapshot.version)
+        manual = limits is not None and limits.manual_release
+        return Offered(
+            policies=release.offered_to(rules, person.roles, manual),
+            default=release.default_for(rules, person.roles, manual),
+            everybody=release.offered_to(rules, rules.roles or (), True) + tuple(rules.site.offered),
+        )
+
+    def terms_of(
+        self,
+        conn: Connection,
+        *,
+        user: str,
+        roles: tuple[str, ...],
+        policy: str,
+        manual: bool,
+        version: int,
+        now: datetime,
+    ) -> Mapping[str, Any]:
+        """See :class:`extensions.quota.admission.TermsOf`."""
+        rules = self._release.get(conn, version)
+        return release.terms_for(rules, roles, policy, manual).to_json()
+
+
+def collaborators(
+    database: Database,
+    settings: Settings,
+    room: RoomCheck | None = None,
+    clock: Clock = utcnow,
+    *,
+    backend: str = "",
+) -> Collaborators:
+    """What every cluster is handed; ``room`` is ``None`` where a scheduler has the word."""
+    decisions = Decisions()
+    return Collaborators(
+        database=database,
+        resolver=CatalogResolver(database, settings, clock, offers=decisions.offers),
+        admission=QuotaAdmission(
+            database,
+            decisions.policy,
+            room,
+            clock,
+            backend=backend or settings.backend,
+            terms_of=decisions.terms_of,
+            zone=settings.site.zone,
+        ),
+        clock=clock,
+        language=settings.site.language,
+    )
