@@ -177,9 +177,13 @@ async def test_an_unreachable_backend_delays_a_release_and_is_never_taken_for_go
     hub.world.unreachable = True
     assert await spawner.poll() is None
     delete = asyncio.ensure_future(hub.delete())
-    await asyncio.sleep(0.5)
+
+    async def stopping() -> bool:
+        return (await hub.run()).status == "stopping"
+
+    await hub.until(stopping, "the stop")
     run = await hub.run()
-    assert (run.status, run.target, run.released_at) == ("stopping", "released", None)
+    assert (run.target, run.released_at) == ("released", None)
     hub.world.unreachable = False
     assert (await delete).status_code in (202, 204)
     await hub.closed()
