@@ -61,6 +61,8 @@ ENTRIES: tuple[Entry, ...] = (
     ),
     Entry(label=mark("Groups"), place="admin/groups", icon="diagram-2", rights=("groups:manage",)),
     Entry(label=mark("Roles and rights"), place="admin/roles", icon="person-check", rights=("roles:manage",)),
+    Entry(label=mark("Quotas"), place="admin/quotas", icon="sliders", rights=("quotas:manage",)),
+    Entry(label=mark("Release policies"), place="admin/release", icon="clock", rights=("release:manage",)),
     Entry(
         label=mark("Machines"),
         place="admin/machines",

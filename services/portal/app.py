@@ -53,6 +53,8 @@ ROOMS = (
     "services.portal.pages.online",
     "services.portal.pages.people",
     "services.portal.pages.machines",
+    "services.portal.pages.quotas",
+    "services.portal.pages.release_rules",
     "services.portal.pages.projects",
     "services.portal.pages.run",
     "services.portal.pages.machine_time",
