@@ -1,8 +1,9 @@
 """Budgets over time: what a person used in a day, week, month or term, and when it runs out (BX-10).
 
 What counts is machine time as it is metered: each node from ready to gone, its cores and its cards. Who
-knows that is handed in (:class:`UsageOf`); without anybody else the node intervals themselves are added up,
-which is exact and cheap as long as one person's runs of one period are some hundreds.
+knows that at once is handed in (:class:`UsageOf`: the roll-up of machine time). For a budget of one pool or
+GPU model, and without anybody else, the person's node intervals themselves are added up, which is as exact
+and costs as much as the person's runs of the period are.
 
 The budgets that held when a run was admitted are written into its release terms, so that lowering one
 touches nothing that runs; :func:`runs_out_at` says when such a run has to end.
@@ -43,7 +44,10 @@ class UsageOf(Protocol):
     """Who knows what a person used."""
 
     def __call__(self, conn: Connection, user: str, start: datetime, now: datetime) -> Iterable[UsedPart]:
-        """All machine time of ``user`` from ``start`` until ``now``, open nodes included."""
+        """All machine time of ``user`` from ``start`` until ``now``, open nodes included.
+
+        Asked only for budgets that are not narrowed: the parts may leave pool and model empty.
+        """
         ...
 
 
@@ -75,6 +79,11 @@ class Budget:
         return self.measure.holds_for(pool, gpu_model) and not any(
             other.holds_for(pool, gpu_model) for other in self.apart
         )
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is of everything, whatever the pool and the model."""
+        return not self.measure.narrowed and not self.apart
 
     def used(self, parts: Iterable[UsedPart]) -> int:
         """Milli-hours of these parts, begun ones not counted."""
@@ -117,20 +126,40 @@ def spent_by(
     calendar: Calendar,
     usage_of: UsageOf = used_by_intervals,
 ) -> dict[Measure, Spent]:
-    """How much of each budget is used in its present period; one question for each period."""
-    parts: dict[str, tuple[Sequence[UsedPart], str]] = {}
+    """How much of each budget is used in its present period; a question for each period."""
+    asked = _Asked(conn, user, now, zone, calendar, usage_of)
     found: dict[Measure, Spent] = {}
     for budget in budgets:
-        period = budget.measure.period
-        if period not in parts:
-            start, end = span(period, now, zone, calendar)
-            parts[period] = (
-                list(usage_of(conn, user, start, now)),
-                end.astimezone(zone).date().isoformat(),
-            )
-        used, renews_on = parts[period]
-        found[budget.measure] = Spent(used=budget.used(used), renews_on=renews_on)
+        parts, end = asked.of(budget)
+        renews_on = end.astimezone(zone).date().isoformat()
+        found[budget.measure] = Spent(used=budget.used(parts), renews_on=renews_on)
     return found
+
+
+class _Asked:
+    """What one person used in each period, each asked once."""
+
+    def __init__(
+        self,
+        conn: Connection,
+        user: str,
+        now: datetime,
+        zone: tzinfo,
+        calendar: Calendar,
+        usage_of: UsageOf,
+    ) -> None:
+        self._conn, self._user, self._now = conn, user, now
+        self._zone, self._calendar, self._usage_of = zone, calendar, usage_of
+        self._found: dict[tuple[str, bool], list[UsedPart]] = {}
+
+    def of(self, budget: Budget) -> tuple[list[UsedPart], datetime]:
+        """Parts of the budget's present period, and its end."""
+        start, end = span(budget.measure.period, self._now, self._zone, self._calendar)
+        key = budget.measure.period, budget.plain
+        if key not in self._found:
+            usage_of = self._usage_of if budget.plain else used_by_intervals
+            self._found[key] = list(usage_of(self._conn, self._user, start, self._now))
+        return self._found[key], end
 
 
 class Running(Protocol):
@@ -193,18 +222,14 @@ def ends_by_budget(
             by_user.setdefault(run.user, []).append(run)
     found: dict[str, tuple[datetime, str]] = {}
     for user, theirs in by_user.items():
-        used: dict[str, tuple[list[UsedPart], datetime]] = {}
+        asked = _Asked(conn, user, now, zone, calendar, usage_of)
         for run in theirs:
             for value in (run.release_terms or {}).get("budgets", ()):
                 budget = Budget.of(value)
                 gpu = budget.measure.resource == "gpu_hours"
                 if not budget.counts(run.pool, run.gpu_model) or (gpu and not run.gpu):
                     continue
-                period = budget.measure.period
-                if period not in used:
-                    start, end = span(period, now, zone, calendar)
-                    used[period] = list(usage_of(conn, user, start, now)), end
-                parts, end = used[period]
+                parts, end = asked.of(budget)
                 at = runs_out_at(budget, budget.used(parts), theirs, now, end)
                 if at is not None and (run.id not in found or at < found[run.id][0]):
                     found[run.id] = at, str(budget.measure)
