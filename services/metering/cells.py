@@ -7,17 +7,17 @@ a figure does not move when a run is over. Moments are microseconds since 1970, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from typing import NamedTuple
 
-from services.metering.tables import BLOCK
+from services.metering.tables import BLOCK, WIDE
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 EPOCH_DAY = EPOCH.toordinal()
 DAY_US = 86_400_000_000
-LEVELS = (1, 4, 16, 64, 256)
+LEVELS = (1, 4, 16, 64, 256, 4096)
 
 Span = tuple[int, int]
 
@@ -76,7 +76,7 @@ class Sums:
         self.idle_us += other.idle_us
         self.gpu_idle_us += other.gpu_idle_us
 
-    def values(self) -> tuple[int, ...]:
+    def values(self) -> tuple[int, int, int, int, int, int, int, int, int]:
         return (
             self.first_us, self.wall_us, self.node_us, self.measured_us, self.cpu_used_us,
             self.memory_kib_s, self.gpu_used_us, self.idle_us, self.gpu_idle_us,
@@ -156,23 +156,12 @@ def within(spans: Iterable[Span], start: int, end: int) -> list[Span]:
 # --------------------------------------------------------------------------------------------------- blocks
 
 
-def block(level: int, day: int) -> int:
-    """The block of a level in which a day lies."""
-    span = LEVELS[level]
-    return level * BLOCK + day // span * span
-
-
-def blocks_of(day: int) -> Iterator[int]:
-    """Every block in which a day lies."""
-    return (block(level, day) for level in range(len(LEVELS)))
-
-
-def tiles(first: int, after: int, *, levels: int = len(LEVELS)) -> list[int]:
+def tiles(first: int, after: int) -> list[int]:
     """The fewest blocks that cover the days from ``first`` to before ``after``, each once."""
     found: list[int] = []
     day = first
     while day < after:
-        level = levels - 1
+        level = len(LEVELS) - 1
         while level and (day % LEVELS[level] or day + LEVELS[level] > after):
             level -= 1
         found.append(level * BLOCK + day)
@@ -180,51 +169,84 @@ def tiles(first: int, after: int, *, levels: int = len(LEVELS)) -> list[int]:
     return found
 
 
+def widened(first: int, last: int, known_first: int, today: int) -> tuple[int, int]:
+    """A window that takes in the same: beyond the first and the last day of all there is nothing.
+
+    Its ends are put where large blocks end, so that few blocks cover it.
+    """
+    longest = LEVELS[-1]
+    if first <= known_first:
+        first = first // longest * longest
+    if last >= today:
+        last = (last // longest + 1) * longest - 1
+    return first, last
+
+
+#: What :class:`Sums` holds, in its order.
+Whole = tuple[int, int, int, int, int, int, int, int, int]
+
+
+def both(one: Whole, other: Whole) -> Whole:
+    """The sum of two :data:`Whole`."""
+    a, b, c, d, e, f, g, h, i = one
+    p, q, r, s, t, u, v, w, x = other
+    return (a if a < p else p, b + q, c + r, d + s, e + t, f + u, g + v, h + w, i + x)
+
+
 class Cells:
-    """Sums by key and day."""
+    """Sums by key and day. A key is known by its place, and a cell by ``place * BLOCK + day``."""
 
     def __init__(self) -> None:
-        self.days: dict[tuple[Key, int], Sums] = {}
+        self.places: dict[Key, int] = {}
+        self.cells: dict[int, Whole] = {}
+
+    def place(self, key: Key) -> int:
+        return self.places.setdefault(key, len(self.places))
+
+    def put(self, cell: int, whole: Whole) -> None:
+        found = self.cells.get(cell)
+        self.cells[cell] = whole if found is None else both(found, whole)
 
     def add(self, key: Key, day: int, sums: Sums) -> None:
-        found = self.days.get((key, day))
-        if found is None:
-            self.days[key, day] = found = Sums()
-        found.add(sums)
+        self.put(self.place(key) * BLOCK + day, sums.values())
 
     def add_run(self, key: Key, spans: Sequence[Span], calendar: Calendar) -> None:
         for day, sums in by_day(spans, calendar).items():
             self.add(key, day, sums)
 
-    def blocks(self) -> dict[tuple[int, Key], Sums]:
-        """By block and key, wide keys too: what ``usage_daily`` holds."""
-        narrow: dict[tuple[Key, int], Sums] = self.days
-        wide: dict[tuple[Key, int], Sums] = {}
-        wides: dict[Key, Key] = {}
-        for (key, day), sums in narrow.items():
-            broad = wides.get(key)
-            if broad is None:
-                broad = wides[key] = key.wide()
-            _into(wide, (broad, day), sums)
-        found: dict[tuple[int, Key], Sums] = {}
-        for level in range(len(LEVELS)):
-            for cells in (narrow, wide):
-                for (key, day), sums in cells.items():
-                    found[level * BLOCK + day, key] = sums
-            if level + 1 < len(LEVELS):
-                narrow, wide = (_coarser(cells, LEVELS[level + 1]) for cells in (narrow, wide))
-        return found
+    def blocks(self, place_of: Mapping[Key, int]) -> Iterator[tuple[int, int, Whole]]:
+        """What ``usage_daily`` holds: block, id of the key, sums; wide keys too.
 
+        Parameters
+        ----------
+        place_of
+            Ids of keys, of the wide ones too.
+        """
+        keys = list(self.places)
+        ids = [place_of[key] for key in keys]
+        wides: dict[Key, int] = {}
+        wide_of = [wides.setdefault(key.wide(), len(wides)) for key in keys]
+        wide_ids = [place_of[key] for key in wides]
+        broad: dict[int, Whole] = {}
+        for cell, whole in self.cells.items():
+            place, day = divmod(cell, BLOCK)
+            at = wide_of[place] * BLOCK + day
+            found = broad.get(at)
+            broad[at] = whole if found is None else both(found, whole)
+        for facet, cells, named in ((0, self.cells, ids), (WIDE, broad, wide_ids)):
+            for level, span in enumerate(LEVELS):
+                if level:
+                    coarser: dict[int, Whole] = {}
+                    for cell, whole in cells.items():
+                        at = cell - cell % BLOCK % span
+                        found = coarser.get(at)
+                        coarser[at] = whole if found is None else both(found, whole)
+                    cells = coarser
+                base = facet + level * BLOCK
+                for cell, whole in cells.items():
+                    place, day = divmod(cell, BLOCK)
+                    yield base + day, named[place], whole
 
-def _coarser(cells: dict[tuple[Key, int], Sums], span: int) -> dict[tuple[Key, int], Sums]:
-    found: dict[tuple[Key, int], Sums] = {}
-    for (key, day), sums in cells.items():
-        _into(found, (key, day // span * span), sums)
-    return found
-
-
-def _into(cells: dict[tuple[Key, int], Sums], at: tuple[Key, int], sums: Sums) -> None:
-    found = cells.get(at)
-    if found is None:
-        cells[at] = found = Sums()
-    found.add(sums)
+    def keys(self) -> set[Key]:
+        """All keys that :meth:`blocks` asks for."""
+        return {*self.places, *(key.wide() for key in self.places)}

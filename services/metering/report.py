@@ -20,9 +20,9 @@ from typing import Any, Literal, get_args
 from sqlalchemy import Connection, bindparam, func, select
 
 from galilean.amounts import GIB
-from services.metering.cells import SUMS, USE, Calendar, Key, Sums, by_day, moment_of, tiles, us_of
-from services.metering.rollup import KEY_COLUMNS, NEVER, spans_of, state
-from services.metering.tables import BLOCK, run_use, usage_daily, usage_keys, usage_projects
+from services.metering.cells import SUMS, USE, Calendar, Key, Sums, by_day, moment_of, tiles, us_of, widened
+from services.metering.rollup import KEY_COLUMNS, NEVER, NOT_ROLLED_UP, spans_of, state
+from services.metering.tables import BLOCK, WIDE, run_use, usage_daily, usage_keys, usage_projects
 from services.metering.usage import LiveProjects, live_projects
 from spawner.tables import clusters
 
@@ -98,9 +98,18 @@ class Figures:
         self.gpu_idle_us += gpu_idle
 
     def add(self, other: Figures) -> None:
-        for name in WHOLE:
-            setattr(self, name, getattr(self, name) + getattr(other, name))
         self.first_us = min(self.first_us, other.first_us)
+        self.wall_us += other.wall_us
+        self.node_us += other.node_us
+        self.cpu += other.cpu
+        self.memory += other.memory
+        self.gpu += other.gpu
+        self.measured_us += other.measured_us
+        self.cpu_used_us += other.cpu_used_us
+        self.memory_kib_s += other.memory_kib_s
+        self.gpu_used_us += other.gpu_used_us
+        self.idle_us += other.idle_us
+        self.gpu_idle_us += other.gpu_idle_us
 
     @property
     def first_start(self) -> datetime | None:
@@ -172,9 +181,6 @@ class Figures:
     @property
     def _measured_part(self) -> float:
         return min(self.measured_us / self.node_us, 1.0) if self.node_us else 0.0
-
-
-WHOLE = tuple(name for name in Figures.__dataclass_fields__ if name != "first_us")
 
 
 @dataclass(kw_only=True)
@@ -269,7 +275,7 @@ def _read(
 ) -> Report:
     alive = _live(conn, by, calendar, now, filters)
     today = calendar.today(now)
-    first, last = _days(conn, window, today, alive)
+    first, last, known_first = _days(conn, window, today, alive)
     if last - first >= DAYS_MOST and by in ("day", "month"):
         raise ValueError("more days than ten years have")
     lines: dict[str, Line] = {}
@@ -292,13 +298,15 @@ def _read(
     by_days = by in ("day", "month")
     narrow = bool({"user", "project_id"} & filters.keys()) or by in ("user", "project")
     values: dict[str, Any] = {f"b_{name}": value for name, value in filters.items()}
+    facet = 0 if narrow else WIDE
     if by_days:
-        values |= {"b_first": first, "b_last": last}
+        values |= {"b_first": facet + first, "b_last": facet + last}
     else:
-        values["b_blocks"] = tiles(first, last + 1)
+        wide_first, wide_last = widened(first, last, known_first, today + 1)
+        values["b_blocks"] = [facet + tile for tile in tiles(wide_first, wide_last + 1)]
     if first <= last:
         for key, cpu, memory, gpu, *sums in conn.execute(_rolled(by, narrow, tuple(sorted(filters))), values):
-            line(name_of(key) if by_days else key).add_sums(sums, cpu, memory, gpu)
+            line(name_of(key - facet) if by_days else key).add_sums(sums, cpu, memory, gpu)
     for key, days in alive:
         for day, sums in days.items():
             if first <= day <= last:
@@ -310,23 +318,25 @@ def _read(
 
 def _days(
     conn: Connection, window: Window, today: int, alive: Iterable[tuple[Key, Mapping[int, Sums]]]
-) -> tuple[int, int]:
-    """The days that a window means: to the day after today where none is said, should a clock be wrong."""
+) -> tuple[int, int, int]:
+    """The days that a window means, and the first day of all.
+
+    To the day after today where no last one is said, should a clock be wrong.
+    """
+    known = conn.execute(select(func.min(usage_daily.c.block)).where(usage_daily.c.block < BLOCK)).scalar()
+    known_first = today if known is None else known
     if window.first is not None:
         first = window.first.toordinal()
     else:
-        known = conn.execute(
-            select(func.min(usage_daily.c.block)).where(usage_daily.c.block < BLOCK)
-        ).scalar()
-        first = min([day for _, days in alive for day in days] + [today if known is None else known])
-    return first, (today + 1 if window.last is None else window.last.toordinal())
+        first = min([known_first, *(day for _, days in alive for day in days)])
+    return first, (today + 1 if window.last is None else window.last.toordinal()), known_first
 
 
 def _live(
     conn: Connection, by: By, calendar: Calendar, now: datetime, filters: Mapping[str, str]
 ) -> list[tuple[Key, dict[int, Sums]]]:
     """What runs that are not in the roll-up used on each day until now."""
-    query = select(clusters.c.id, *KEY_COLUMNS).where(~clusters.c.rolled_up)
+    query = select(clusters.c.id, *KEY_COLUMNS).where(NOT_ROLLED_UP)
     for name, value in filters.items():
         query = query.where(clusters.c[name] == value)
     keys = {run: Key(*values) for run, *values in conn.execute(query)}
@@ -356,21 +366,32 @@ _COLUMN = {
 @cache
 def _rolled(by: By, narrow: bool, filters: tuple[str, ...]) -> Any:
     """The statement over the roll-up; built once for each kind of question."""
-    keys, d = usage_keys.c, usage_daily.c
+    d = usage_daily.c
     by_days = by in ("day", "month")
-    what = d.block if by_days else keys[_COLUMN[by]]
-    size = (keys.cpu_millicores, keys.memory_bytes, keys.gpu)
-    sums = [func.min(d.first_us), *(func.sum(d[name]).label(name) for name in SUMS[1:])]
-    query = (
-        select(what.label("what"), *size, *sums)
-        .join(usage_keys, keys.id == d.key_id)
-        .where(keys.user != "" if narrow else keys.user == "")
-        .group_by(what, *size)
-    )
+    sums = [func.min(d.first_us).label("first_us"), *(func.sum(d[name]).label(name) for name in SUMS[1:])]
     if by_days:
-        query = query.where(d.block >= bindparam("b_first"), d.block <= bindparam("b_last"))
+        inside = (d.block >= bindparam("b_first")) & (d.block <= bindparam("b_last"))
     else:
-        query = query.where(d.block.in_(bindparam("b_blocks", expanding=True)))
+        inside = d.block.in_(bindparam("b_blocks", expanding=True))
+    if by_days:
+        keys = usage_keys.c
+        what, size = d.block, (keys.cpu_millicores, keys.memory_bytes, keys.gpu)
+        query = select(what, *size, *sums).join(usage_keys, keys.id == d.key_id).where(inside)
+        query = query.group_by(what, *size)
+    elif not filters:  # added up by the number of the key first: that is what costs
+        inner = select(d.key_id, *sums).where(inside).group_by(d.key_id).subquery("of_keys")
+        keys = usage_keys.c
+        query = select(
+            keys[_COLUMN[by]], keys.cpu_millicores, keys.memory_bytes, keys.gpu,
+            *(inner.c[name] for name in SUMS),
+        ).join(inner, keys.id == inner.c.key_id)  # fmt: skip
+    else:
+        keys = usage_keys.c
+        what, size = keys[_COLUMN[by]], (keys.cpu_millicores, keys.memory_bytes, keys.gpu)
+        query = select(what, *size, *sums).join(usage_keys, keys.id == d.key_id).where(inside)
+        query = query.group_by(what, *size)
+    if filters:
+        query = query.where(keys.user != "" if narrow else keys.user == "")
     for name in filters:
         query = query.where(keys[name] == bindparam(f"b_{name}"))
     return query
@@ -389,7 +410,7 @@ def _name(conn: Connection, lines: Collection[Line], live: LiveProjects) -> None
         clusters.c.project_slug,
         clusters.c.project_name,
         clusters.c.id,
-    ).where(~clusters.c.rolled_up)
+    ).where(NOT_ROLLED_UP)
     if few:
         named = named.where(usage_projects.c.project_id.in_(list(wanted)))
         running = running.where(clusters.c.project_id.in_(list(wanted)))

@@ -21,8 +21,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from galilean import centre
 from galilean.db import Database
-from services.metering.cells import LEVELS, SUMS, USE, Calendar, Cells, Key, Span, Sums, tiles, us_of
-from services.metering.tables import run_use, usage_daily, usage_keys, usage_projects
+from services.metering.cells import SUMS, USE, Calendar, Cells, Key, Span, Sums, tiles, us_of
+from services.metering.tables import BLOCK, run_use, usage_daily, usage_keys, usage_projects
 from spawner.tables import cluster_nodes, clusters
 
 STATE = "usage"
@@ -42,6 +42,8 @@ KEY_COLUMNS = (
     clusters.c.gpu,
     clusters.c.gpu_model,
 )
+#: As the partial index says it, or SQLite would not use that.
+NOT_ROLLED_UP = text("NOT clusters.rolled_up")
 _OPEN_NODES = (
     select(cluster_nodes.c.cluster_id)
     .where(
@@ -88,7 +90,7 @@ def roll_up(conn: Connection, *, zone: tzinfo, now: datetime, limit: int = BATCH
             clusters.c.project_name,
             *KEY_COLUMNS,
         )
-        .where(~clusters.c.rolled_up, clusters.c.released_at.is_not(None), ~_OPEN_NODES)
+        .where(NOT_ROLLED_UP, clusters.c.released_at.is_not(None), ~_OPEN_NODES)
         .order_by(clusters.c.id)
         .limit(limit)
     )
@@ -99,7 +101,7 @@ def roll_up(conn: Connection, *, zone: tzinfo, now: datetime, limit: int = BATCH
     cells = Cells()
     _add_intervals(conn, cells, keys, Calendar(zone))
     _add_use(conn, cells, keys)
-    _upsert(conn, cells.blocks())
+    _upsert(conn, cells)
     _name(conn, [(row.project_id, *row[1:4], row.id) for row in rows])
     _mark(conn, list(keys))
     _move(conn, zone, now)
@@ -135,8 +137,8 @@ def _mark(conn: Connection, runs: Sequence[str]) -> None:
         conn.execute(update(clusters).where(clusters.c.id.in_(ids)).values(rolled_up=True))
 
 
-def _upsert(conn: Connection, blocks: Mapping[tuple[int, Key], Sums]) -> None:
-    ids = key_ids(conn, {key for _, key in blocks})
+def _upsert(conn: Connection, cells: Cells) -> None:
+    ids = key_ids(conn, cells.keys())
     dialect = sqlite if conn.dialect.name == "sqlite" else postgresql
     least = func.min if dialect is sqlite else func.least
     query = dialect.insert(usage_daily)
@@ -144,8 +146,8 @@ def _upsert(conn: Connection, blocks: Mapping[tuple[int, Key], Sums]) -> None:
     adds: dict[str, Any] = {name: there[name] + new[name] for name in SUMS[1:]}
     adds["first_us"] = least(there.first_us, new.first_us)
     rows = [
-        {"block": number, "key_id": ids[key], **dict(zip(SUMS, sums.values(), strict=True))}
-        for (number, key), sums in blocks.items()
+        {"block": number, "key_id": key_id, **dict(zip(SUMS, whole, strict=True))}
+        for number, key_id, whole in cells.blocks(ids)
     ]
     if rows:
         conn.execute(query.on_conflict_do_update(index_elements=["block", "key_id"], set_=adds), rows)
@@ -211,32 +213,32 @@ def rebuild(db: Database, *, zone: tzinfo, now: datetime) -> Rebuilt:
             if not db.is_sqlite:  # all statements of it see the same
                 conn = conn.execution_options(isolation_level="REPEATABLE READ")
             before = state(conn)
-            cells, unmarked, runs = _everything(conn, Calendar(zone))
-            names = conn.execute(_NAMES).all()
-        blocks = cells.blocks()
+            cells, unmarked, runs, latest = _everything(conn, Calendar(zone))
+            names = [
+                tuple(row) for ids in _chunks(latest, BATCH) for row in conn.execute(_NAMES, {"b_runs": ids})
+            ]
         with db.serialised(STATE) as conn:
             if state(conn).generation != before.generation:  # runs were taken up meanwhile
                 continue
             conn.execute(delete(usage_daily))
-            ids = key_ids(conn, {key for _, key in blocks})
-            rows = [(number, ids[key], *sums.values()) for (number, key), sums in blocks.items()]
-            _fill(conn, rows)
-            _name(conn, [tuple(row) for row in names])  # type: ignore[misc]
+            ids = key_ids(conn, cells.keys())
+            rows = _fill(conn, cells.blocks(ids))
+            _name(conn, names)  # type: ignore[arg-type]
             _mark(conn, unmarked)
             _move(conn, zone, now)
-            return Rebuilt(runs=runs, rows=len(rows))
+            return Rebuilt(runs=runs, rows=rows)
 
 
-def _everything(conn: Connection, calendar: Calendar) -> tuple[Cells, list[str], int]:
-    """Cells of all finished runs; those of them whose rows do not say so yet; how many they are.
+def _everything(conn: Connection, calendar: Calendar) -> tuple[Cells, list[str], int, list[str]]:
+    """Cells of all finished runs; those whose rows do not say so yet; how many; the latest of each project.
 
     The database adds up each run; the few that reach over midnight, or whose nodes were not there at the same
     time, are looked at node by node.
     """
     cells = Cells()
-    days = cells.days
+    put, place_of = cells.put, cells.place
     rest: dict[str, Key] = {}
-    keys: dict[Key, Key] = {}
+    latest: dict[str, str] = {}
     unmarked: list[str] = []
     runs = 0
     day = begin = end = 0
@@ -245,23 +247,16 @@ def _everything(conn: Connection, calendar: Calendar) -> tuple[Cells, list[str],
         runs += 1
         if not marked:
             unmarked.append(run)
-        if first is None:
-            continue
         key = Key(*values)
-        key = keys.setdefault(key, key)
+        if run > latest.get(key.project_id, ""):
+            latest[key.project_id] = run
         if not begin <= first < end:
             day = calendar.day(first)
             begin, end = calendar.begin(day), calendar.begin(day + 1)
         if alone or last > end:
             rest[run] = key
-            continue
-        sums = days.get((key, day))
-        if sums is None:
-            days[key, day] = Sums(first, last - first, int(node))
-        else:
-            sums.first_us = min(first, sums.first_us)
-            sums.wall_us += last - first
-            sums.node_us += int(node)
+        elif last > first:
+            put(place_of(key) * BLOCK + day, (first, last - first, int(node), 0, 0, 0, 0, 0, 0))
     _add_intervals(conn, cells, rest, calendar)
     use = (
         select(run_use.c.day, *(func.sum(run_use.c[name]) for name in USE), *KEY_COLUMNS)
@@ -272,51 +267,50 @@ def _everything(conn: Connection, calendar: Calendar) -> tuple[Cells, list[str],
     for at, *row in conn.execute(use):
         measured = dict(zip(USE, map(int, row[: len(USE)]), strict=True))
         cells.add(Key(*row[len(USE) :]), at, Sums(first_us=NEVER, **measured))
-    return cells, unmarked, runs
+    return cells, unmarked, runs, list(latest.values())
 
 
 def _runs(is_sqlite: bool) -> Any:
-    """Each finished run with its first and last moment, its node time, and whether its nodes came apart."""
+    """Each finished run that ever ran: first and last moment, node time, whether its nodes came apart."""
     if is_sqlite:  # times are text of fixed width, to the microsecond
         us = "(unixepoch(substr({0}, 1, 19)) * 1000000 + substr({0}, 21, 6))"
-        length = f"{us.format('gone_at')} - {us.format('ready_at')}"
-        total = f"sum({length})"
+        total = f"sum({us.format('n.gone_at')} - {us.format('n.ready_at')})"
+        broken = "min(n.gone_at > n.ready_at) = 0"
     else:
         us = "(extract(epoch from {0}) * 1000000)::bigint"
-        total = "(extract(epoch from sum(gone_at - ready_at)) * 1000000)::bigint"
+        total = "(extract(epoch from sum(n.gone_at - n.ready_at)) * 1000000)::bigint"
+        broken = "NOT bool_and(n.gone_at > n.ready_at)"
     keys = ", ".join(
         "coalesce(c.account, '')" if column.name == "account" else f'c."{column.name}"'
         for column in KEY_COLUMNS
     )
     return text(
         f"""
-        SELECT c.id, c.rolled_up, {us.format("r.began")}, {us.format("r.ended")}, r.node, r.alone, {keys}
-        FROM clusters c LEFT JOIN (
-            SELECT cluster_id, min(ready_at) AS began, max(gone_at) AS ended, {total} AS node,
-                max(ready_at) > min(gone_at) AS alone
-            FROM cluster_nodes WHERE gone_at > ready_at GROUP BY cluster_id
-        ) r ON r.cluster_id = c.id
-        WHERE c.released_at IS NOT NULL AND c.id NOT IN (
-            SELECT cluster_id FROM cluster_nodes WHERE gone_at IS NULL AND ready_at IS NOT NULL
-        )
-        ORDER BY c.id
+        SELECT c.id, c.rolled_up, {us.format("min(n.ready_at)")}, {us.format("max(n.gone_at)")}, {total},
+            max(n.ready_at) > min(n.gone_at) OR {broken}, {keys}
+        FROM cluster_nodes n JOIN clusters c ON c.id = n.cluster_id
+        WHERE n.ready_at IS NOT NULL AND c.released_at IS NOT NULL
+        GROUP BY c.id HAVING count(*) = count(n.gone_at)
         """  # noqa: S608 - of names of columns only
     )
 
 
-def _fill(conn: Connection, rows: Sequence[tuple[int, ...]]) -> None:
+def _fill(conn: Connection, rows: Iterable[tuple[int, int, Sequence[int]]]) -> int:
+    """Write an empty ``usage_daily`` in the order of its key; how many rows."""
     names = ["block", "key_id", *SUMS]
+    flat = sorted((number, key_id, *whole) for number, key_id, whole in rows)
     if conn.dialect.name == "sqlite":
         marks = ", ".join("?" * len(names))
         conn.exec_driver_sql(
             f"INSERT INTO usage_daily ({', '.join(names)}) VALUES ({marks})",  # noqa: S608
-            sorted(rows),
+            flat,
         )
-        return
+        return len(flat)
     cursor = conn.connection.cursor()
     with cursor.copy(f"COPY usage_daily ({', '.join(names)}) FROM STDIN") as copy:  # type: ignore[attr-defined]
-        for row in sorted(rows):
-            copy.write_row(row)
+        for begin in range(0, len(flat), CHUNK):
+            copy.write("".join("\t".join(map(str, row)) + "\n" for row in flat[begin : begin + CHUNK]))
+    return len(flat)
 
 
 # -------------------------------------------------------------------------------------------- what was used
@@ -369,7 +363,6 @@ def _chunks(items: Sequence[Any], size: int) -> Iterable[list[Any]]:
 
 
 NEVER = Sums().first_us
-assert LEVELS[0] == 1
 _RUNS = bindparam("b_runs", expanding=True)
 _SPANS = select(cluster_nodes.c.cluster_id, cluster_nodes.c.ready_at, cluster_nodes.c.gone_at).where(
     cluster_nodes.c.cluster_id.in_(_RUNS), cluster_nodes.c.ready_at.is_not(None)
@@ -381,13 +374,7 @@ _NAMES = select(
     clusters.c.project_slug,
     clusters.c.project_name,
     clusters.c.id,
-).where(
-    clusters.c.id.in_(
-        select(func.max(clusters.c.id))
-        .where(clusters.c.released_at.is_not(None))
-        .group_by(clusters.c.project_id)
-    )
-)
+).where(clusters.c.id.in_(_RUNS))
 _USED = (
     select(usage_keys.c.cpu_millicores, usage_keys.c.gpu, func.sum(usage_daily.c.node_us))
     .join(usage_keys, usage_keys.c.id == usage_daily.c.key_id)
@@ -400,7 +387,5 @@ _USED = (
 _USED_LIVE = (
     select(clusters.c.cpu_millicores, clusters.c.gpu, cluster_nodes.c.ready_at, cluster_nodes.c.gone_at)
     .join(cluster_nodes, cluster_nodes.c.cluster_id == clusters.c.id)
-    .where(
-        clusters.c.user == bindparam("b_user"), ~clusters.c.rolled_up, cluster_nodes.c.ready_at.is_not(None)
-    )
+    .where(clusters.c.user == bindparam("b_user"), NOT_ROLLED_UP, cluster_nodes.c.ready_at.is_not(None))
 )

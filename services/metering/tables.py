@@ -12,9 +12,9 @@ nodes were held for a whole day, that of ten years of everybody with 29 000 node
 card time, and memory in KiB seconds.
 
 ``block`` says a span of days: ``level * BLOCK + first day``, the day as :meth:`datetime.date.toordinal`; level
-0 is one day, each further four times as long, aligned. A window of a year is read out of some fifteen blocks.
-Each run is added twice: under its whole key, and under the *wide* key without person and project (both
-empty), for what administrators ask of everybody.
+0 is one day, the next ones 4, 16, 64, 256 and 4096 days, aligned. Any window is read out of a dozen blocks.
+Each run is added twice: under its whole key, and, in blocks of their own (``WIDE +``), under the *wide* key
+without person and project (both empty), for what administrators ask of everybody.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from galilean.db import metadata
 from spawner.tables import clusters
 
 BLOCK = 10_000_000
+WIDE = 10 * BLOCK
 
 usage_keys = Table(
     "usage_keys",

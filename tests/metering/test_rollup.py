@@ -77,7 +77,7 @@ def test_tiles_cover_each_day_of_a_window_once_and_are_few(first: int, days: int
         assert day % LEVELS[level] == 0
         covered += range(day, day + LEVELS[level])
     assert covered == list(range(first, first + days))
-    assert len(found) <= 24 + days // 256
+    assert len(found) <= 24 + 15
 
 
 @pytest.mark.parametrize(
