@@ -6,6 +6,7 @@ import json
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from galilean.cli import build_app
+from galilean.clock import utcnow
 from galilean.db import Database
 from galilean.errors import UserError
 from galilean.migrate import newest, upgrade
@@ -20,7 +22,10 @@ from galilean.settings import Settings
 from hub_config.doctor import examine
 from hub_config.secrets import waiting_accounts
 from hub_config.start import check_public_port, prepare_state
+from spawner import records, steps
+from spawner.request import ClusterRequest
 from tests.hub_config.conftest import SiteFactory
+from tests.spawner.backends import plan_of
 
 
 def galilean(*args: str, text: str = "") -> Any:
@@ -189,3 +194,77 @@ async def test_accounts_and_tokens_are_made_at_once_while_the_hub_runs(
     nobody = await command("token", "nobody")
     assert isinstance(nobody.exception, UserError)
     assert "nobody" in str(nobody.exception)
+
+
+class HubThatStops:
+    """A hub that releases what it is asked to, but for those that it does not know."""
+
+    def __init__(self, database: Database, unknown: str = "") -> None:
+        self.database, self.unknown = database, unknown
+        self.asked: list[str] = []
+
+    async def stop(self, user: str, server: str) -> None:
+        self.asked.append(server)
+        if server == self.unknown:
+            raise UserError(404, "It does not know the server.")
+        with self.database.write() as conn:
+            stopping = steps.begin_stop(conn, user, server, reason="asked")
+            assert stopping is not None
+            assert steps.close(conn, stopping, ends={}, now=utcnow())
+
+    async def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def three_held(here: Path) -> Iterator[Database]:
+    """Three people hold a cluster each."""
+    galilean("db", "upgrade")
+    database = Database(f"sqlite:///{here / 'state' / 'galilean.sqlite'}", threads=2)
+    for number, user in enumerate(("ada", "bob", "eva")):
+        with database.write() as conn:
+            steps.reserve(
+                conn,
+                run_id=f"01K{number:023}",
+                plan=plan_of(user, user),
+                request=ClusterRequest.parse({"project": user, "nodes": 1}),
+                backend="process",
+                asked_by=user,
+                now=utcnow(),
+            )
+    yield database
+    database.close()
+
+
+def test_every_cluster_is_released_as_before_the_product_is_taken_away(
+    three_held: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = HubThatStops(three_held)
+    monkeypatch.setattr("hub_config.start.command_hub", lambda settings: hub)
+    done = galilean("clusters", "release", "--all")
+    assert done.exit_code == 0, done.output
+    assert "3 to release" in done.stdout
+    assert "Nothing is held" in done.stdout
+    assert sorted(hub.asked) == ["ada", "bob", "eva"]
+    with three_held.read() as conn:
+        assert records.all_open(conn) == []
+
+
+def test_what_the_hub_does_not_release_in_time_is_told_and_stays_asked_for(
+    three_held: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hub_config.start.command_hub", lambda _: HubThatStops(three_held, "bob"))
+    monkeypatch.setattr("hub_config.start.RELEASE_SECONDS", 0.5)
+    done = galilean("clusters", "release", "--all")
+    assert done.exit_code == 1
+    assert "1 are left, their release is asked for" in done.stdout
+    with three_held.read() as conn:
+        (left,) = records.all_open(conn)
+    assert left.user == "bob"
+    assert left.stop_asked_at is not None
+
+
+@pytest.mark.parametrize("words", [(), ("01K", "--all")])
+def test_one_cluster_or_all_of_them_are_named(words: tuple[str, ...]) -> None:
+    done = galilean("clusters", "release", *words)
+    assert done.exit_code == 2

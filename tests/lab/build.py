@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import os
 import subprocess
 import time
@@ -26,6 +27,13 @@ PROGRAMS = {
     "kwok": (".", "sigs.k8s.io/kwok/cmd/kwok"),
     "coredns": ("coredns", "."),
 }
+#: The Gateway API's definitions, which the chart's route is held against: module, version, checksum, file.
+GATEWAY_API = (
+    "sigs.k8s.io/gateway-api",
+    "v1.3.0",
+    "h1:q6okN+/UKDATola4JY7zXzx40WO4VISk7i9DIfOvr9M=",
+    "config/crd/standard/gateway.networking.k8s.io_httproutes.yaml",
+)
 
 
 def cache_base() -> Path:
@@ -75,3 +83,15 @@ def build() -> Path:
             )
             part.rename(pause)
     return folder
+
+
+def gateway_api() -> Path:
+    """The definition of HTTPRoute, out of the module that its authors publish (fetched once)."""
+    module, version, checksum, file = GATEWAY_API
+    command = ["go", "mod", "download", "-json", f"{module}@{version}"]
+    # Not in a module of ours: its go.sum would not name it.
+    done = subprocess.run(command, cwd="/", capture_output=True, text=True, check=True, timeout=120)
+    told = json.loads(done.stdout)
+    if told["Sum"] != checksum:
+        raise RuntimeError(f"{module}@{version} is not what it was: {told['Sum']}")
+    return Path(told["Dir"]) / file
