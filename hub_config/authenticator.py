@@ -27,6 +27,7 @@ from traitlets import Any as AnyTrait
 from traitlets import Set, Unicode
 
 from galilean.errors import UserError, mark
+from galilean.rights import BLOCKED
 from galilean.web.language import translate
 
 #: bcrypt reads no further than this.
@@ -138,6 +139,12 @@ class GalileanAuthenticator(NativeAuthenticator):
         right = await self.in_thread(
             bcrypt.checkpw, _bytes(data.get("password", "")), info.password if info else _NOBODY
         )
+        if info and right and info.is_authorized and _is_blocked(handler, name):
+            # Only to whoever knows the password.
+            error = UserError(
+                403, mark("Your account is blocked. Ask the administrators; your files are where they were.")
+            )
+            raise web.HTTPError(403, error.text(translate).replace("%", "%%"))
         if info and right and info.is_authorized:
             self.wrong_passwords.right(name)
             return name
@@ -227,6 +234,12 @@ class GalileanAuthenticator(NativeAuthenticator):
         from hub_config.accounts import HANDLERS
 
         return list(HANDLERS)
+
+
+def _is_blocked(handler: Any, name: str) -> bool:
+    find = getattr(handler, "find_user", None)
+    user = find(name) if find else None
+    return user is not None and any(group.name == BLOCKED for group in user.groups)
 
 
 def _bytes(password: str) -> bytes:

@@ -23,9 +23,10 @@ from traitlets import Any as AnyTrait
 from galilean.web.assets import AssetHandler
 from galilean.web.jinja import site_assets
 from galilean.web.quiet import hide_form_ids
-from hub_config import hub_database
+from hub_config import hub_database, people_api
 from hub_config.api import handlers
 from hub_config.notes import never_deny_for_a_note
+from hub_config.role_sync import apply
 from hub_config.secrets import waiting_accounts
 
 CONFIG_FILE = Path(__file__).parent / "jupyterhub_config.py"
@@ -54,6 +55,7 @@ class GalileanHub(JupyterHub):
             (r"/spawn", ToPortal),
             (r"/spawn/([^/]+)", ToPortal),
             (r"/spawn/([^/]+)/([^/]+)", ToPortal),
+            *people_api.handlers(self.wiring),
             *handlers(self.wiring),
         ]
         self.handlers[:0] = self.add_url_prefix(self.hub_prefix, ours)
@@ -72,6 +74,10 @@ class GalileanHub(JupyterHub):
             if keep and (account.replace or authenticator.get_user(account.name) is None):
                 keep(authenticator.normalize_username(account.name), account.password_hash.encode("ascii"))
             self._made.append(path)
+
+    async def init_role_assignment(self) -> None:
+        await super().init_role_assignment()
+        apply(self.db, self.wiring.following.rights)
 
     async def start(self) -> None:
         await self._until_the_proxy_answers()

@@ -12,20 +12,23 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from galilean import rights
+from galilean.centre import version
 from galilean.clock import Clock, utcnow
 from galilean.db import Database
 from galilean.errors import UserError, mark
 from galilean.mail import send_soon
 from galilean.rights import Rights
 from galilean.settings import Settings, load_settings
+from hub_config import role_sync
 from hub_config.addresses import Addresses
 from hub_config.build import browser_url, hub_traits
 from hub_config.ports import read_ports
+from hub_config.role_sync import Following
 from hub_config.secrets import given_directory, load_secrets, needed_by, waiting_accounts
 from hub_config.seeding import seed
 from spawner.backends import inventory_of
@@ -74,8 +77,10 @@ class Wiring:
     settings: Settings
     database: Database
     inventory: Inventory
+    following: Following = field(default_factory=lambda: Following(Rights(), 0))
     room: Any = None
     clock: Clock = utcnow
+    portal_key: str = ""
 
     def __deepcopy__(self, memo: Any) -> Wiring:
         return self  # traitlets copies what is configured; a database must not be
@@ -101,7 +106,11 @@ class Wiring:
                 hub.log.warning("The sweeper found something: %s", report.as_dict())
 
         every = self.settings.sweep_seconds
-        found = [Chore("Finishing leftovers", every, finish), Chore("The sweeper", every, sweep)]
+        found = [
+            Chore("Finishing leftovers", every, finish),
+            Chore("The sweeper", every, sweep),
+            Chore("Following roles", role_sync.SECONDS, lambda: self.following.look(hub.db, self.database)),
+        ]
         if hasattr(self.room, "learn"):
             found.append(
                 Chore("Learning of machines", MACHINES_SECONDS, lambda: self.room.learn(self.database))
@@ -128,12 +137,26 @@ def configure(c: Any, environ: dict[str, str] | None = None) -> Wiring:
         )
     secrets = load_secrets(settings.state, given_directory(env), names=needed_by("hub"))
     database = Database(settings.database_url, threads=1)
-    decided = rights_at_start(database, settings)
-    waiting = [account for _, account in waiting_accounts(settings.state) if account.role in decided.roles]
-    lay(c, hub_traits(settings, secrets, addresses, waiting=waiting, rights=decided))
+    following = rights_at_start(database, settings)
+    waiting = [
+        account for _, account in waiting_accounts(settings.state) if account.role in following.rights.roles
+    ]
+    lay(
+        c,
+        hub_traits(
+            settings,
+            secrets,
+            addresses,
+            waiting=waiting,
+            rights=following.rights,
+            rights_now=lambda: following.rights,
+        ),
+    )
     wiring = Wiring(
         settings=settings,
         database=database,
+        following=following,
+        portal_key=secrets.tokens["portal"],
         inventory=inventory_of(settings),
         room=room_of(settings),
     )
@@ -150,11 +173,11 @@ def configure(c: Any, environ: dict[str, str] | None = None) -> Wiring:
     return wiring
 
 
-def rights_at_start(database: Database, settings: Settings) -> Rights:
+def rights_at_start(database: Database, settings: Settings) -> Following:
     """Roles and groups as decided; where nothing ever was, the settings begin it."""
     with database.serialised("seed") as conn:
         seed(conn, settings, utcnow())
-        return rights.read(conn)
+        return Following(rights.read(conn), version(conn))
 
 
 def lay(c: Any, traits: dict[str, dict[str, Any]]) -> None:

@@ -20,6 +20,7 @@ from services.portal.admin import entries_for, is_current
 from services.portal.api.clusters import cluster_for, release_cluster
 from services.portal.api.usage import limits_of
 from services.portal.held import Mine, mine_of, read_mine, view_of
+from services.portal.longer import extend_cluster, go_on_without
 from services.portal.machines import park_of, read_notices, wrong_now
 from spawner import records
 
@@ -208,6 +209,39 @@ class Release(PageHandler):
         )
 
 
+class Extend(PageHandler):
+    """More time for a cluster of one's own, by one press; undone by nothing but a release."""
+
+    async def post(self, run_id: str) -> None:
+        run = await cluster_for(self.portal, self.person, run_id)
+        kept = await extend_cluster(self.portal, self.person, run)
+        text = self.translate(mark("{name} is kept longer.")).format(name=run.project_name)
+        until = (kept.extended_until or self.portal.clock()).isoformat()
+        self.answer_events(
+            {"galilean:toast": {"text": text, "until": until}, "galilean:clusters": {}, "galilean:kept": {}}
+        )
+
+
+class WhenDone(PageHandler):
+    """What *Continue without me* means, and the change itself."""
+
+    async def get(self, run_id: str) -> None:
+        run = await cluster_for(self.portal, self.person, run_id)
+        await self.render_fragment(
+            "when_done_dialog.html", run=run, url=f"{self.portal.prefix}clusters/{run.id}"
+        )
+
+    async def post(self, run_id: str) -> None:
+        run = await cluster_for(self.portal, self.person, run_id)
+        await go_on_without(self.portal, self.person, run)
+        text = self.translate(mark("{name} goes on and is released when nothing runs any more.")).format(
+            name=run.project_name
+        )
+        self.answer_events(
+            {"galilean:toast": {"text": text}, "galilean:close-dialog": {}, "galilean:clusters": {}}
+        )
+
+
 class ReleaseAll(PageHandler):
     """Release everything that the visitor holds, from the foot of the meter's menu."""
 
@@ -239,4 +273,6 @@ def routes() -> list[tuple[str, type[Any]]]:
         (r"/meter", Meter),
         (r"/clusters/release", ReleaseAll),
         (r"/clusters/([0-9A-Z]{26})/release", Release),
+        (r"/clusters/([0-9A-Z]{26})/extend", Extend),
+        (r"/clusters/([0-9A-Z]{26})/when-done", WhenDone),
     ]
