@@ -35,6 +35,7 @@ ROOT = Path(__file__).resolve().parent.parent
 IMAGES = {"control": "galilean", "proxy": "galilean-proxy", "jupyter": "galilean-jupyter"}
 SUITE = "bookworm"
 LEFT_OUT = ("doc", "info", "locale", "man")
+LEFT_BEHIND = r"__pycache__/|static/vendor/|lab/labextensions/"
 KEEP_SECONDS = 3 * 24 * 3600
 SOURCE_TIME = 1_577_836_800  # 2020: old enough for every clock, new enough for archives
 KEEP_LAYERS_SECONDS = 7 * 24 * 3600
@@ -73,7 +74,7 @@ def copied(containerfile: str) -> list[str]:
 def files_of(source: Path) -> Iterator[Path]:
     """The files below a path that ``.dockerignore`` lets through."""
     for path in [source] if source.is_file() else sorted(source.rglob("*")):
-        if path.is_file() and "__pycache__" not in path.parts and "static/vendor" not in path.as_posix():
+        if path.is_file() and not re.search(LEFT_BEHIND, path.as_posix()):
             yield path
 
 

@@ -7,7 +7,9 @@ import os
 from spawner.node.place import Place
 
 
-def server_arguments(place: Place, *, home: str, cookie_secret_file: str) -> list[str]:
+def server_arguments(
+    place: Place, *, home: str, cookie_secret_file: str, labextensions: str = ""
+) -> list[str]:
     """Arguments of ``python -m spawner.node.launcher``.
 
     Parameters
@@ -18,10 +20,15 @@ def server_arguments(place: Place, *, home: str, cookie_secret_file: str) -> lis
         Its HOME; JupyterLab opens in ``work`` below it.
     cookie_secret_file
         The same for all nodes of the cluster, so that one sign-in counts on all.
+    labextensions
+        Where JupyterLab finds our extension when it is not among those of the node's own Python.
     """
     arguments = [
         "--ServerApp.jpserver_extensions=spawner.node=True",
         "--ServerApp.identity_provider_class=spawner.node.identity.PresenceIdentity",
+        # Cells go on without their page, and are written into the notebook.
+        "--ServerApp.kernel_manager_class=spawner.node.kernels.NodeKernelManager",
+        "--ServerApp.kernel_websocket_connection_class=spawner.node.kernels.NodeKernelConnection",
         # Read from the environment when a module is imported, which a forked node does too late. The
         # cluster's path, not the node's: one login cookie and one XSRF cookie for all its nodes.
         f"--HubOAuth.base_url={place.prefix}",
@@ -35,6 +42,8 @@ def server_arguments(place: Place, *, home: str, cookie_secret_file: str) -> lis
         "--LabApp.news_url=None",
         "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
     ]
+    if labextensions:
+        arguments.append(f"--LabApp.extra_labextensions_path={labextensions}")
     if os.geteuid() == 0:
         arguments.append("--ServerApp.allow_root=True")
     return arguments

@@ -25,6 +25,8 @@ from spawner.process.layout import ClusterDirectory, write_json, write_secret
 from spawner.process.start import NodeCommand
 
 ADDRESS = "127.0.0.1"
+#: JupyterLab's extension as ``scripts/assets`` or the wheel brings it; a node may have another Python than ours.
+LABEXTENSIONS = Path(__file__).resolve().parents[2] / "extensions" / "lab" / "labextensions"
 #: Gives the hub's part of a node's environment: (rank, "http://host:port") → variables.
 NodeEnvironment = Callable[[int, str], Mapping[str, str]]
 
@@ -147,7 +149,12 @@ def _prepare_node(
     script = ssh.login_script(public, home / "work", ssh.find_sftp_server())
     write_secret(directory.ssh / f"login-{rank}", script.encode(), 0o700)
     command = NodeCommand(
-        arguments=server_arguments(node, home=str(home), cookie_secret_file=str(directory.cookie_secret)),
+        arguments=server_arguments(
+            node,
+            home=str(home),
+            cookie_secret_file=str(directory.cookie_secret),
+            labextensions=str(LABEXTENSIONS) if LABEXTENSIONS.is_dir() else "",
+        ),
         environment=environment,
         directory=home / "work",
         log=directory.log_file(rank),

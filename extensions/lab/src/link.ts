@@ -1,0 +1,188 @@
+/**
+ * The page's tie to its node: one websocket, which tells what is so and by being open says "I am here".
+ *
+ * It goes to the node's own route, never to the portal, so it needs no rights of its own and keeps working
+ * while the portal is away. A lost connection is tried again for ever, a little later each time; a tab that
+ * comes back to sight, or a network that does, is tried at once.
+ */
+
+import type { Services, ServerSettings } from "./jupyter.js";
+import type { Message, Status } from "./status.js";
+
+export type State =
+  | { kind: "waiting" }
+  | { kind: "here" }
+  | { kind: "lost" }
+  | { kind: "restarting" }
+  | { kind: "released"; by?: string | null; explanation?: string | null };
+
+const FIRST_MS = 1000;
+const MOST_MS = 30_000;
+/** A tie that is gone for less than this is not worth a line. */
+const QUIET_MS = 3000;
+/** Nothing for so long from a server that tells at least each 30 s: the network swallowed it. */
+const SILENCE_MS = 75_000;
+
+/** How long to wait before the given attempt; `chance` in 0 … 1 keeps many pages apart. */
+export function pause(attempt: number, chance: number): number {
+  return Math.min(MOST_MS, FIRST_MS * 2 ** attempt) * (0.5 + chance / 2);
+}
+
+/** What a POST was answered when it was not done. */
+export class Refused extends Error {}
+
+export class Link {
+  status: Status | null = null;
+  state: State = { kind: "waiting" };
+  /** The node's clock minus the browser's, in ms. */
+  private skew = 0;
+  private socket: WebSocket | null = null;
+  private attempt = 0;
+  private timer = 0;
+  private quiet = 0;
+  private silence = 0;
+  private readonly listeners: (() => void)[] = [];
+
+  constructor(
+    private readonly settings: ServerSettings,
+    private readonly connection: Services["ServerConnection"]
+  ) {}
+
+  onChange(listener: () => void): void {
+    this.listeners.push(listener);
+  }
+
+  /** The present moment by the node's clock. */
+  now(): Date {
+    return new Date(Date.now() + this.skew);
+  }
+
+  /** Whether this is a node of ours; opens the tie if so. */
+  async open(): Promise<boolean> {
+    const answer = await this.request("status").catch(() => null);
+    if (answer && (answer.status === 404 || answer.status === 403)) {
+      return false;
+    }
+    if (answer?.ok) {
+      this.take((await answer.json()) as Status);
+    }
+    const again = (): void => {
+      if (document.visibilityState === "visible" && this.state.kind !== "here") {
+        this.connect();
+      }
+    };
+    document.addEventListener("visibilitychange", again);
+    window.addEventListener("online", again);
+    window.addEventListener("pageshow", again);
+    this.connect();
+    return true;
+  }
+
+  /** Connect anew, whatever is there. */
+  connect(): void {
+    if (this.state.kind === "released") {
+      return;
+    }
+    window.clearTimeout(this.timer);
+    const old = this.socket;
+    this.socket = null;
+    old?.close();
+    const socket = new WebSocket(`${this.settings.wsUrl}galilean/api/live`);
+    this.socket = socket;
+    socket.onmessage = event => {
+      if (socket === this.socket) {
+        this.hear(JSON.parse(String(event.data)) as Message);
+      }
+    };
+    socket.onclose = () => {
+      if (socket === this.socket) {
+        this.socket = null;
+        void this.gone();
+      }
+    };
+  }
+
+  /** Ask the node to do something; the new status is taken over. */
+  async ask(what: "extend" | "when-done" | "release" | "restart-node", body: object = {}): Promise<void> {
+    let answer: Response;
+    try {
+      answer = await this.request(what, { method: "POST", body: JSON.stringify(body) });
+    } catch {
+      throw new Refused("");
+    }
+    const said = (await answer.json().catch(() => ({}))) as Partial<Status> & { message?: string };
+    if (!answer.ok) {
+      throw new Refused(said.message ?? "");
+    }
+    if (said.now && said.node) {
+      this.take(said as Status);
+      this.tell();
+    }
+    if (what === "restart-node") {
+      this.become({ kind: "restarting" });
+    }
+  }
+
+  private request(what: string, init: RequestInit = {}): Promise<Response> {
+    const url = `${this.settings.baseUrl}galilean/api/${what}`;
+    return this.connection.makeRequest(url, init, this.settings);
+  }
+
+  private hear(message: Message): void {
+    window.clearTimeout(this.silence);
+    this.silence = window.setTimeout(() => this.connect(), SILENCE_MS);
+    if (message.type === "status") {
+      this.attempt = 0;
+      window.clearTimeout(this.quiet);
+      this.quiet = 0;
+      this.take(message.status);
+      this.become({ kind: "here" });
+    } else if (message.type === "restarting") {
+      this.become({ kind: "restarting" });
+    } else if (message.type === "released") {
+      this.released(message.by, message.explanation);
+    }
+  }
+
+  private released(by?: string | null, explanation?: string | null): void {
+    this.become({ kind: "released", by, explanation });
+    window.clearTimeout(this.timer);
+    window.clearTimeout(this.silence);
+    this.socket?.close();
+  }
+
+  private take(status: Status): void {
+    this.skew = new Date(status.now).getTime() - Date.now();
+    this.status = status;
+  }
+
+  private async gone(): Promise<void> {
+    window.clearTimeout(this.silence);
+    if (this.state.kind === "released") {
+      return;
+    }
+    this.timer = window.setTimeout(() => this.connect(), pause(this.attempt, Math.random()));
+    this.attempt += 1;
+    this.quiet ||= window.setTimeout(() => {
+      if (this.state.kind === "here" || this.state.kind === "waiting") {
+        this.become({ kind: "lost" });
+      }
+    }, QUIET_MS);
+    // The hub answers in the place of a cluster that is no more; a node that is away gives no such answer.
+    const answer = await this.request("status").catch(() => null);
+    if (answer?.status === 424 && this.state.kind !== "restarting") {
+      this.released();
+    }
+  }
+
+  private become(state: State): void {
+    this.state = state;
+    this.tell();
+  }
+
+  private tell(): void {
+    for (const listener of this.listeners) {
+      listener();
+    }
+  }
+}
