@@ -397,7 +397,7 @@ def parse_settings(
         mark = getattr(error, "problem_mark", None)
         where = f"{name}:{mark.line + 1}" if mark else name
         raise SettingsError([f"{where}: not YAML: {getattr(error, 'problem', None) or error}"]) from error
-    problems = list(_repeated(node, name))
+    problems = list(repeated_keys(node, name))
     if problems:
         raise SettingsError(problems)
     if data is None:
@@ -426,13 +426,17 @@ def _from(node: Any, data: dict[str, Any], env: dict[str, str], name: str) -> Se
 
 
 def _problem(node: Any, name: str, item: Any) -> str:
-    path = [str(part) for part in item["loc"]]
-    line = _line(node, path)
-    where = f"{name}:{line}" if line else (name or "environment")
     message = item["msg"].removeprefix("Value error, ")
     if item["type"] == "extra_forbidden":
         message = "no such setting"
-    return f"{where}: {'.'.join(path) or 'settings'}: {message}"
+    return place_of(node, name, [str(part) for part in item["loc"]]) + message
+
+
+def place_of(node: Any, name: str, path: list[str]) -> str:
+    """``galilean.yaml:5: roles.student: ``, the beginning of a message about the value at ``path``."""
+    line = _line(node, path)
+    where = f"{name}:{line}" if line else (name or "environment")
+    return f"{where}: {'.'.join(path) or 'settings'}: "
 
 
 def _line(node: Any, path: list[str]) -> int | None:
@@ -452,7 +456,7 @@ def _line(node: Any, path: list[str]) -> int | None:
     return line
 
 
-def _repeated(node: Any, name: str) -> Any:
+def repeated_keys(node: Any, name: str) -> Any:
     """Keys that stand twice: YAML would silently take the last."""
     if isinstance(node, yaml.MappingNode):
         seen: dict[str, int] = {}
@@ -461,10 +465,10 @@ def _repeated(node: Any, name: str) -> Any:
             if key.value in seen:
                 yield f"{name}:{line}: {key.value}: stands already on line {seen[key.value]}"
             seen[key.value] = line
-            yield from _repeated(value, name)
+            yield from repeated_keys(value, name)
     elif isinstance(node, yaml.SequenceNode):
         for value in node.value:
-            yield from _repeated(value, name)
+            yield from repeated_keys(value, name)
 
 
 def json_schema() -> dict[str, Any]:

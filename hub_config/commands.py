@@ -30,6 +30,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable.")]
 def register(root: typer.Typer) -> None:
     """Add the commands."""
     from hub_config.backup.commands import register as register_backup
+    from hub_config.decided_commands import register as register_decided
 
     root.command()(up)
     root.command()(part)
@@ -38,6 +39,7 @@ def register(root: typer.Typer) -> None:
     root.command()(sweep)
     root.command()(doctor)
     register_backup(root)
+    register_decided(root)
     root.add_typer(user_app, name="user")
     root.add_typer(clusters_app, name="clusters")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from itertools import pairwise
 from typing import Any
 
 from galilean.errors import UserError, mark
@@ -69,10 +70,11 @@ class Calendar:
         except (KeyError, TypeError, ValueError):
             raise wrong from None
         terms.sort(key=lambda term: term.first_day)
-        for term, following in zip(terms, [*terms[1:], None], strict=True):
+        for term in terms:
             if term.last_day < term.first_day:
                 raise UserError(400, mark("The term “{name}” ends before it begins."), name=term.name)
-            if following and following.first_day <= term.last_day:
+        for term, following in pairwise(terms):
+            if following.first_day <= term.last_day:
                 raise UserError(
                     400,
                     mark("The terms “{name}” and “{other}” overlap."),
