@@ -109,6 +109,9 @@ _JS_WORDS = (
     mark("Close"),
     mark("{n} selected"),
     mark("Copied"),
+    mark("Look"),
+    mark("Shall your browser tell you before a cluster goes back, also while you look at something else?"),
+    mark("Yes, tell me"),
 )
 
 

@@ -15,6 +15,7 @@ from extensions.quota.limits import Held
 from galilean.web.context import Portal
 from services.portal.addresses import project_path
 from services.portal.api.clusters import doors, node_state
+from services.portal.goes_back import GoesBack, goes_back
 from spawner import records
 from spawner.records import NodeInterval, Run
 
@@ -46,7 +47,12 @@ class ClusterView:
     run: Run
     nodes: tuple[NodeView, ...]
     project_url: str
-    release_url: str
+    url: str
+    goes_back: GoesBack
+
+    @property
+    def release_url(self) -> str:
+        return self.url + "/release"
 
     @property
     def word(self) -> str:
@@ -94,8 +100,13 @@ class Mine:
 
     @property
     def until(self) -> datetime | None:
-        """The earliest fixed moment at which one of them goes back, if any has one."""
-        return min((c.run.extended_until for c in self.clusters if c.run.extended_until), default=None)
+        """The earliest moment at which one of them goes back, of those that do not move while one is there."""
+        return min((c.goes_back.at for c in self.clusters if c.goes_back.at), default=None)
+
+    @property
+    def soon(self) -> bool:
+        """Whether one of them goes back so soon that its person is warned."""
+        return any(cluster.goes_back.soon for cluster in self.clusters)
 
 
 def read_mine(conn: Connection, user: str) -> tuple[list[Run], dict[str, list[NodeInterval]]]:
@@ -135,5 +146,6 @@ def view_of(portal: Portal, run: Run, nodes: Sequence[NodeInterval]) -> ClusterV
         run=run,
         nodes=tuple(views),
         project_url=portal.prefix + project_path(run.project_owner, run.project_slug),
-        release_url=f"{portal.prefix}clusters/{run.id}/release",
+        url=f"{portal.prefix}clusters/{run.id}",
+        goes_back=goes_back(run, portal.clock(), grace_seconds=portal.settings.release.grace_seconds),
     )

@@ -2,6 +2,7 @@
 import { startDialogs } from "galilean/dialogs";
 import { domain, portal, say, xsrf } from "galilean/page";
 import { startSteppers } from "galilean/stepper";
+import { startNotices } from "galilean/notices";
 import { startStream } from "galilean/stream";
 import { refreshTimes, startTimes } from "galilean/times";
 import { toast } from "galilean/toasts";
@@ -184,7 +185,7 @@ hideTold();
 startTimes();
 startDialogs();
 startSteppers();
-if (portal && xsrf) startStream();
+if (portal && xsrf) { startStream(); startNotices(); }
 
 // Once a minute, not each second, a screen reader hears what is held.
 setInterval(() => {

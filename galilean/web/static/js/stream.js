@@ -86,5 +86,5 @@ export function startStream() {
   addEventListener("online", run);
   addEventListener("pagehide", () => control?.abort());
   setInterval(showLost, 1000);
-  if (names.length) watch(...names);
+  if (names.length) watch(...names, "notices");
 }

@@ -8,9 +8,17 @@ const relative = new Intl.RelativeTimeFormat(language, { numeric: "auto", style:
 const format = (options) => new Intl.DateTimeFormat(language, options);
 const exact = format({ year: "numeric", month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false });
 const clock = format({ hour: "2-digit", minute: "2-digit", hour12: false });
+const weekday = format({ weekday: "short", hour: "2-digit", minute: "2-digit", hour12: false });
 const time = format({ hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false });
 const day = format({ weekday: "short", day: "numeric", month: "short" });
 const date = format({ day: "numeric", month: "short", year: "numeric" });
+
+/** `18:00` today; with its day where it is another one, for an hour alone would be taken for today's. */
+function clockOf(moment) {
+  const days = Math.abs(moment - now()) / 864e5;
+  if (new Date(now()).toDateString() === moment.toDateString()) return clock.format(moment);
+  return days < 6 ? weekday.format(moment) : `${day.format(moment)} ${clock.format(moment)}`;
+}
 
 /** The server's clock may differ from the browser's: the page's Date header sets the offset once. */
 let offsetMs = 0;
@@ -40,7 +48,7 @@ function write(element) {
   const moment = new Date(isDay ? `${element.dateTime}T12:00` : element.dateTime);
   if (Number.isNaN(+moment)) return;
   const style = element.dataset.style;
-  const text = style === "clock" ? clock.format(moment) : style === "time" ? time.format(moment)
+  const text = style === "clock" ? clockOf(moment) : style === "time" ? time.format(moment)
     : style === "date" || isDay ? date.format(moment)
     : style === "exact" ? exact.format(moment) : ago(moment);
   if (element.textContent !== text) element.textContent = text;
