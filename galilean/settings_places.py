@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from ipaddress import ip_network
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -186,6 +186,18 @@ class GPUModel(Section):
     node_selector: dict[str, str] = Field(
         default={}, description="Labels of machines with it; empty = nvidia.com/gpu.product is the name."
     )
+    counts: list[Annotated[int, Field(ge=0)]] = Field(
+        default=[],
+        description="How many cards a node may have, such as [1, 2, 4, 8] where they come in groups; none is "
+        "always possible. Empty = any number.",
+    )
+
+    @field_validator("counts")
+    @classmethod
+    def _counts(cls, value: list[int]) -> list[int]:
+        if value and not any(value):
+            raise ValueError("allows no card at all; leave it out for any number")
+        return sorted(set(value) - {0})
 
     @field_validator("resource")
     @classmethod

@@ -60,3 +60,37 @@ def choose_gpu_model(settings: Settings, gpu: int, asked: str | None, own: str |
     if asked is not None:
         return asked
     return own if own and own in settings.gpu_models else ""
+
+
+def gpu_counts(settings: Settings, model: str) -> tuple[int, ...]:
+    """How many cards of a model a node may have, besides none; empty = any number.
+
+    Where no model is named, what any of them allows.
+    """
+    if model:
+        known = settings.gpu_models.get(model)
+        return tuple(known.counts) if known else ()
+    counts = [one.counts for one in settings.gpu_models.values()]
+    return tuple(sorted({count for some in counts for count in some})) if counts and all(counts) else ()
+
+
+def check_gpu_count(settings: Settings, gpu: int, model: str) -> None:
+    """Refuse a number of cards that the model does not come in (AP-10).
+
+    Raises
+    ------
+    UserError
+        400, with the numbers that can be.
+    """
+    counts = gpu_counts(settings, model)
+    if not gpu or not counts or gpu in counts:
+        return
+    known = settings.gpu_models.get(model)
+    raise UserError(
+        400,
+        mark("A node can have {counts} cards of {model}; {asked} were asked for."),
+        counts=", ".join(map(str, counts)),
+        model=(known.title or model) if known else "GPU",
+        asked=gpu,
+        reason="gpu_count",
+    )

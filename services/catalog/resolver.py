@@ -213,6 +213,7 @@ def fill(
     pool = places.choose_pool(settings, person.roles, request.pool, own.pool)
     gpu = _first(request.gpu, own.gpu, site.gpu)
     gpu_model = places.choose_gpu_model(settings, gpu, request.gpu_model, own.gpu_model)
+    places.check_gpu_count(settings, gpu, gpu_model)
     environment = _first(request.environment, own.environment, project.environment or site.environment)
     environments.check_environment(settings, environment)
     return ClusterPlan(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from galilean.errors import UserError
-from galilean.settings import parse_settings
+from galilean.settings import SettingsError, parse_settings
 from services.catalog.environments import choose
-from services.catalog.places import choose_gpu_model, choose_pool, open_pools
+from services.catalog.places import check_gpu_count, choose_gpu_model, choose_pool, open_pools
 
 SETTINGS = parse_settings(
     """
@@ -63,6 +63,46 @@ def test_a_gpu_model_counts_only_with_cards() -> None:
     assert choose_gpu_model(SETTINGS, 0, None, "a100") == ""
     assert choose_gpu_model(SETTINGS, 2, None, "was-removed") == ""
     assert "V100" in refused(400, SETTINGS, 2, "V100", None, function=choose_gpu_model)
+
+
+GROUPS = parse_settings(
+    "gpu_models: {npu: {title: Ascend 910, counts: [0, 1, 2, 4, 8]}, old: {counts: [1, 3]}, any: {}}"
+)
+
+
+@pytest.mark.parametrize(
+    ("gpu", "model", "good"),
+    [
+        (0, "npu", True),
+        (1, "npu", True),
+        (8, "npu", True),
+        (3, "npu", False),
+        (16, "npu", False),
+        (3, "old", True),
+        (5, "any", True),
+        (5, "", True),
+        (5, "was-removed", True),
+    ],
+)
+def test_cards_of_a_model_come_in_the_numbers_of_the_settings(gpu: int, model: str, good: bool) -> None:
+    if good:
+        check_gpu_count(GROUPS, gpu, model)
+    else:
+        said = refused(400, GROUPS, gpu, model, function=check_gpu_count)
+        assert said == f"A node can have 1, 2, 4, 8 cards of Ascend 910; {gpu} were asked for."
+
+
+def test_where_no_model_is_named_any_of_them_may_serve() -> None:
+    both = parse_settings("gpu_models: {npu: {counts: [2, 4]}, old: {counts: [1]}}")
+    for gpu in (0, 1, 2, 4):
+        check_gpu_count(both, gpu, "")
+    assert "1, 2, 4 cards of GPU" in refused(400, both, 3, "", function=check_gpu_count)
+    check_gpu_count(parse_settings(""), 3, "")
+
+
+def test_a_model_that_allows_no_card_is_a_mistake_of_the_settings() -> None:
+    with pytest.raises(SettingsError, match="allows no card"):
+        parse_settings("gpu_models: {npu: {counts: [0]}}")
 
 
 def test_on_kubernetes_an_environment_without_an_image_has_the_sites_and_is_known_by_it() -> None:
