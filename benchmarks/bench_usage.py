@@ -85,7 +85,7 @@ def fill(db: Database, intervals: int) -> None:
         "backend": "'process'",
         "nodes": str(NODES),
         "cpu_millicores": f"CASE {size} WHEN 0 THEN 1000 WHEN 1 THEN 2000 WHEN 2 THEN 4000 ELSE 8000 END",
-        "memory_bytes": f"CASE {size} WHEN 0 THEN 2 WHEN 1 THEN 8 WHEN 2 THEN 16 ELSE 32 END * 1073741824",
+        "memory_bytes": f"CASE {size} WHEN 0 THEN 2 WHEN 1 THEN 8 WHEN 2 THEN 16 ELSE 32 END * CAST(1073741824 AS BIGINT)",
         "gpu": f"CASE WHEN {size} = 3 THEN 1 ELSE 0 END",
         "release_policy": "'auto'",
         "request": "'{}'",

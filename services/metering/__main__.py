@@ -5,19 +5,35 @@ from __future__ import annotations
 from galilean.service import Context, Tick, run_service
 from galilean.settings import Settings
 from services.metering.reconcile import Reconciler
-from spawner.backends import inventory_of
+from services.metering.work import SAMPLE_SECONDS, Metering
+from spawner.backends import inventory_of, use_meter_of
 
 
-def interval_seconds(settings: Settings) -> float:
+def reconcile_seconds(settings: Settings) -> float:
     """How often the backend is looked at: a look at this machine's processes costs next to nothing."""
     return 5.0 if settings.backend == "process" else 60.0
 
 
+def interval_seconds(settings: Settings) -> float:
+    """How often there is a turn: what finished is taken up, and whatever is due is done."""
+    return min(reconcile_seconds(settings), SAMPLE_SECONDS)
+
+
 def build(context: Context) -> Tick:
     """The tick of this service; it may list pods and nothing else."""
-    return Reconciler(
+    reconciler = Reconciler(
         context.db,
         inventory_of(context.settings, leftovers=False),
+        clock=context.clock,
+        registry=context.registry,
+        details=context.details,
+    )
+    return Metering(
+        context.db,
+        reconciler,
+        zone=context.settings.site.zone,
+        meter=use_meter_of(context.settings),
+        reconcile_seconds=reconcile_seconds(context.settings),
         clock=context.clock,
         registry=context.registry,
         details=context.details,
