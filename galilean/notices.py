@@ -7,14 +7,15 @@ ids with their values, so that each reader gets their own language.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, tzinfo
 from typing import Any
 
 from sqlalchemy import Connection, insert, select, update
 from ulid import ULID
 
+from galilean.errors import render
 from galilean.tables import notices
 
 
@@ -47,6 +48,24 @@ class Notice:
     mail: bool = False
     mailed_at: datetime | None = None
     read_at: datetime | None = None
+
+
+def words(notice: Notice, translate: Callable[[str], str], zone: tzinfo, now: datetime) -> str:
+    """The sentence in somebody's language; values that are moments (``…_at``) by the clock of ``zone``."""
+    filled = {
+        key: _clock(value, zone, now) if key.endswith("_at") else value
+        for key, value in notice.params.items()
+    }
+    return render(notice.text, filled, translate)
+
+
+def _clock(value: Any, zone: tzinfo, now: datetime) -> str:
+    try:
+        at = datetime.fromisoformat(str(value)).astimezone(zone)
+    except ValueError:
+        return str(value)
+    today = at.date() == now.astimezone(zone).date()
+    return f"{at:%H:%M}" if today else f"{at:%Y-%m-%d %H:%M}"
 
 
 def tell(

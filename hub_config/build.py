@@ -228,6 +228,7 @@ def navigation(settings: Settings, rights_now: Callable[[], Rights]) -> Callable
         return [
             entry(mark("Projects"), "projects", "folder"),
             entry(mark("Machine time"), "machine-time", "activity"),
+            entry(mark("Schedules"), "schedules", "clock"),
             *(entry(found.label, found.place, found.icon, admin=True) for found in entries_for(given)),
         ]
 

@@ -28,6 +28,7 @@ from hub_config.api import handlers
 from hub_config.notes import never_deny_for_a_note
 from hub_config.role_sync import apply
 from hub_config.secrets import waiting_accounts
+from hub_config.sign_out import SignOutHandler
 
 CONFIG_FILE = Path(__file__).parent / "jupyterhub_config.py"
 
@@ -56,6 +57,7 @@ class GalileanHub(JupyterHub):
             (r"/spawn/([^/]+)", ToPortal),
             (r"/spawn/([^/]+)/([^/]+)", ToPortal),
             *people_api.handlers(self.wiring),
+            (r"/logout", SignOutHandler, {"wiring": self.wiring}),
             *handlers(self.wiring),
         ]
         self.handlers[:0] = self.add_url_prefix(self.hub_prefix, ours)

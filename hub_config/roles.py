@@ -78,7 +78,7 @@ NODE = ("users:activity!user", "access:servers!server", "access:services!service
 SERVICE_SCOPES: dict[str, tuple[str, ...]] = {
     "portal": ("list:users", "read:users", "read:groups", "read:servers", SYNC_SCOPE),
     "metering": ("list:users", "read:servers"),
-    "release": ("delete:servers", "read:servers", "list:users"),
+    "release": ("delete:servers", "start:servers", "read:servers", "list:users", ADDRESSES_SCOPE),
     "queue": ("start:servers", "read:servers", "list:users"),
     "machines": (ADDRESSES_SCOPE,),
     "command": (

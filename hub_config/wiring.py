@@ -31,6 +31,7 @@ from hub_config.ports import read_ports
 from hub_config.role_sync import Following
 from hub_config.secrets import given_directory, load_secrets, needed_by, waiting_accounts
 from hub_config.seeding import seed
+from hub_config.sign_out import signed_in
 from spawner.backends import inventory_of
 
 if TYPE_CHECKING:
@@ -166,6 +167,7 @@ def configure(c: Any, environ: dict[str, str] | None = None) -> Wiring:
         from spawner.kubernetes.cluster import pod_nodes
 
         c.KubeCluster.pods = pod_nodes(settings.kubernetes.namespace)
+    c.Authenticator.post_auth_hook = signed_in(wiring)
     c.GalileanAuthenticator.signed_up = tell_admins(settings)
     lay(c, settings.jupyterhub)
     for path in config_files(env):

@@ -320,7 +320,7 @@ class PageHandler(BaseHandler):
             "prefix": portal.settings.web.base_url,
             "user": user,
             "login_url": portal.hub_url + "login",
-            "logout_url": portal.hub_url + "logout",
+            "logout_url": portal.prefix + "sign-out",
             "logo_url": portal.prefix,
             "static_url": self._hub_static,
             "version_hash": "",

@@ -37,8 +37,10 @@ from galilean.web.jinja import portal_environment
 from galilean.web.language import language_transform
 from galilean.web.quiet import hide_form_ids
 from galilean.web.streamed import StreamedHandler, TooLarge, content_length
+from services.portal.budgets import budgets
 from services.portal.events import Watcher
 from services.portal.frame import Frame
+from services.portal.seen import Seen
 
 log = logging.getLogger("galilean.portal")
 
@@ -55,6 +57,8 @@ ROOMS = (
     "services.portal.pages.machines",
     "services.portal.pages.quotas",
     "services.portal.pages.release_rules",
+    "services.portal.pages.sign_out",
+    "services.portal.pages.schedules",
     "services.portal.pages.projects",
     "services.portal.pages.run",
     "services.portal.pages.machine_time",
@@ -142,7 +146,9 @@ def make_portal(settings: Settings, environ: Mapping[str, str]) -> Portal:
     portal.parts["machines_url"] = environ.get("GALILEAN_MACHINES_URL", "").rstrip("/")
     portal.parts["machines_token"] = token
     portal.parts["watcher"] = Watcher(portal)
-    portal.extras.append(frame.extras)
+    portal.parts["budget_seconds"] = budgets(settings)
+    seen = portal.parts["seen"] = Seen(portal)
+    portal.extras += [frame.extras, seen.extras]
     return portal
 
 

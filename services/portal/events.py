@@ -5,7 +5,8 @@ one query over the open runs, compared with what it said before. An event carrie
 which part to ask for again, so that rights and texts are made in one place.
 
 ``clusters``: something about the visitor's own clusters. ``online``: about anybody's (administrators).
-``machines``: about machines (administrators). ``role``: the visitor was given a role.
+``machines``: about machines (administrators). ``role``: the visitor was given a role. ``notices``: there is
+something new that the visitor is to be told. An open stream also is what keeps a person on the platform.
 """
 
 from __future__ import annotations
@@ -15,15 +16,19 @@ import hashlib
 import logging
 from collections import defaultdict
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import Connection, and_, func, select
 from tornado.iostream import StreamClosedError
+from ulid import ULID
 
 from galilean.errors import UserError, mark
+from galilean.tables import notices
 from galilean.web.context import Portal
 from galilean.web.handlers import APIHandler
 from services.machines import store
+from services.portal.seen import Seen
 from spawner.tables import cluster_nodes, clusters
 
 log = logging.getLogger("galilean.portal.events")
@@ -33,6 +38,8 @@ LOOK_SECONDS = 1.0
 KEEPALIVE_SECONDS = 5.0
 #: A stream ends after this long and the page begins a new one, so that rights are looked at again.
 LONGEST_SECONDS = 600.0
+#: A notice may be committed a little later than its id says.
+NOTICED_SECONDS = 30.0
 
 
 def fingerprints(conn: Connection) -> dict[str, str]:
@@ -52,7 +59,7 @@ def fingerprints(conn: Connection) -> dict[str, str]:
     rows = conn.execute(
         select(
             c.user, c.id, c.status, c.target, c.reason, c.ready_at, c.stop_asked_at, c.warned_at,
-            c.extended_until, nodes.c.ready, nodes.c.gone, nodes.c.placed,
+            c.extended_until, c.release_policy, nodes.c.ready, nodes.c.gone, nodes.c.placed,
         )
         .outerjoin(nodes, nodes.c.cluster_id == c.id)
         .where(c.released_at.is_(None))
@@ -62,6 +69,12 @@ def fingerprints(conn: Connection) -> dict[str, str]:
     for row in rows:
         digests[row.user].update(repr(tuple(row)).encode())
     return {user: digest.hexdigest() for user, digest in digests.items()}
+
+
+def recent_notices(conn: Connection, since: str) -> dict[str, str]:
+    """Id → person of the notices written of late; ids sort by time."""
+    rows = conn.execute(select(notices.c.id, notices.c.user).where(notices.c.id > since))
+    return {row.id: row.user for row in rows}
 
 
 def machines_fingerprint(conn: Connection) -> str:
@@ -102,6 +115,7 @@ class Watcher:
         self.listeners: set[Listener] = set()
         self._known: dict[str, str] | None = None
         self._machines: str | None = None
+        self._notices: set[str] | None = None
         self._wanted = asyncio.Event()
         self.closing = False
 
@@ -113,11 +127,12 @@ class Watcher:
         self.listeners.discard(listener)
         if not self.listeners:
             self._wanted.clear()
-            self._known = None
+            self._known = self._notices = None
 
     async def look(self) -> None:
         """Compare once, and tell whom it concerns."""
         await self._look_at_machines()
+        await self._look_at_notices()
         now = await self.portal.db.run_read(fingerprints)
         before, self._known = self._known, now
         if before is None:
@@ -140,6 +155,14 @@ class Watcher:
         if before is not None and before != self._machines:
             for listener in watching:
                 listener.tell("machines")
+
+    async def _look_at_notices(self) -> None:
+        since = str(ULID.from_datetime(self.portal.clock() - timedelta(seconds=NOTICED_SECONDS)))
+        recent = await self.portal.db.run_read(recent_notices, since)
+        before, self._notices = self._notices, set(recent)
+        if before is not None:
+            for user in {user for notice, user in recent.items() if notice not in before}:
+                self.tell(user, "notices")
 
     def tell(self, user: str, name: str) -> None:
         """Tell one person's pages at once."""
@@ -177,7 +200,13 @@ class Events(APIHandler):
         super().on_connection_close()
 
     async def get(self) -> None:
-        names = frozenset(self.query("watch").split(",")) & {"clusters", "machines", "online", "role"}
+        names = frozenset(self.query("watch").split(",")) & {
+            "clusters",
+            "machines",
+            "notices",
+            "online",
+            "role",
+        }
         if "online" in names and not self.person.may("clusters:read-all"):
             raise UserError(403, mark("This page is for administrators."))
         if "machines" in names and not self.person.may("machines:manage"):
@@ -189,10 +218,14 @@ class Events(APIHandler):
         watcher.add(listener)
         loop = asyncio.get_running_loop()
         until = loop.time() + LONGEST_SECONDS
+        opened_at = self.portal.clock()
+        seen: Seen = self.portal.parts["seen"]
         try:
             self.write(": here\n\n")
             await self.flush()
             while loop.time() < until and not watcher.closing and not listener.gone:
+                if not self.person.by_token:
+                    await seen.note(self.person.name, since=opened_at)
                 try:
                     await asyncio.wait_for(listener.wake.wait(), KEEPALIVE_SECONDS)
                 except TimeoutError:

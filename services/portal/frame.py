@@ -116,6 +116,7 @@ class Frame:
         nav = [
             item(mark("Projects"), "projects", "folder"),
             item(mark("Machine time"), "machine-time", "activity"),
+            item(mark("Schedules"), "schedules", "clock"),
         ]
         found = await self.badges(person.rights)
         for entry in entries_for(person.rights):

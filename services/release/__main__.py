@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
+
 import httpx
 
 from galilean.service import Context, Tick, run_service
 from galilean.settings import Settings
-from services.release.releaser import Releaser, Witness
+from services.release.releaser import Budgets, Releaser, Witness
 from spawner.backends import inventory_of
 from spawner.inventory import Inventory, Sighting
 
 INTERVAL_SECONDS = 5.0
+BUDGETS = "services.portal.budgets:budgets"
 
 
 def portal_answers(url: str) -> Witness:
@@ -46,8 +49,18 @@ def sighted_by(settings: Settings) -> Inventory:
     return inventory_of(settings) if settings.backend == "process" else LeftToTheSweeper()
 
 
+def budgets_of(settings: Settings, name: str) -> Budgets:
+    """Who knows how long budgets last: ``module:function`` of a floor above, which knows limits and usage."""
+    module, _, function = name.partition(":")
+    return getattr(importlib.import_module(module), function)(settings)
+
+
 def build(context: Context) -> Tick:
-    """The tick of this service. ``GALILEAN_PORTAL_URL``: where the portal listens; empty = not asked."""
+    """The tick of this service.
+
+    ``GALILEAN_PORTAL_URL``: where the portal listens; empty = not asked. ``GALILEAN_BUDGETS``: who knows how
+    long budgets last.
+    """
     portal = context.environ.get("GALILEAN_PORTAL_URL", "")
     return Releaser(
         context.settings,
@@ -55,6 +68,7 @@ def build(context: Context) -> Tick:
         context.hub,
         sighted_by(context.settings),
         witnesses=[portal_answers(portal)] if portal else [],
+        budgets=budgets_of(context.settings, context.environ.get("GALILEAN_BUDGETS") or BUDGETS),
         clock=context.clock,
         registry=context.registry,
         details=context.details,

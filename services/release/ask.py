@@ -14,11 +14,14 @@ from sqlalchemy import Connection, update
 
 from galilean.errors import UserError, mark, render
 from services.release import rules
-from services.release.terms import Terms, allowed_until, from_json, wait_seconds
+from services.release.decide import both_saw
+from services.release.terms import WITNESS_LAG_SECONDS, Terms, allowed_until, from_json, wait_seconds
 from spawner import records
 from spawner.records import Run
 from spawner.tables import clusters
 
+#: Who asks with a node's own token; programs of the person's hold it, too.
+NODE = "node"
 #: What one press adds, where that is allowed.
 STEP_SECONDS = 3600
 #: Less than this is no extension worth a button.
@@ -140,6 +143,7 @@ def extend(
     )
     if found.until is None or found.most is None:
         raise UserError(409, _NOT_LONGER.get(found.reason, _NOT_LONGER["extend"]), reason=found.reason)
+    _need_somebody(run, now, by)
     wanted = found.until
     if until is not None:
         wanted = until
@@ -187,13 +191,32 @@ def when_done(conn: Connection, run: Run, *, now: datetime, by: str) -> Run:
         raise UserError(
             409, mark("Only a cluster with automatic release can go on without you."), reason="policy"
         )
+    _need_somebody(run, now, by)
     terms = terms_of(run, grace_seconds=rules.read(conn).site.grace_seconds).with_policy("auto-when-done")
     conn.execute(
         update(clusters)
         .where(clusters.c.id == run.id, clusters.c.released_at.is_(None), clusters.c.stop_asked_at.is_(None))
-        .values(release_policy="auto-when-done", release_terms=terms.to_json())
+        # What others keep beside our own terms stays.
+        .values(
+            release_policy="auto-when-done", release_terms={**(run.release_terms or {}), **terms.to_json()}
+        )
     )
     return records.get(conn, run.id) or run
+
+
+def _need_somebody(run: Run, now: datetime, by: str) -> None:
+    """A node's own token asks for somebody who is there, and never for a program that would stay alive.
+
+    Raises
+    ------
+    UserError
+        409 while nobody is seen there by both witnesses.
+    """
+    if by != NODE:
+        return
+    seen = both_saw(run.proxy_seen_at, run.node_seen_at) or run.ready_at
+    if seen is None or now - seen > timedelta(seconds=2 * WITNESS_LAG_SECONDS):
+        raise UserError(409, mark("Nobody has this cluster open at the moment."), reason="absent")
 
 
 def policy_words(name: str, translate: Callable[[str], str], *, grace_seconds: int = 300) -> str:

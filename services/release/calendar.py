@@ -153,6 +153,21 @@ def due(
     return None
 
 
+def missed(schedule: Schedule, now: datetime, holidays: Collection[str] = ()) -> Window | None:
+    """A window of the last day that nobody began and that is not worth beginning any more."""
+    today = now.astimezone(ZoneInfo(schedule.zone)).date()
+    for day in (today - timedelta(days=1), today):
+        window = window_of(schedule, day)
+        if (
+            holds_on(schedule, day, holidays)
+            and day.isoformat() > schedule.done_day
+            and window.ready_at >= schedule.created_at
+            and window.begin_until <= now < window.begin_until + timedelta(days=1)
+        ):
+            return window
+    return None
+
+
 def coming(
     schedule: Schedule, now: datetime, holidays: Collection[str] = (), *, until: datetime | None = None
 ) -> Iterator[Window]:

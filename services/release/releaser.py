@@ -25,6 +25,8 @@ from services.release import messages, rules, store
 from services.release.decide import Keep, Release, Warn, decide, there_at
 from services.release.entries import EntryCleaner
 from services.release.finish import ACTOR, Finish, Finisher, why_finish
+from services.release.keeper import Keeper
+from services.release.post import Post
 from services.release.store import Held
 from services.release.terms import WITNESS_LAG_SECONDS
 from services.release.watch import Watch
@@ -138,6 +140,8 @@ class Releaser:
         self.watch = Watch()
         self.finisher = Finisher(db, hub, inventory, clock=clock, monotonic=monotonic)
         self.entries = EntryCleaner(db, hub)
+        self.keeper = Keeper(db, hub, clock=clock)
+        self.post = Post(settings, db, hub, monotonic=monotonic)
         self._entries_at = monotonic() + ENTRIES_EVERY_SECONDS / 2
         # Placing and starting have their limits in the hub; a minute more and nobody is at it any longer.
         self._start_limit_seconds = settings.gang_timeout_seconds + settings.start_timeout_seconds + 60
@@ -168,10 +172,12 @@ class Releaser:
         if believed:
             await self._decide(now)
         runs, lives = await self.db.run_read(store.ending)
+        await self.keeper.keep(await self.db.run_read(self.rules.get))
         wanted = self._wanted(runs, lives, now)
         self._unfinished.set(len(wanted))
         await self.finisher.finish(wanted)
         self.details["unfinished"] = dict(self.finisher.waiting())
+        await self.post.round(now)
         if self.monotonic() >= self._entries_at:
             self._entries_at = self.monotonic() + ENTRIES_EVERY_SECONDS
             await self.entries.clean()
@@ -198,8 +204,9 @@ class Releaser:
     def _read(self, conn: Connection, now: datetime, ids: Sequence[str] | None = None) -> list[Held]:
         grace_seconds = self.rules.get(conn).site.grace_seconds
         found = store.held(conn, grace_seconds=grace_seconds, ids=ids)
-        if self.budgets is not None and found:
-            found = store.with_budgets(found, self.budgets(conn, [held.id for held in found], now))
+        bounded = [held.id for held in found if held.budgeted]
+        if self.budgets is not None and bounded:
+            found = store.with_budgets(found, self.budgets(conn, bounded, now))
         return found
 
     def _carry_out(

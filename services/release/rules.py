@@ -30,15 +30,6 @@ HOLIDAYS_MOST = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Term:
-    """A term of the academic year, for budgets: first and last day, ISO dates."""
-
-    name: str
-    first: str
-    last: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class SiteRule:
     """What holds for everybody whose role says nothing else.
 
@@ -54,8 +45,6 @@ class SiteRule:
         How far ahead one may extend; ``None`` = as far as the longest wait that is offered to the person.
     holidays
         ISO dates on which schedules rest, where they say so.
-    terms
-        Of the academic year.
     """
 
     grace_seconds: int = 300
@@ -66,7 +55,6 @@ class SiteRule:
     idle_percent: int = 5
     extend_seconds: int | None = None
     holidays: tuple[str, ...] = ()
-    terms: tuple[Term, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +158,27 @@ def read(conn: Connection) -> Rules:
 def kept() -> centre.Kept[Rules]:
     """A reader for one process that asks again only when something was decided."""
     return centre.Kept(read)
+
+
+class Freeze:
+    """Terms as a run is admitted on them; one for each process, which reads only what was decided anew."""
+
+    def __init__(self) -> None:
+        self._kept = kept()
+
+    def __call__(
+        self,
+        conn: Connection,
+        *,
+        user: str,
+        roles: Sequence[str],
+        policy: str,
+        manual: bool,
+        version: int | None = None,
+        now: datetime | None = None,
+    ) -> dict[str, Any]:
+        """What goes into ``clusters.release_terms``; ``version`` of the centre's decisions, where it is known."""
+        return terms_for(self._kept.get(conn, version), roles, policy, manual).to_json()
 
 
 def seed(conn: Connection, settings: Settings, now: datetime) -> bool:
@@ -324,11 +333,8 @@ def check(rules: Rules) -> None:
         _number(site.extend_seconds, "extend_seconds", 60, DAYS_MOST)
     if len(site.holidays) > HOLIDAYS_MOST:
         raise UserError(400, mark("At most {n} holidays can be kept."), n=HOLIDAYS_MOST)
-    for day in (*site.holidays, *(day for term in site.terms for day in (term.first, term.last))):
+    for day in site.holidays:
         _day(day)
-    for term in site.terms:
-        if term.first > term.last or not term.name:
-            raise UserError(400, mark("A term needs a name, and a last day that is not before its first."))
 
 
 def _policy(name: Any) -> None:
@@ -389,15 +395,6 @@ def _site(kept: Mapping[str, Any]) -> SiteRule:
         values["offered"] = _names(values["offered"]) or ()
     if "holidays" in values:
         values["holidays"] = tuple(sorted(set(values["holidays"] or ())))
-    if "terms" in values:
-        try:
-            values["terms"] = tuple(
-                term if isinstance(term, Term) else Term(**term) for term in values["terms"] or ()
-            )
-        except TypeError:
-            raise UserError(
-                400, mark("A term needs a name, and a last day that is not before its first.")
-            ) from None
     return SiteRule(**values)
 
 

@@ -36,6 +36,7 @@ class Held:
     facts: Facts
     release_at: datetime | None
     release_why: str
+    budgeted: bool = False
 
 
 _c = clusters.c
@@ -97,6 +98,7 @@ def held(conn: Connection, *, grace_seconds: int, ids: Collection[str] | None = 
                 facts=facts,
                 release_at=row.release_at,
                 release_why=row.release_why,
+                budgeted=bool((row.release_terms or {}).get("budgets")),
             )
         )
     return found
@@ -252,6 +254,25 @@ def seen_on_platform(conn: Connection, user: str, now: datetime, *, since: datet
     if known.platform_seen_at is None or known.platform_seen_at < now:
         conn.execute(update(presence).where(p.user == user).values(platform_seen_at=now))
     return True
+
+
+def last_anywhere(conn: Connection, users: Collection[str]) -> dict[str, datetime]:
+    """When each of these people was last on any page of the portal or of a cluster."""
+    found = {
+        row.user: row.platform_seen_at
+        for row in conn.execute(select(presence).where(presence.c.user.in_(list(users))))
+        if row.platform_seen_at is not None
+    }
+    rows = conn.execute(
+        select(_c.user, _c.proxy_seen_at, _c.node_seen_at).where(
+            _c.released_at.is_(None), _c.user.in_(list(users))
+        )
+    )
+    for row in rows:
+        seen = both_saw(row.proxy_seen_at, row.node_seen_at)
+        if seen is not None:
+            found[row.user] = max(seen, found.get(row.user, seen))
+    return found
 
 
 def signed_out(conn: Connection, user: str, now: datetime) -> None:
