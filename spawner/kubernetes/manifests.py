@@ -221,14 +221,7 @@ def _resources(spec: ClusterSpec) -> Manifest:
 def _variables(spec: ClusterSpec, rank: int, theirs: Sequence[Mapping[str, Any]]) -> list[Manifest]:
     plain = {item["name"]: item.get("value", "") for item in theirs if "valueFrom" not in item}
     references = [dict(item) for item in theirs if "valueFrom" in item and item["name"] not in _TOKENS]
-    place = Place(
-        run=spec.run,
-        server=spec.server,
-        nodes=spec.nodes,
-        rank=rank,
-        prefix=spec.prefix,
-        portal_url=spec.portal_url,
-    )
+    place = Place.of(spec, rank)
     values = {
         **node_environment(
             {**plain, "JUPYTERHUB_SERVICE_PREFIX": spec.prefix},

@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 RUN = "GALILEAN_CLUSTER"
 SERVER = "JUPYTERHUB_SERVER_NAME"
@@ -55,6 +56,21 @@ def node_prefix(cluster_prefix: str, rank: int) -> str:
     return cluster_prefix if rank == 0 else f"{cluster_prefix}{node_name(rank)}/"
 
 
+class ClusterOfNodes(Protocol):
+    """What the places of a cluster's nodes have in common, as every backend's specification says it."""
+
+    @property
+    def run(self) -> str: ...
+    @property
+    def server(self) -> str: ...
+    @property
+    def nodes(self) -> int: ...
+    @property
+    def prefix(self) -> str: ...
+    @property
+    def portal_url(self) -> str: ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Place:
     """A node's place in its cluster.
@@ -79,6 +95,18 @@ class Place:
     rank: int
     prefix: str
     portal_url: str = ""
+
+    @classmethod
+    def of(cls, cluster: ClusterOfNodes, rank: int) -> Place:
+        """The place of a node of a cluster that a backend is making."""
+        return cls(
+            run=cluster.run,
+            server=cluster.server,
+            nodes=cluster.nodes,
+            rank=rank,
+            prefix=cluster.prefix,
+            portal_url=cluster.portal_url,
+        )
 
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> Place:

@@ -123,14 +123,7 @@ def _prepare_node(
     # A pair of sockets, not a pipe: it closes itself when a cancelled start forgets it.
     ready, write = socket.socketpair()
     ready.setblocking(False)
-    node = Place(
-        run=spec.run,
-        server=spec.server,
-        nodes=spec.nodes,
-        rank=rank,
-        prefix=spec.prefix,
-        portal_url=spec.portal_url,
-    )
+    node = Place.of(spec, rank)
     environment = {
         **spec.environment(rank, url),
         **node.variables(),
