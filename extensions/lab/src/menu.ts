@@ -82,12 +82,6 @@ export class Menu {
     item.pill.setAttribute("aria-controls", this.box.id);
     item.pill.onclick = () => this.toggle();
     this.box.addEventListener("keydown", event => this.key(event));
-    this.box.addEventListener("focusout", event => {
-      const to = event.relatedTarget as Node | null;
-      if (to && !this.box.contains(to) && !item.node.contains(to)) {
-        this.close(false);
-      }
-    });
     document.addEventListener("pointerdown", event => {
       const target = event.target as Node;
       if (!this.box.contains(target) && !item.node.contains(target)) {
@@ -273,7 +267,9 @@ export class Menu {
       ArrowDown: at + 1,
       ArrowUp: at < 0 ? stops.length - 1 : at - 1,
       Home: 0,
-      End: stops.length - 1
+      End: stops.length - 1,
+      // Round and round, as in a dialog: what lies behind is reached after Escape.
+      Tab: event.shiftKey ? (at <= 0 ? stops.length - 1 : at - 1) : at + 1
     };
     const next = to[event.key];
     if (event.key === "Escape") {

@@ -30,16 +30,13 @@ export function span(say: Say, seconds: number): string {
     : counted(say, days, "{n} day", "{n} days");
 }
 
-/** A moment: `18:00` today, with its day otherwise. `zone` is for tests; the browser's own is meant. */
+const HALF_DAY_MS = 12 * 3600 * 1000;
+
+/** A moment: `18:00` within half a day, with its day otherwise. `zone` is for tests; the browser's own is meant. */
 export function moment(at: Date, now: Date, locale: string, zone?: string): string {
-  const shown = locale.replace("_", "-") || "en-GB";
-  const same = (options: Intl.DateTimeFormatOptions): boolean => {
-    const format = new Intl.DateTimeFormat("en-CA", { ...options, timeZone: zone });
-    return format.format(at) === format.format(now);
-  };
-  const today = same({ year: "numeric", month: "2-digit", day: "2-digit" });
-  return new Intl.DateTimeFormat(shown, {
-    ...(today ? {} : { month: "short", day: "numeric" }),
+  const near = Math.abs(at.getTime() - now.getTime()) < HALF_DAY_MS;
+  return new Intl.DateTimeFormat(locale.replace("_", "-") || "en-GB", {
+    ...(near ? {} : { month: "short", day: "numeric" }),
     hour: "2-digit",
     minute: "2-digit",
     hourCycle: "h23",

@@ -8,7 +8,7 @@ export type Say = (text: string, values?: Record<string, string | number>) => st
 
 /** Whether a locale of JupyterLab ("zh_CN", "zh-Hans") is read by who reads simplified Chinese. */
 export function isChinese(locale: string): boolean {
-  return /^zh([-_](hans|cn|sg))?([-_.]|$)/i.test(locale);
+  return /^zh([-_](cn|sg|hans.*))?$/i.test(locale);
 }
 
 /** Says a text in the language of a locale, with `{name}` replaced. */
@@ -68,7 +68,6 @@ export const CHINESE: Record<string, string> = {
   "not measured yet": "尚未测量",
   Extend: "延长",
   "Extend until {time}": "延长至 {time}",
-  "Cannot be kept longer.": "无法再延长。",
   Nodes: "节点",
   "this page": "本页面",
   starting: "启动中",
@@ -109,7 +108,6 @@ export const CHINESE: Record<string, string> = {
   "All files in work stay; open documents are saved first. Kernels and terminals end.":
     "work 中的所有文件都会保留，打开的文档会先保存。内核和终端将终止。",
   "Now: {busy}.": "当前：{busy}。",
-  "Release when done": "完成后释放",
   "Continue without you?": "离开后继续运行？",
   "Running cells go on and write their output into the notebook. When nothing runs any more the cluster goes back. Open documents are saved first.":
     "正在运行的单元会继续执行，并把输出写入笔记本。不再有任务运行时，集群自动释放。打开的文档会先保存。",
@@ -118,7 +116,6 @@ export const CHINESE: Record<string, string> = {
   "Your files are kept. Nothing is counted any more.": "您的文件已保留，不再计入机时。",
   "By {name}: {text}": "{name}：{text}",
   "Released by {name}.": "由 {name} 释放。",
-  "Home page": "首页",
   "{project} goes back at {time}": "“{project}”将于 {time} 释放",
   "{project} goes back at {time}; something still runs": "“{project}”将于 {time} 释放，仍有任务在运行",
   "When done": "完成后释放",
