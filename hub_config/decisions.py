@@ -8,14 +8,14 @@ start reads again only what was changed.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection
 
 from extensions.quota.admission import QuotaAdmission
-from extensions.quota.budgets import UsedPart, ends_by_budget
+from extensions.quota.budgets import UsedPart
 from extensions.quota.policy import Policy
 from extensions.quota.room import RoomCheck
 from galilean.clock import Clock, utcnow
@@ -24,12 +24,11 @@ from galilean.settings import Settings
 from services.catalog.resolver import CatalogResolver, Offered
 from services.metering.rollup import used_since
 from services.release import rules as release
-from spawner import records
 from spawner.collaborators import Collaborators, Person
 
 
 class Decisions:
-    """One for each process that admits or releases.
+    """One for each process that admits.
 
     Parameters
     ----------
@@ -72,21 +71,6 @@ class Decisions:
         """See :class:`extensions.quota.budgets.UsageOf`: out of the roll-up and what is live."""
         used = used_since(conn, user, start.astimezone(self._zone).date(), zone=self._zone, now=now)
         return [UsedPart(pool="", gpu_model="", cpu_millicore_us=used.core_us_milli, gpu_card_us=used.gpu_us)]
-
-    def budget_seconds(self, conn: Connection, run_ids: Collection[str], now: datetime) -> dict[str, float]:
-        """How long the budgets of these runs last at the present rate; those that none bounds are left out."""
-        wanted = set(run_ids)
-        runs = [run for run in records.all_open(conn) if run.ready_at is not None]
-        bounded = {run.user for run in runs if run.id in wanted and (run.release_terms or {}).get("budgets")}
-        ends = ends_by_budget(
-            conn,
-            [run for run in runs if run.user in bounded],
-            now,
-            zone=self._zone,
-            calendar=self.policy.snapshot(conn).calendar,
-            usage_of=self.usage_of,
-        )
-        return {run: max((at - now).total_seconds(), 0.0) for run, (at, _) in ends.items() if run in wanted}
 
 
 def collaborators(
