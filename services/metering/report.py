@@ -12,12 +12,12 @@ all read again.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import date, datetime, tzinfo
 from functools import cache
 from typing import Any, Literal, get_args
 
-from sqlalchemy import Connection, bindparam, func, select
+from sqlalchemy import BigInteger, Connection, bindparam, cast, func, select
 
 from galilean.amounts import GIB
 from services.metering.cells import SUMS, USE, Calendar, Key, Sums, by_day, moment_of, tiles, us_of, widened
@@ -224,6 +224,7 @@ def report(
     zone: tzinfo,
     now: datetime,
     live: LiveProjects = live_projects,
+    named: bool = True,
     **filters: str | None,
 ) -> Report:
     """Machine time per project, person, day, month, environment, role or pool.
@@ -242,6 +243,8 @@ def report(
         Until when running nodes count, UTC.
     live
         Tells which projects are not deleted.
+    named
+        Whether projects come with their names; otherwise :func:`name_projects` is for the lines to be shown.
     filters
         Any of :data:`FILTERS`: only what is of this person, this project …; ``None`` = of any.
 
@@ -258,8 +261,8 @@ def report(
         found = _read(conn, by, window, calendar, now, wanted)
         if state(conn).generation == before:
             break
-    if by == "project":
-        _name(conn, found.lines, live)
+    if by == "project" and named:
+        name_projects(conn, found.lines, live)
     for line in found.lines:
         line.label = line.label or line.key
         found.total.add(line)
@@ -368,7 +371,11 @@ def _rolled(by: By, narrow: bool, filters: tuple[str, ...]) -> Any:
     """The statement over the roll-up; built once for each kind of question."""
     d = usage_daily.c
     by_days = by in ("day", "month")
-    sums = [func.min(d.first_us).label("first_us"), *(func.sum(d[name]).label(name) for name in SUMS[1:])]
+    # Sums stay within 64 bits (see the tables); PostgreSQL would make decimal numbers of them.
+    sums = [
+        func.min(d.first_us).label("first_us"),
+        *(cast(func.sum(d[name]), BigInteger).label(name) for name in SUMS[1:]),
+    ]
     if by_days:
         inside = (d.block >= bindparam("b_first")) & (d.block <= bindparam("b_last"))
     else:
@@ -397,7 +404,9 @@ def _rolled(by: By, narrow: bool, filters: tuple[str, ...]) -> Any:
     return query
 
 
-def _name(conn: Connection, lines: Collection[Line], live: LiveProjects) -> None:
+def name_projects(
+    conn: Connection, lines: Collection[Line], live: LiveProjects = live_projects
+) -> None:
     """Projects by the names that they last ran by, and whether they are deleted."""
     if not lines:
         return
@@ -426,6 +435,12 @@ def _name(conn: Connection, lines: Collection[Line], live: LiveProjects) -> None
         line.deleted = line.key not in there
 
 
-def titled(lines: Iterable[Line], titles: Mapping[str, str]) -> list[Line]:
-    """Lines under other names, where there are any."""
-    return [replace(line, label=titles.get(line.key) or line.label) for line in lines]
+def project_name(conn: Connection, project_id: str) -> str | None:
+    """What a project was called when it last ran; ``None`` = it never did."""
+    query = (
+        select(clusters.c.project_name)
+        .where(clusters.c.project_id == project_id)
+        .order_by(clusters.c.queued_at.desc())
+        .limit(1)
+    )
+    return conn.execute(query).scalar()

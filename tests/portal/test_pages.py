@@ -265,7 +265,7 @@ def test_a_spreadsheet_takes_names_as_text() -> None:
 
 
 def test_a_day_without_use_has_a_place_in_the_graph() -> None:
-    bars = day_bars([], now() - timedelta(days=2), now())
+    bars = day_bars([], (now() - timedelta(days=2)).date(), now().date())
     assert [bar.seconds for bar in bars] == [0, 0, 0]
     assert all(bar.height < 1 for bar in bars)
 

@@ -16,11 +16,13 @@ from galilean.errors import mark
 from galilean.web.handlers import PageHandler
 from services.catalog import store
 from services.catalog.store import Project
-from services.metering.usage import usage
+from services.metering.report import Window, report
 from services.portal.addresses import project_path
 from services.portal.api.projects import last_started
 from services.portal.frame import meter_values, mine_for
+from services.portal.my_limits import given_to, limits_and_rest, lines_of
 from services.portal.pages.endings import failure_of, how_it_ended
+from services.portal.quotas import models_of, pools_of
 from spawner import records
 from spawner.records import Run
 from spawner.tables import clusters
@@ -72,14 +74,16 @@ def month_start(now: datetime, zone: tzinfo) -> datetime:
 def month_of(conn: Connection, user: str, now: datetime, zone: tzinfo) -> Month:
     """Machine time from the first of the month until now."""
     start = month_start(now, zone)
-    rows = {row.key: row for row in usage(conn, by="day", user=user, start=start, now=now, zone=zone)}
     today = now.astimezone(zone).date()
+    window = Window(first=start.date(), last=today)
+    found = report(conn, by="day", user=user, window=window, now=now, zone=zone)
+    rows = {line.key: line for line in found.lines}
     days = [start.date() + timedelta(days=n) for n in range((today - start.date()).days + 1)]
     return Month(
         start=start,
         day_seconds=tuple(int(rows[str(day)].seconds) if str(day) in rows else 0 for day in days),
-        cpu_core_minutes=sum(row.cpu_core_minutes for row in rows.values()),
-        gpu_card_minutes=sum(row.gpu_card_minutes for row in rows.values()),
+        cpu_core_minutes=found.total.cpu_core_minutes,
+        gpu_card_minutes=found.total.gpu_card_minutes,
     )
 
 
@@ -168,10 +172,9 @@ class Home(PageHandler):
         await self.render_page(
             "home.html",
             **rows,
-            **words_of(self),
+            **words_of(self) | await may_hold(self),
             greeting=self.translate(hello).format(name=said_name(self.person.name)),
             default_environment=settings.defaults.environment,
-            role_titles=await role_titles(self),
             backend=settings.backend,
         )
 
@@ -189,13 +192,32 @@ class Running(PageHandler):
         )
 
 
+async def may_hold(handler: PageHandler) -> dict[str, Any]:
+    """What ``home_may_hold.html`` shows."""
+    portal = handler.portal
+    mine = await limits_and_rest(portal, handler.person.name, handler.person.roles)
+    return {
+        "may_hold": lines_of(
+            mine,
+            pools_of(portal),
+            models_of(portal),
+            today=portal.clock().astimezone(portal.settings.site.zone).date(),
+            used_too=bool(mine.held.clusters),
+        ),
+        "exceptions": given_to(mine, portal.clock(), portal.settings.site.zone),
+        "nodes_most": mine.limits.amount("nodes"),
+        "said": lambda told: told.text(handler.translate) if told else "",
+        "role_titles": await role_titles(handler),
+    }
+
+
 class MayHold(PageHandler):
     """The bars of what one may hold again."""
 
     async def get(self) -> None:
         await self.render_fragment(
             "home_may_hold.html",
-            role_titles=await role_titles(self),
+            **await may_hold(self),
             **await meter_values(self, await mine_for(self)),
         )
 

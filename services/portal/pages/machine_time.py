@@ -1,4 +1,4 @@
-"""Machine time: the runs of a project, and one's own total by project and by day (CG-23, CG-26, SC-24).
+"""Machine time: the runs of a project, one's own total, and everybody's (CG-23 … CG-26, AP-22, SC-24).
 
 What a run used comes from its node intervals by the same arithmetic as every report. CSV carries exactly
 what is shown, with plain numbers and UTC times.
@@ -6,12 +6,9 @@ what is shown, with plain numbers and UTC times.
 
 from __future__ import annotations
 
-import asyncio
-import csv
-import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, time, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection
@@ -19,21 +16,38 @@ from sqlalchemy import Connection
 from galilean.errors import UserError, mark
 from galilean.web.handlers import PageHandler
 from galilean.web.paging import Cursor
-from services.metering.usage import Usage, UsageRow, usage, usage_of
+from services.metering.report import Figures, project_name, report
+from services.metering.usage import Usage, usage_of
+from services.metering.work import difference
 from services.portal.addresses import project_path
-from services.portal.api.usage import usage_for
 from services.portal.pages.endings import explanation_of, how_it_ended
 from services.portal.pages.project_frame import ProjectPage, said
 from services.portal.said import Said, size_of_node
+from services.portal.usage_csv import csv_text, send_csv, stamp, stream_usage
+from services.portal.usage_view import PAGE_SIZE, SPANS, Seen, UsageView, read, see, today_of
 from spawner import records
 from spawner.records import NodeInterval, Run
 
 RUNS_SHOWN = 50
-VIEWS = {"project": mark("By project"), "day": mark("By day"), "pool": mark("By pool")}
-HEADS = {"project": mark("Project"), "day": mark("Day"), "pool": mark("Pool")}
-SPANS = {"30": mark("30 days"), "90": mark("90 days"), "365": mark("A year"), "all": mark("All time")}
+VIEWS = {
+    "project": mark("By project"),
+    "day": mark("By day"),
+    "month": mark("By month"),
+    "user": mark("By person"),
+    "role": mark("By role"),
+    "environment": mark("By environment"),
+    "pool": mark("By pool"),
+}
+HEADS = {
+    "project": mark("Project"),
+    "day": mark("Day"),
+    "month": mark("Month"),
+    "user": mark("Person"),
+    "role": mark("Role"),
+    "environment": mark("Environment"),
+    "pool": mark("Pool"),
+}
 GRAPH_MOST_DAYS = 92
-LINES_SHOWN = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,9 +89,17 @@ def run_row(run: Run, nodes: Sequence[NodeInterval], now: datetime) -> RunRow:
     )
 
 
-def together(items: Iterable[Usage]) -> Usage:
+def together(lines: Iterable[Figures]) -> Figures:
     """The sum of some lines."""
-    lines = list(items)
+    total = Figures()
+    for line in lines:
+        total.add(line)
+    return total
+
+
+def together_of_runs(rows: Iterable[RunRow]) -> Usage:
+    """The sum of the runs of a page."""
+    lines = [row.used for row in rows]
     return Usage(
         seconds=sum(line.seconds for line in lines),
         cpu_core_minutes=sum(line.cpu_core_minutes for line in lines),
@@ -86,13 +108,13 @@ def together(items: Iterable[Usage]) -> Usage:
     )
 
 
-def day_bars(rows: Sequence[UsageRow], first: datetime, last: datetime) -> list[DayBar]:
-    """A bar for each day from ``first`` to ``last`` (moments in the site's zone), used or not."""
-    by_day = {row.key: row.seconds for row in rows}
+def day_bars(rows: Sequence[Figures], first: date, last: date) -> list[DayBar]:
+    """A bar for each day from ``first`` to ``last``, used or not."""
+    by_day = {str(getattr(row, "key", "")): row.seconds for row in rows}
     most = max(by_day.values(), default=0) or 1
     bars: list[DayBar] = []
-    day = first.date()
-    while day <= last.date():
+    day = first
+    while day <= last:
         seconds = by_day.get(day.isoformat(), 0)
         height = max(100.0 * seconds / most, 2.0 if seconds else 0.8)
         bars.append(DayBar(day=day.isoformat(), seconds=seconds, height=height))
@@ -100,33 +122,12 @@ def day_bars(rows: Sequence[UsageRow], first: datetime, last: datetime) -> list[
     return bars
 
 
-def csv_text(head: Sequence[str], lines: Iterable[Sequence[Any]]) -> str:
-    """CSV that spreadsheets read as text and numbers, never as formulas."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\r\n")
-    writer.writerow(head)
-    for line in lines:
-        writer.writerow([_harmless(value) for value in line])
-    return out.getvalue()
-
-
-def _harmless(value: Any) -> Any:
-    """A text that begins like a formula gets an apostrophe in front."""
-    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r"):
-        return "'" + value
-    return value
-
-
-def _stamp(at: datetime | None) -> str:
-    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if at else ""
-
-
 class Runs(ProjectPage):
     """The runs of a project: the visitor's own, everybody's with the right."""
 
     tab = "runs"
 
-    async def rows(self) -> tuple[list[RunRow], str | None, Usage]:
+    async def rows(self) -> tuple[list[RunRow], str | None, Figures]:
         """A page of the table, the cursor of the next, and the total of all runs."""
         cursor = self.get_query_argument("cursor", "")
         before = None
@@ -140,7 +141,7 @@ class Runs(ProjectPage):
 
     def _read(
         self, conn: Connection, user: str | None, before: str | None, now: datetime
-    ) -> tuple[list[RunRow], str | None, Usage]:
+    ) -> tuple[list[RunRow], str | None, Figures]:
         runs = records.list_runs(
             conn, user=user, project_id=self.project.id, open_only=False, limit=RUNS_SHOWN + 1, before=before
         )
@@ -148,8 +149,7 @@ class Runs(ProjectPage):
         runs = runs[:RUNS_SHOWN]
         nodes = records.intervals(conn, [run.id for run in runs])
         zone = self.portal.settings.site.zone
-        all_of_it = usage(conn, by="project", user=user, project_id=self.project.id, zone=zone, now=now)
-        total = all_of_it[0] if all_of_it else Usage()
+        total = report(conn, by="user", user=user, project_id=self.project.id, zone=zone, now=now).total
         return [run_row(run, nodes[run.id], now) for run in runs], following, total
 
     async def get(self, owner: str, slug: str) -> None:
@@ -162,7 +162,7 @@ class Runs(ProjectPage):
             next_cursor=following,
             cursor=self.get_query_argument("cursor", ""),
             total=total,
-            sum=together(row.used for row in rows),
+            sum=together_of_runs(rows),
             everybody=self.person.may("usage:read-all"),
         )
 
@@ -180,8 +180,8 @@ class RunsCSV(Runs):
         ]  # fmt: skip
         lines = [
             (
-                row.run.id, row.run.user, _stamp(row.run.queued_at), _stamp(row.run.ready_at),
-                _stamp(row.run.released_at), row.run.nodes, row.run.cpu_millicores / 1000, row.run.memory_bytes,
+                row.run.id, row.run.user, stamp(row.run.queued_at), stamp(row.run.ready_at),
+                stamp(row.run.released_at), row.run.nodes, row.run.cpu_millicores / 1000, row.run.memory_bytes,
                 row.run.gpu, row.used.seconds, row.used.cpu_core_minutes, row.used.memory_gb_minutes,
                 row.used.gpu_card_minutes, said(row.end) if row.end else row.run.word,
             )
@@ -193,79 +193,126 @@ class RunsCSV(Runs):
 class MachineTime(PageHandler):
     """One's own machine time over all projects."""
 
+    everybody = False
+    place = "machine-time"
+
     @property
     def views(self) -> dict[str, str]:
         """By what machine time can be shown: by pool where there are several."""
         return {
-            key: title for key, title in VIEWS.items() if key != "pool" or len(self.portal.settings.pools) > 1
+            key: title
+            for key, title in VIEWS.items()
+            if (key != "pool" or len(self.portal.settings.pools) > 1)
+            and (self.everybody or key not in ("user", "role"))
         }
 
-    def asked(self) -> tuple[str, str, datetime | None]:
-        """By what, which days, and since when."""
-        by = self.get_query_argument("by", "project")
-        days = self.get_query_argument("days", "30")
-        by = by if by in self.views else "project"
-        days = days if days in SPANS else "30"
-        if days == "all":
-            return by, days, None
-        zone = self.portal.settings.site.zone
-        today = self.portal.clock().astimezone(zone).date()
-        return by, days, datetime.combine(today - timedelta(days=int(days) - 1), time(), zone)
-
-    async def of(self, by: str, since: datetime | None) -> list[UsageRow]:
-        return await usage_for(self.portal, self.person, by=by, user=self.person.name, start=since)
+    def asked(self) -> UsageView:
+        """What the address says."""
+        query = {key: self.get_query_argument(key) for key in self.request.query_arguments}
+        view = UsageView.parse(query)
+        return view if view.by in self.views else UsageView.parse({**query, "by": "project"})
 
     async def get(self) -> None:
-        by, days, since = self.asked()
+        view = self.asked()
+        seen = await see(self.portal, self.person, view, everybody=self.everybody)
+        today = today_of(self.portal)
+        window = view.window(today)
+        last = window.last or today
         graph: list[DayBar] = []
-        if by == "day" or since is None or int(days) > GRAPH_MOST_DAYS:
-            rows = daily = await self.of(by, since)
-        else:  # two sums over the same rows, side by side
-            rows, daily = await asyncio.gather(self.of(by, since), self.of("day", since))
-        if rows and since is not None and int(days) <= GRAPH_MOST_DAYS:
-            now = self.portal.clock().astimezone(self.portal.settings.site.zone)
-            graph = day_bars(daily, since, now)
-        if by == "day":
-            rows = rows[::-1]
+        if window.first is not None and seen.lines and 0 <= (last - window.first).days < GRAPH_MOST_DAYS:
+            if view.by == "day" and not view.text:
+                days = seen.report.lines
+            else:
+                daily = await read(
+                    self.portal, self.person, "day", window, view.filters(), everybody=self.everybody
+                )
+                days = daily.lines
+            graph = day_bars(days, window.first, last)
         await self.render_page(
-            "machine_time.html",
+            "admin_machine_time.html" if self.everybody else "machine_time.html",
             project_path=project_path,
-            rows=rows,
-            lines=LINES_SHOWN,
-            by=by,
-            days=days,
+            address=f"{self.portal.prefix}{self.place}",
+            view=view,
+            everybody=self.everybody,
+            rows=seen.lines[view.offset : view.offset + PAGE_SIZE],
+            count=len(seen.lines),
+            page_size=PAGE_SIZE,
+            first_day=window.first or _day_of(seen.report.first),
+            last_day=last,
             views=self.views,
             spans=SPANS,
             heads=HEADS,
             graph=graph,
             most=max((bar.seconds for bar in graph), default=0),
-            total=together(rows),
+            total=seen.report.total if not view.text else together(seen.lines),
+            filters=await self.filter_names(view, seen),
+            choices=self.choices() if self.everybody else {},
+            difference=await self.difference() if self.everybody else None,
             zone=self.portal.settings.site.timezone,
             said=said,
         )
 
+    async def filter_names(self, view: UsageView, seen: Seen) -> list[tuple[str, str, str]]:
+        """What is filtered by: name in the query, what it is called, its value in words."""
+        settings = self.portal.settings
+        found: list[tuple[str, str, str]] = []
+        for name, value in view.filters().items():
+            words = value
+            if name == "project":
+                words = await self.portal.db.run_read(project_name, value) or value
+            elif name == "pool" and value in settings.pools:
+                words = settings.pools[value].title or value
+            elif name == "environment" and value in settings.environments:
+                words = settings.environments[value].title or value
+            found.append((name, self.translate(HEADS[name if name != "project_id" else "project"]), words))
+        return found
+
+    async def difference(self) -> dict[str, Any] | None:
+        """How ledger and backend differed when last looked."""
+        found = await self.portal.db.run_read(difference)
+        return found and {**found, "looked_at": datetime.fromisoformat(found["looked_at"])}
+
+    def choices(self) -> dict[str, dict[str, str]]:
+        """What can be filtered by, without a line to press: query's name → values and their titles."""
+        settings = self.portal.settings
+        return {
+            "role": {name: role.title or name for name, role in settings.roles.items()},
+            "environment": {name: entry.title or name for name, entry in settings.environments.items()},
+            **(
+                {"pool": {name: pool.title or name for name, pool in settings.pools.items()}}
+                if len(settings.pools) > 1
+                else {}
+            ),
+        }
+
 
 class MachineTimeCSV(MachineTime):
-    """The same as a file."""
+    """The same as a file: every line of the view, in its order, as it goes."""
 
     async def get(self) -> None:
-        by, _, since = self.asked()
-        rows = await self.of(by, since)
-        head = [by, "name", "first_start", "wall_seconds", "cpu_core_minutes", "memory_gb_minutes",
-                "gpu_card_minutes", "deleted"]  # fmt: skip
-        lines = [
-            (row.key, row.label, _stamp(row.first_start), row.seconds, row.cpu_core_minutes,
-             row.memory_gb_minutes, row.gpu_card_minutes, "yes" if row.deleted else "")
-            for row in rows
-        ]  # fmt: skip
-        send_csv(self, f"machine-time-by-{by}.csv", csv_text(head, lines))
+        view = self.asked()
+        seen = await see(self.portal, self.person, view, everybody=self.everybody, whole=True)
+        await stream_usage(self, view.by, seen.lines)
 
 
-def send_csv(handler: PageHandler, name: str, text: str) -> None:
-    """Answer with a file; the mark in front tells spreadsheets that it is UTF-8."""
-    handler.set_header("Content-Type", "text/csv; charset=utf-8")
-    handler.set_header("Content-Disposition", f'attachment; filename="{name}"')
-    handler.finish("\ufeff" + text)
+class AdminMachineTime(MachineTime):
+    """Everybody's (AP-22)."""
+
+    right = "usage:read-all"
+    everybody = True
+    place = "admin/machine-time"
+
+
+class AdminMachineTimeCSV(MachineTimeCSV):
+    """The same as a file."""
+
+    right = "usage:read-all"
+    everybody = True
+    place = "admin/machine-time"
+
+
+def _day_of(ordinal: int) -> date:
+    return date.fromordinal(max(ordinal, 1))
 
 
 def routes() -> list[tuple[str, type[Any]]]:
@@ -276,6 +323,8 @@ def routes() -> list[tuple[str, type[Any]]]:
         (project + r"/runs\.csv", RunsCSV),
         (r"/machine-time", MachineTime),
         (r"/machine-time\.csv", MachineTimeCSV),
+        (r"/admin/machine-time", AdminMachineTime),
+        (r"/admin/machine-time\.csv", AdminMachineTimeCSV),
     ]
 
 
