@@ -181,7 +181,7 @@ def plain_words() -> Iterator[None]:
             raise UserError(
                 507, mark("The disk of the platform's database is full. An administrator must free space.")
             ) from error
-        if "locked" in detail or "busy" in detail:
+        if "locked" in detail or "busy" in detail or "lock timeout" in detail:
             raise UserError(
                 503, mark("The platform's database is busy. Try again in a few seconds.")
             ) from error
