@@ -216,11 +216,11 @@ class Extend(PageHandler):
     async def post(self, run_id: str) -> None:
         run = await cluster_for(self.portal, self.person, run_id)
         kept = await extend_cluster(self.portal, self.person, run)
-        text = self.translate(mark("{name} is kept longer.")).format(name=run.project_name)
-        until = (kept.extended_until or self.portal.clock()).isoformat()
-        self.answer_events(
-            {"galilean:toast": {"text": text, "until": until}, "galilean:clusters": {}, "galilean:kept": {}}
+        text = self.translate(mark("{name} is kept until {time}.")).format(
+            name=run.project_name, time="{time}"
         )
+        until = (kept.extended_until or self.portal.clock()).isoformat()
+        self.answer_events({"galilean:toast": {"text": text, "time": until}, "galilean:clusters": {}})
 
 
 class WhenDone(PageHandler):

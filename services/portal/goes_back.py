@@ -61,21 +61,27 @@ def goes_back(run: Run, now: datetime, *, grace_seconds: int = 300) -> GoesBack:
         The site's, for a row without terms of its own.
     """
     asks = {"may_extend": may_extend(run, now), "may_when_done": may_when_done(run, now)}
-    if run.word != "running" or run.release_at is None:
+    if run.word != "running":
         return GoesBack(**asks)
     terms = terms_of(run, grace_seconds=grace_seconds)
-    at, why = run.release_at, run.release_why
-    left = at - now
-    soon = run.warned_at is not None and left <= timedelta(seconds=terms.warn_seconds + 60)
-    if why in STANDING:
+    at, why, kept = run.release_at, run.release_why, run.extended_until
+    soon = (
+        run.warned_at is not None
+        and at is not None
+        and at - now <= timedelta(seconds=terms.warn_seconds + 60)
+    )
+    if at is not None and why in STANDING:
         return GoesBack(kind="ends", at=at, why=why, soon=soon, **asks)
-    if run.extended_until is not None and run.extended_until > now and at <= run.extended_until:
-        return GoesBack(kind="kept", at=at, why=why, soon=soon, **asks)
+    # Told at once: the release service writes its next word some seconds after the press.
+    if kept is not None and kept > now and (at is None or at <= kept):
+        return GoesBack(kind="kept", at=kept, why=why, soon=soon, **asks)
+    if at is None:
+        return GoesBack(**asks)
     try:
         wait = terms.wait_seconds or 0
     except ValueError:
         return GoesBack(**asks)
     # Presence is up to this old, also of somebody who is there.
-    if soon or left < timedelta(seconds=wait - WITNESS_LAG_SECONDS):
+    if soon or at - now < timedelta(seconds=wait - WITNESS_LAG_SECONDS):
         return GoesBack(kind="left", at=at, why=why, soon=soon, **asks)
     return GoesBack(**asks)

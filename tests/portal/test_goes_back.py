@@ -51,6 +51,7 @@ def after(**minutes: float) -> datetime:
             "kept",
             True,
         ),
+        ({"release_at": None, "extended_until": after(hours=1)}, "kept", True),
         # An extension that is over says nothing any more.
         (
             {"release_at": after(seconds=290), "release_why": "left", "extended_until": after(hours=-1)},

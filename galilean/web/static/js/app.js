@@ -4,7 +4,7 @@ import { domain, portal, say, xsrf } from "galilean/page";
 import { startSteppers } from "galilean/stepper";
 import { startNotices } from "galilean/notices";
 import { startStream } from "galilean/stream";
-import { refreshTimes, startTimes } from "galilean/times";
+import { clockOf, refreshTimes, startTimes } from "galilean/times";
 import { toast } from "galilean/toasts";
 
 const body = document.body;
@@ -37,7 +37,10 @@ body.addEventListener("htmx:sendError", (event) => {
   if (event.detail.requestConfig.triggeringEvent?.type?.startsWith("galilean:")) return;
   toast(say("The portal does not answer. Your clusters run on; try again in a few seconds."), { tone: "bad" });
 });
-body.addEventListener("galilean:toast", (event) => toast(event.detail.text, event.detail));
+body.addEventListener("galilean:toast", (event) => {
+  const { text, time } = event.detail; // a moment is written in the visitor's own zone
+  toast(time ? text.replace("{time}", clockOf(new Date(time))) : text, event.detail);
+});
 
 // A part that is refreshed keeps what the person opened, chose and focused in it.
 const kept = new Map();

@@ -14,7 +14,7 @@ const day = format({ weekday: "short", day: "numeric", month: "short" });
 const date = format({ day: "numeric", month: "short", year: "numeric" });
 
 /** `18:00` today; with its day where it is another one, for an hour alone would be taken for today's. */
-function clockOf(moment) {
+export function clockOf(moment) {
   const days = Math.abs(moment - now()) / 864e5;
   if (new Date(now()).toDateString() === moment.toDateString()) return clock.format(moment);
   return days < 6 ? weekday.format(moment) : `${day.format(moment)} ${clock.format(moment)}`;
