@@ -496,9 +496,14 @@ def until_said(granted: Granted, now: datetime, zone: tzinfo) -> Said:
     today = now.astimezone(zone).date()
     if day == today:
         return say(mark("until tonight"))
-    if (day - today).days < 7:
-        return say(mark("until {day}"), day=say(_WEEKDAYS[day.weekday()]))
-    return say(mark("until {date}"), date=day.isoformat())
+    return say(mark("until {day}"), day=day_said(day, today))
+
+
+def day_said(day: date, today: date) -> Said:
+    """``Friday`` within a week, else the date; a day of the site."""
+    if 0 <= (day - today).days < 7:
+        return say(_WEEKDAYS[day.weekday()])
+    return say("{date}", date=day.isoformat())
 
 
 _WEEKDAYS = (

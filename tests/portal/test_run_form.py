@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import pytest
 
+from extensions.quota.limits import Entry, Granted, Limits, combine
+from extensions.quota.measures import Measure
+from extensions.quota.rules import Spent
 from galilean.amounts import GIB, MIB
-from galilean.settings import Limits, Settings, parse_settings
+from galilean.settings import Limits as SettingsLimits
+from galilean.settings import Settings
 from services.portal.pages.run_form import (
     CUSTOM,
     Choice,
     Held,
-    allowed_releases,
+    ModelOption,
+    RunForm,
     bars_of,
     clamp,
     gigabytes_text,
@@ -22,9 +27,18 @@ from services.portal.pages.run_form import (
 )
 
 SETTINGS = Settings()
-LIMITS = Limits.model_validate(
-    {"clusters": 2, "nodes": 4, "cpu": 8, "memory": "32G", "total_cpu": 24, "total_memory": "96G"}
-)
+OFFERED = ("auto", "2h", "4h")
+
+
+def limits_with(**amounts: object) -> Limits:
+    return Limits.from_settings(SettingsLimits.model_validate(amounts))
+
+
+def form_of(limits: Limits, held: Held, wanted: Choice, settings: Settings = SETTINGS) -> RunForm:
+    return run_form(settings, limits, held, wanted, offered=OFFERED, default="auto")
+
+
+LIMITS = limits_with(clusters=2, nodes=4, cpu=8, memory="32G", total_cpu=24, total_memory="96G")
 
 
 def choice(**changes: object) -> Choice:
@@ -94,8 +108,8 @@ def test_what_cannot_be_had_is_said_with_the_numbers(
 
 
 def test_a_size_above_the_role_is_shown_with_the_reason_beside_it() -> None:
-    tight = Limits.model_validate({"nodes": 2, "cpu": 4, "memory": "16G"})
-    form = run_form(SETTINGS, tight, Held(), last_choice(SETTINGS, "", None))
+    tight = limits_with(nodes=2, cpu=4, memory="16G")
+    form = form_of(tight, Held(), last_choice(SETTINGS, "", None))
     reasons = {size.key: size.reason.text() if size.reason else None for size in form.sizes}
     assert reasons == {"small": None, "medium": None, "large": "Your role: at most 4\u00a0cores per node"}
     assert form.nodes_reason.text() == "Your role: at most 2\u00a0nodes"
@@ -117,13 +131,13 @@ def test_the_last_configuration_is_filled_in() -> None:
     }
     found = last_choice(SETTINGS, "", last)
     assert (found.nodes, found.cpu_millicores, found.release, found.on_node_loss) == (3, 4000, "4h", "keep")
-    assert run_form(SETTINGS, LIMITS, Held(), found).size == "medium"
+    assert form_of(LIMITS, Held(), found).size == "medium"
 
 
 def test_a_last_configuration_in_the_words_of_the_contract_is_understood() -> None:
     found = last_choice(SETTINGS, "", {"cpu": 1.5, "memory": "3G"})
     assert (found.cpu_millicores, found.memory_bytes) == (1500, 3 * GIB)
-    assert run_form(SETTINGS, LIMITS, Held(), found).size == CUSTOM
+    assert form_of(LIMITS, Held(), found).size == CUSTOM
 
 
 def test_an_environment_that_is_gone_gives_way_to_the_projects_default() -> None:
@@ -131,24 +145,17 @@ def test_an_environment_that_is_gone_gives_way_to_the_projects_default() -> None
 
 
 def test_a_wish_from_better_times_is_cut_down_to_what_the_role_may() -> None:
-    cut = clamp(choice(nodes=64, cpu_millicores=64_000, memory_bytes=512 * GIB, gpu=8), SETTINGS, LIMITS)
-    assert (cut.nodes, cut.cpu_millicores, cut.memory_bytes, cut.gpu) == (4, 8000, 32 * GIB, 0)
-    assert (
-        refusal_of(cut, LIMITS.model_copy(update={"total_memory": 512 * GIB, "total_cpu": 10**6}), Held())
-        is None
+    cut = clamp(
+        choice(nodes=64, cpu_millicores=64_000, memory_bytes=512 * GIB, gpu=8), LIMITS, OFFERED, "auto"
     )
+    assert (cut.nodes, cut.cpu_millicores, cut.memory_bytes, cut.gpu) == (4, 8000, 32 * GIB, 0)
+    assert refusal_of(cut, LIMITS.with_amounts(total_memory=512 * GIB, total_cpu=10**6), Held()) is None
 
 
-def test_manual_release_is_offered_only_to_those_who_may() -> None:
-    assert "manual" not in allowed_releases(SETTINGS, LIMITS)
-    assert "manual" in allowed_releases(SETTINGS, LIMITS.model_copy(update={"manual_release": True}))
-    assert clamp(choice(release="manual"), SETTINGS, LIMITS).release == "auto"
-
-
-def test_only_offered_policies_are_shown() -> None:
-    settings = parse_settings("release: {offered: [auto, 2h]}")
-    assert allowed_releases(settings, LIMITS) == ("auto", "2h")
-    assert clamp(choice(release="7d"), settings, LIMITS).release == "auto"
+def test_only_offered_policies_are_shown_and_another_gives_way_to_the_default() -> None:
+    assert form_of(LIMITS, Held(), choice(release="7d")).releases == OFFERED
+    assert clamp(choice(release="7d"), LIMITS, OFFERED, "2h").release == "2h"
+    assert clamp(choice(release="4h"), LIMITS, OFFERED, "2h").release == "4h"
 
 
 @pytest.mark.parametrize("policy", SETTINGS.release.offered)
@@ -157,9 +164,9 @@ def test_every_policy_has_words(policy: str) -> None:
 
 
 def test_gpus_are_asked_for_only_where_the_role_may_have_any() -> None:
-    assert run_form(SETTINGS, LIMITS, Held(), choice()).gpu_most == 0
-    some = LIMITS.model_copy(update={"gpu": 2, "total_gpu": 4})
-    form = run_form(SETTINGS, some, Held(), choice(nodes=3, gpu=2))
+    assert form_of(LIMITS, Held(), choice()).gpu_most == 0
+    some = LIMITS.with_amounts(gpu=2, total_gpu=4)
+    form = form_of(some, Held(), choice(nodes=3, gpu=2))
     assert form.gpu_most == 2
     assert [bar.key for bar in form.bars] == ["cpu", "memory", "gpu"]
     assert form.refusal is not None
@@ -171,3 +178,59 @@ def test_the_choice_is_a_request_that_the_hub_takes() -> None:
 
     request = ClusterRequest.parse({**choice().as_options(), "project": "alice/heat"})
     assert (request.nodes, request.cpu_millicores, request.memory_bytes) == (4, 2000, 8 * GIB)
+
+
+def test_no_limit_is_no_number() -> None:
+    form = form_of(LIMITS.with_amounts(nodes=None, total_cpu=None, cpu=None), Held(), choice(nodes=40))
+    assert form.nodes_reason is None and form.cpu_reason is None
+    assert form.choice.nodes == 40
+    assert [bar.key for bar in form.bars] == ["memory"]
+
+
+def test_an_exception_for_one_model_gives_that_model_and_says_whose_it_is() -> None:
+    given = [
+        Granted(id="1", user="jonas", measure=Measure(name, "", "a100"), amount=1, given_by="maria")
+        for name in ("gpu", "total_gpu")
+    ]
+    limits = combine([("student", {})], given)
+    models = [ModelOption(name=name, title=name, free=3) for name in ("a100", "h100")]
+    form = run_form(
+        SETTINGS,
+        limits,
+        Held(),
+        choice(nodes=1, gpu=1, gpu_model="a100"),
+        (),
+        models,
+        offered=OFFERED,
+        default="auto",
+    )
+    assert form.gpu_most == 1
+    assert {model.name: bool(model.reason) for model in form.gpu_models} == {"a100": False, "h100": True}
+    assert form.gpu_any is not None
+    assert form.gpu_reason and "by maria" in form.gpu_reason.text()
+    assert form.refusal is None
+    assert (
+        refusal_of(choice(nodes=1, cpu_millicores=1000, gpu=1, gpu_model="h100"), limits, Held()) is not None
+    )
+
+
+def test_a_narrower_limit_refuses_by_its_name() -> None:
+    limits = Limits([*LIMITS.entries.values(), Entry(measure=Measure("total_cpu", "college"), amount=2000)])
+    refusal = refusal_of(choice(nodes=2, pool="college"), limits, Held())
+    assert refusal is not None
+    assert refusal.text() == (
+        "Cores at a time, pool college: together 4\u00a0cores, but 2\u00a0cores of your 2\u00a0cores are free."
+    )
+    assert refusal_of(choice(nodes=2, pool="other"), limits, Held()) is None
+
+
+def test_a_budget_has_a_bar_with_the_day_on_which_it_begins_anew_and_refuses_when_used_up() -> None:
+    week = Measure("core_hours", "", "", "week")
+    limits = Limits([*LIMITS.entries.values(), Entry(measure=week, amount=40_000)])
+    spent = {week: Spent(used=12_500, renews_on="2026-11-30")}
+    (bar,) = bars_of(choice(), limits, Held(), spent)[2:]
+    assert (bar.label.text(), bar.numbers, bar.limit_text) == ("Core hours this week", "12.5", "40")
+    assert bar.note and bar.note.text() == "begins anew on 2026-11-30"
+    assert refusal_of(choice(nodes=1), limits, Held(), spent) is None
+    used_up = refusal_of(choice(nodes=1), limits, Held(), {week: Spent(used=40_000, renews_on="2026-11-30")})
+    assert used_up is not None and "2026-11-30" in used_up.text()

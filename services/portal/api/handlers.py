@@ -15,7 +15,7 @@ from galilean.web.handlers import APIHandler, NotFoundAPI
 from galilean.web.paging import Cursor
 from services.catalog.environments import environments
 from services.portal.addresses import project_path
-from services.portal.api import clusters, files, machines, models, openapi, presence, projects, usage
+from services.portal.api import clusters, files, machines, models, openapi, presence, projects, quotas, usage
 from services.portal.api.base import Handler
 
 
@@ -159,11 +159,6 @@ class Usage(Handler):
         self.write_json(models.ListOf[models.UsageItem](items=[usage.usage_item(row) for row in rows]))
 
 
-class Limits(Handler):
-    async def get(self) -> None:
-        self.write_json(await usage.my_limits(self.portal, self.person))
-
-
 class Environments(Handler):
     async def get(self) -> None:
         self.write_json(
@@ -236,7 +231,7 @@ def routes() -> list[tuple[str, type[APIHandler]]]:
         (r"/api/v1/clusters/([^/]+)", Cluster),
         *machines.routes(),
         (r"/api/v1/usage", Usage),
-        (r"/api/v1/limits", Limits),
+        *quotas.routes(),
         (r"/api/v1/environments", Environments),
         (r"/api/v1/presence", Presence),
         (r"/api(?:/.*)?", NotFoundAPI),

@@ -213,28 +213,22 @@ class UsageItem(Outgoing):
 
 
 class Amounts(Outgoing):
-    clusters: int
-    cpu: float
-    memory_bytes: int
-    gpu: int
+    """``null`` = no limit."""
+
+    clusters: int | None
+    cpu: float | None
+    memory_bytes: int | None
+    gpu: int | None
 
 
 class AmountsPerNode(Outgoing):
-    nodes: int = Field(description="Nodes per cluster.")
-    cpu: float
-    memory_bytes: int
-    gpu: int
-    storage_bytes: int
+    """``null`` = no limit."""
 
-
-class MyLimits(Outgoing):
-    roles: list[str]
-    per_node: AmountsPerNode
-    together: Amounts = Field(description="The most that may be held at once, over all clusters.")
-    held: Amounts
-    remaining: Amounts
-    upload_bytes: int
-    releases: list[str] = Field(description="Release policies that may be picked.")
+    nodes: int | None = Field(description="Nodes per cluster.")
+    cpu: float | None
+    memory_bytes: int | None
+    gpu: int | None
+    storage_bytes: int | None
 
 
 class Environment(Outgoing):

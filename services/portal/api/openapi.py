@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from services.portal.api import machines, models
+from services.portal.api import machines, models, quotas
 from services.portal.api.operation import PAGED, Operation
 
 PROJECT = "/projects/{owner}/{slug}"
@@ -124,12 +124,7 @@ OPERATIONS: tuple[Operation, ...] = (
         },
         answers={200: models.ListOf[models.UsageItem]},
     ),
-    Operation(
-        method="get",
-        path="/limits",
-        summary="What one may hold, holds and has left",
-        answers={200: models.MyLimits},
-    ),
+    *quotas.OPERATIONS,
     *machines.OPERATIONS,
     Operation(
         method="get",

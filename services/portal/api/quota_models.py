@@ -8,11 +8,13 @@ milli-hours, ``flag`` = 0 or 1); ``null`` is no limit. What is sent may also be 
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import date, datetime, tzinfo
 
 from pydantic import Field
 
-from services.portal.api.models import Incoming, Outgoing
+from extensions.quota.limits import Granted
+from services.portal.api.models import Amounts, AmountsPerNode, Incoming, Outgoing
+from services.portal.quotas import last_day
 
 Amount = int | float | bool | str | None
 _AMOUNT = "As people write it: 4, 0.5, “48 GB”, “no limit” (or null), true."
@@ -97,7 +99,6 @@ class QuotaException(Outgoing):
     measure: str
     unit: str
     amount: int | None
-    role_says: int | None
     reason: str
     given_by: str
     given_at: datetime | None
@@ -116,7 +117,7 @@ class LimitEntry(Outgoing):
     amount: int | None
     held: int | None = Field(description="What counts for it now; null = it is of one request.")
     remaining: int | None = Field(description="null = no limit.")
-    resets_at: datetime | None = Field(description="When a budget begins anew.")
+    renews_on: str | None = Field(description="The day on which a budget begins anew.")
     role: str = Field(description="The role that gives it; empty where an exception does.")
     exception: QuotaException | None
 
@@ -126,3 +127,97 @@ class PersonLimits(Outgoing):
     roles: list[str]
     items: list[LimitEntry]
     releases: list[str] = Field(description="Release policies that may be picked.")
+
+
+class MyLimits(Outgoing):
+    roles: list[str]
+    per_node: AmountsPerNode
+    together: Amounts = Field(description="The most that may be held at once, over all clusters.")
+    held: Amounts
+    remaining: Amounts
+    upload_bytes: int | None
+    releases: list[str] = Field(description="Release policies that may be picked.")
+    items: list[LimitEntry] = Field(description="Limit by limit, also narrower ones and budgets.")
+
+
+def exception_model(granted: Granted, zone: tzinfo, now: datetime) -> QuotaException:
+    """An exception as the API shows it."""
+    return QuotaException(
+        id=granted.id,
+        user=granted.user,
+        measure=str(granted.measure),
+        unit=granted.measure.unit,
+        amount=granted.amount,
+        reason=granted.reason,
+        given_by=granted.given_by,
+        given_at=granted.given_at,
+        until=last_day(granted.expires_at, zone),
+        expires_at=granted.expires_at,
+        ended_at=granted.ended_at,
+        ended_by=granted.ended_by,
+        holds=granted.holds_at(now),
+    )
+
+
+class ReleaseValues(Incoming):
+    """Values of a role; ``null`` = as everybody. Only the keys that are sent are changed."""
+
+    offered: list[str] | None = None
+    default: str | None = None
+    most_seconds: int | None = Field(
+        default=None, description="Hard maximum; 0 = none although everybody has one."
+    )
+    idle_seconds: int | None = Field(default=None, description="Goes back when idle for so long; 0 = never.")
+    idle_percent: int | None = Field(
+        default=None, description="Idle is below so many percent of what it holds."
+    )
+
+
+class SiteReleaseValues(ReleaseValues):
+    """Values of everybody whose role says nothing else; ``null`` of a time = none."""
+
+    grace_seconds: int | None = None
+    extend_seconds: int | None = None
+
+
+class ReleaseRuleChanges(Incoming):
+    everybody: SiteReleaseValues | None = None
+    roles: dict[str, ReleaseValues] = Field(default_factory=dict)
+    dry_run: bool = False
+    reason: str = Field(default="", max_length=300)
+
+
+class RoleRelease(Outgoing):
+    offered: list[str] | None
+    default: str | None
+    most_seconds: int | None
+    idle_seconds: int | None
+    idle_percent: int | None
+
+
+class SiteRelease(Outgoing):
+    offered: list[str]
+    default: str
+    most_seconds: int | None
+    idle_seconds: int | None
+    idle_percent: int
+    grace_seconds: int
+    extend_seconds: int | None
+
+
+class ReleaseRules(Outgoing):
+    everybody: SiteRelease
+    roles: dict[str, RoleRelease]
+
+
+class ReleaseRuleChange(Outgoing):
+    role: str = Field(description="A role, or * for everybody.")
+    field: str
+    before: list[str] | str | int | None
+    after: list[str] | str | int | None
+
+
+class ReleaseDifference(Outgoing):
+    applied: bool
+    changes: list[ReleaseRuleChange]
+    people: int

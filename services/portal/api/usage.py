@@ -10,19 +10,15 @@ from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Literal, get_args
 
-from sqlalchemy import Connection
-
-from extensions.quota.held import held as held_of
-from extensions.quota.limits import Held, Limits
-from extensions.quota.policy import Policy
 from galilean.errors import UserError, mark
-from galilean.settings import Limits as SettingsLimits
 from galilean.settings import Settings
 from galilean.web.context import Portal
 from galilean.web.visitor import Visitor
 from services.metering.usage import UsageRow, usage
 from services.portal.api import models
-from services.portal.pages.run_form import allowed_releases
+from services.portal.my_limits import limits_of
+
+__all__ = ["limits_of"]
 
 By = Literal["project", "user", "day", "pool"]
 
@@ -112,70 +108,4 @@ def usage_item(row: UsageRow) -> models.UsageItem:
         gpu_card_minutes=row.gpu_card_minutes,
         deleted=row.deleted,
         first_start=row.first_start,
-    )
-
-
-# --------------------------------------------------------------------------------------------------- limits
-
-NOTHING = Limits.from_settings(
-    SettingsLimits(
-        clusters=0,
-        nodes=0,
-        cpu=0,
-        memory=0,
-        gpu=0,
-        storage=0,
-        total_cpu=0,
-        total_memory=0,
-        total_gpu=0,
-        upload=0,
-    )
-)
-
-
-async def limits_of(portal: Portal, person: Visitor) -> Limits:
-    """What the person's roles and exceptions allow now; nothing without a role (AP-2)."""
-    policy: Policy = portal.parts.setdefault("quota_policy", Policy())
-    limits, _ = await portal.db.run_read(policy.limits_of, person.name, person.roles, portal.clock())
-    return limits or NOTHING
-
-
-def held_by(conn: Connection, user: str) -> Held:
-    """What a person holds now, over all clusters."""
-    return held_of(conn, user)
-
-
-async def my_limits(portal: Portal, person: Visitor) -> models.MyLimits:
-    """What one may hold, holds, and has left."""
-    limits = await limits_of(portal, person)
-    held = await portal.db.run_read(held_by, person.name)
-    return models.MyLimits(
-        roles=list(person.roles),
-        per_node=models.AmountsPerNode(
-            nodes=limits.nodes,
-            cpu=limits.cpu / 1000,
-            memory_bytes=limits.memory,
-            gpu=limits.gpu,
-            storage_bytes=limits.storage,
-        ),
-        together=models.Amounts(
-            clusters=limits.clusters,
-            cpu=limits.total_cpu / 1000,
-            memory_bytes=limits.total_memory,
-            gpu=limits.total_gpu,
-        ),
-        held=models.Amounts(
-            clusters=held.clusters,
-            cpu=held.cpu_millicores / 1000,
-            memory_bytes=held.memory_bytes,
-            gpu=held.gpu,
-        ),
-        remaining=models.Amounts(
-            clusters=max(limits.clusters - held.clusters, 0),
-            cpu=max(limits.total_cpu - held.cpu_millicores, 0) / 1000,
-            memory_bytes=max(limits.total_memory - held.memory_bytes, 0),
-            gpu=max(limits.total_gpu - held.gpu, 0),
-        ),
-        upload_bytes=limits.upload,
-        releases=list(allowed_releases(portal.settings, limits)) if person.has_role else [],
     )

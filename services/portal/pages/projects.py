@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from extensions.quota.limits import ABOVE_ALL
 from galilean.errors import UserError, mark
 from galilean.names import SLUG_LENGTH, slugify
 from galilean.web.csp import mark_untrusted
@@ -138,6 +139,7 @@ class Content(ProjectPage):
             shown = None
         parts = folder.split("/") if folder else []
         crumbs = [(part, path_address("/".join(parts[: index + 1]))) for index, part in enumerate(parts)]
+        upload_most = (await limits_of(self.portal, self.person)).upload
         template = "project_files.html" if self.is_fragment else "project.html"
         render = self.render_fragment if self.is_fragment else self.render_page
         await render(
@@ -150,7 +152,8 @@ class Content(ProjectPage):
             shown=shown,
             icon_of=icon_of,
             may_write=self.person.has_role,
-            upload_most=(await limits_of(self.portal, self.person)).upload,
+            upload_most=upload_most,
+            upload_limited=upload_most < ABOVE_ALL,
             has_role=self.person.has_role,
         )
 

@@ -22,6 +22,7 @@ from galilean.web.handlers import PageHandler
 from galilean.web.problems import BodyError
 from services.portal import quotas
 from services.portal.api import quota_models as models
+from services.portal.api.quotas import wish_of
 from services.portal.measures_said import (
     NO,
     NO_LIMIT,
@@ -179,10 +180,8 @@ class Changes(QuotaPage):
             {**self.base_namespace(), **values}
         )
         count = len(found.changes)
-        done = (
-            self.translate("1 change counts from now on.")
-            if count == 1
-            else self.translate("{n} changes count from now on.").format(n=count)
+        sentence = (
+            mark("1 change counts from now on.") if count == 1 else mark("{n} changes count from now on.")
         )
         self.write_json(
             {
@@ -190,7 +189,7 @@ class Changes(QuotaPage):
                 "bar": bar,
                 "cells": [self._cell(change) for change in found.changes],
                 "wrong": wrong,
-                "done": done,
+                "done": self.translate(sentence).format(n=count),
             }
         )
 
@@ -203,22 +202,6 @@ class Changes(QuotaPage):
             "typed": amount_typed(change.measure, change.after, self.translate),
             "before": amount_typed(change.measure, change.before, self.translate),
         }
-
-
-_TEXTS = (mark("1 change counts from now on."), mark("{n} changes count from now on."))
-
-
-def wish_of(portal: Any, wish: models.QuotaWish) -> Wish:
-    """A wish as it was sent, read.
-
-    Raises
-    ------
-    UserError
-        400 for an unknown measure, or an amount that cannot be read.
-    """
-    measure = quotas.known(portal, Measure.parse(wish.measure))
-    more = {"was": parse_amount(measure, wish.was)} if "was" in wish.model_fields_set else {}
-    return Wish(role=wish.role, measure=measure, amount=parse_amount(measure, wish.amount), **more)
 
 
 class AddRow(QuotaPage):
@@ -412,7 +395,9 @@ class BesideDialog(QuotaPage):
             wrong=wrong,
             wanted=None if amount is ... else amount,
             amount_given=amount is not ...,
-            titles_of=lambda roles: " · ".join(self.translate(str(book.titles.get(role, role))) for role in roles),
+            titles_of=lambda roles: " · ".join(
+                self.translate(str(book.titles.get(role, role))) for role in roles
+            ),
             until=lambda granted: quotas.until_said(
                 granted, self.portal.clock(), self.portal.settings.site.zone
             ),

@@ -12,7 +12,7 @@ import asyncio
 import json
 import math
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import Any
 
 from sqlalchemy import Connection
@@ -20,17 +20,19 @@ from tornado.iostream import StreamClosedError
 
 from galilean.amounts import GIB
 from galilean.errors import UserError, mark
-from services.catalog.places import choose_pool
+from services.catalog.places import check_gpu_count, choose_pool
 from services.catalog.store import Project
 from services.machines.rules import Free, Size
 from services.portal.api.clusters import doors, held_seconds, place_in_line
-from services.portal.api.usage import held_by, limits_of
 from services.portal.machines import gpu_choices, pool_choices
 from services.portal.machines import never as machines_never
+from services.portal.my_limits import limits_and_rest
 from services.portal.pages import run_form as rules
 from services.portal.pages.endings import failure_of
 from services.portal.pages.progress import TILES_MOST, latest_attempt, progress, typical_seconds
 from services.portal.pages.project_frame import ProjectPage
+from services.portal.quotas import until_said
+from services.portal.release_said import duration, explained
 from services.portal.said import Said, cards, cores, counted, memory, say, size_of_cluster
 from spawner import records
 from spawner.records import NodeInterval, Run
@@ -93,6 +95,9 @@ def face_of(run: Run | None) -> str:
 class RunPage(ProjectPage):
     """What the three handlers share."""
 
+    most_seconds: int | None = None
+    grace_seconds: int | None = None
+
     async def scene(self, run_id: str | None) -> Scene:
         return await self.portal.db.run_read(scene, self.project, self.person.name, run_id)
 
@@ -107,7 +112,10 @@ class RunPage(ProjectPage):
             "run": run,
             "form": form,
             "last": found.last,
-            "grace_seconds": self.portal.settings.release.grace_seconds,
+            "grace_seconds": self._grace(run),
+            "most_seconds": self.most_seconds,
+            "duration_words": duration,
+            "explained": explained,
             "release_words": rules.release_in_words,
             "fate_words": rules.release_as_fate,
             "gigabytes_text": rules.gigabytes_text,
@@ -135,23 +143,43 @@ class RunPage(ProjectPage):
             }
         return self.portal.jinja.get_template("run_drawer.html").render(values)
 
+    def _grace(self, run: Run | None) -> int:
+        """Of the terms of a run, else of what is offered now."""
+        frozen = (run.release_terms or {}).get("grace_seconds") if run is not None else None
+        return frozen or self.grace_seconds or self.portal.settings.release.grace_seconds
+
     async def form(self, found: Scene) -> rules.RunForm | None:
         """The form with the last configuration filled in; only where it is shown."""
         if face_of(found.run) not in ("form", "failed") or not self.person.has_role:
             return None
-        held = await self.portal.db.run_read(held_by, self.person.name)
-        settings, limits, wish = (
-            self.portal.settings,
-            await limits_of(self.portal, self.person),
-            self.wish(found),
-        )
+        mine = await limits_and_rest(self.portal, self.person.name, self.person.roles)
+        settings, limits, wish = self.portal.settings, mine.limits, self.wish(found)
         pools = await self.pools()
-        asked = replace(rules.clamp(wish, settings, limits), pool=rules.pool_of(wish.pool, pools))
+        asked = replace(
+            rules.clamp(wish, limits, mine.offered, mine.default), pool=rules.pool_of(wish.pool, pools)
+        )
         models = [
             rules.ModelOption(name=choice.name, title=choice.title, free=choice.free)
-            for choice in (await gpu_choices(self.portal) if limits.gpu and settings.gpu_models else ())
+            for choice in (await gpu_choices(self.portal) if settings.gpu_models else ())
         ]
-        return rules.run_form(settings, limits, held, wish, pools, models, await self.never(asked))
+        self.most_seconds, self.grace_seconds = mine.most_seconds, mine.grace_seconds
+        return rules.run_form(
+            settings,
+            limits,
+            mine.held,
+            wish,
+            pools,
+            models,
+            await self.never(asked),
+            offered=mine.offered,
+            default=mine.default,
+            spent=mine.spent,
+            today=self._today(),
+            until=lambda granted: until_said(granted, self.portal.clock(), settings.site.zone),
+        )
+
+    def _today(self) -> date:
+        return self.portal.clock().astimezone(self.portal.settings.site.zone).date()
 
     async def pools(self) -> list[rules.PoolOption]:
         """The pools that the visitor may choose from; empty where there is only one."""
@@ -166,6 +194,7 @@ class RunPage(ProjectPage):
         """Why the machines could never hold a choice."""
         try:
             pool = choose_pool(self.portal.settings, self.person.roles, choice.pool or None, None)
+            check_gpu_count(self.portal.settings, choice.gpu, choice.gpu_model)
         except UserError as refused:
             return Said(refused.message, refused.params)
         error = await machines_never(
@@ -204,14 +233,13 @@ class Sum(RunPage):
 
     async def get(self, owner: str, slug: str) -> None:
         frame = await self.enter(owner, slug)
-        limits = await limits_of(self.portal, self.person)
-        held = await self.portal.db.run_read(held_by, self.person.name)
-        choice = self._choice()
-        refusal = rules.refusal_of(choice, limits, held) or await self.never(choice)
+        mine = await limits_and_rest(self.portal, self.person.name, self.person.roles)
+        choice = replace(self._choice(), release=mine.default)
+        refusal = rules.refusal_of(choice, mine.limits, mine.held, mine.spent) or await self.never(choice)
         await self.render_fragment(
             "run_sum.html",
             **frame,
-            bars=rules.bars_of(choice, limits, held),
+            bars=rules.bars_of(choice, mine.limits, mine.held, mine.spent, self._today()),
             together=rules.together(choice),
             refusal=refusal,
             ready_in=_ready_in((await self.scene(None)).typical(choice.nodes)),
