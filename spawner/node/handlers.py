@@ -10,6 +10,7 @@ from jupyter_server.base.websocket import WebSocketMixin
 from tornado import web
 from tornado.websocket import WebSocketHandler
 
+from spawner.node import api
 from spawner.node.bounce import bounce_target, head_target
 from spawner.node.place import Place
 from spawner.node.terminal import TerminalHandler
@@ -65,14 +66,16 @@ class PresenceSocket(WebSocketMixin, WebSocketHandler, JupyterHandler):
 def handlers(place: Place) -> list[tuple[Any, ...]]:
     """Routes of the node; the bounce and ``node-0/`` are on the head only."""
     base = place.node_prefix
+    pattern = _pattern(base)
     routes: list[tuple[Any, ...]] = [
-        (f"{_pattern(base)}galilean/presence", PresenceSocket),
-        (f"{_pattern(base)}galilean/terminal", TerminalHandler, {"place": place}),
+        (f"{pattern}galilean/presence", PresenceSocket),
+        (f"{pattern}galilean/terminal", TerminalHandler, {"place": place}),
+        *api.routes(pattern),
     ]
     if place.rank == 0:
         routes += [
-            (f"{_pattern(base)}go/.*", BounceHandler, {"place": place}),
-            (f"{_pattern(base)}node-0(?:/.*)?", HeadHandler, {"place": place}),
+            (f"{pattern}go/.*", BounceHandler, {"place": place}),
+            (f"{pattern}node-0(?:/.*)?", HeadHandler, {"place": place}),
         ]
     return routes
 

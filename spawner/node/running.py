@@ -1,4 +1,4 @@
-"""What begins when the node listens: readiness is told, presence reported, ssh answered."""
+"""What begins when the node listens: readiness is told, presence and work reported, ssh answered, its API open."""
 
 from __future__ import annotations
 
@@ -8,9 +8,14 @@ import socket
 from typing import Any
 
 from spawner.node import inherited
+from spawner.node.api import NodeParts
+from spawner.node.busy import Busy
+from spawner.node.headless import Headless
 from spawner.node.place import Place
 from spawner.node.presence import Reporter, http_sender
+from spawner.node.restart import Restart
 from spawner.node.ssh import SshListener
+from spawner.node.standing import Standing, http_fetch
 
 
 async def start(app: Any) -> None:
@@ -18,12 +23,37 @@ async def start(app: Any) -> None:
     place = Place.read(os.environ)
     inherited.tell_ready()
     parts: list[asyncio.Task[None]] = []
-    presence = getattr(app.identity_provider, "presence", None)
-    if presence is not None and place.portal_url:
-        send = http_sender(place.portal_url, app.identity_provider.hub_auth.api_token)
-        parts.append(asyncio.create_task(Reporter(presence, place, send, log=app.log).run()))
+    headless: Headless | None = getattr(app.kernel_manager, "headless", None)
+    if headless is not None:
+        headless.begin(app.session_manager, app.contents_manager, app.log)
+    busy = Busy(
+        place,
+        kernels=app.kernel_manager,
+        terminals=lambda: getattr(app.web_app.settings.get("terminal_manager"), "terminals", {}),
+        queued=lambda: headless.waiting() if headless is not None else 0,
+    )
     ssh_fd = inherited.take("ssh")
+    listener: SshListener | None = None
     if ssh_fd is not None:
         listener = SshListener(socket.socket(fileno=ssh_fd), os.environ, log=app.log)
         parts.append(asyncio.create_task(listener.run()))
+    presence = getattr(app.identity_provider, "presence", None)
+    token = getattr(getattr(app.identity_provider, "hub_auth", None), "api_token", "")
+    if presence is not None and place.portal_url:
+        send = http_sender(place.portal_url, token)
+        parts.append(asyncio.create_task(Reporter(presence, place, send, log=app.log, work=busy).run()))
+    standing = Standing(
+        place,
+        http_fetch(place.portal_url, token),
+        lambda: {
+            "busy": {**(told := busy.told()), "batch": told["processes"]},
+            "headless": headless.told() if headless is not None else [],
+        },
+        log=app.log,
+    )
+    app.web_app.settings["galilean_parts"] = NodeParts(
+        standing=standing,
+        restart=Restart(app, place, lambda: listener.fileno() if listener is not None else None),
+        look=busy.look,
+    )
     app.galilean_parts = parts

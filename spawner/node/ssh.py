@@ -147,6 +147,10 @@ class SshListener:
         self._log = log
         self._sessions: set[asyncio.Task[None]] = set()
 
+    def fileno(self) -> int | None:
+        """The descriptor that listens; ``None`` when nobody does."""
+        return self._listener.fileno() if self._listener.fileno() >= 0 else None
+
     async def run(self) -> None:
         """Accept for ever."""
         sshd = find_sshd()

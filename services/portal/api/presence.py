@@ -5,6 +5,9 @@ bound three ways: the token must be that server's (the scope ``access:servers!se
 when it was asked about the token), the server must have an open run, and the run must be the one that the
 report names. The token of an ended run is either revoked (401 by the hub) or its run is closed (409).
 A report moves presence forward only, and never into the future.
+
+It may also say what runs in the node, while somebody is there or nobody is (BX-15). That is the node's own
+word, which its programs can forge: it may let *automatic when done* wait, until the hard maximum at most.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from galilean.errors import UserError, mark
 from galilean.web.context import Portal
 from galilean.web.visitor import Visitor
 from services.portal.api import models
-from spawner import records
+from spawner import records, use
 
 OLDEST = timedelta(days=1)
 
@@ -67,11 +70,11 @@ async def report(portal: Portal, person: Visitor, body: models.Presence) -> None
     """
     check_token(person, body.server)
     now = portal.clock()
-    at = seen_at(body.seen_at, now)
-    await portal.db.run(_take, person.name, body, at)
+    at = None if body.seen_at is None else seen_at(body.seen_at, now)
+    await portal.db.run(_take, person.name, body, at, now)
 
 
-def _take(conn: Connection, user: str, body: models.Presence, at: datetime) -> None:
+def _take(conn: Connection, user: str, body: models.Presence, at: datetime | None, now: datetime) -> None:
     run = records.open_run(conn, user, body.server)
     if run is None or run.id != body.run:
         raise UserError(409, mark("This run has ended."), reason="ended")
@@ -82,4 +85,7 @@ def _take(conn: Connection, user: str, body: models.Presence, at: datetime) -> N
             nodes=run.nodes,
             rank=body.rank,
         )
-    records.saw(conn, user, body.server, node_at=at)
+    if at is not None:
+        records.saw(conn, user, body.server, node_at=at)
+    if body.busy is not None:
+        use.tell_busy(conn, run, body.rank, body.busy.model_dump(), now)
