@@ -15,7 +15,7 @@ from galilean.web.handlers import APIHandler, NotFoundAPI
 from galilean.web.paging import Cursor
 from services.catalog.environments import environments
 from services.portal.addresses import project_path
-from services.portal.api import clusters, files, machines, models, openapi, presence, projects, quotas, usage
+from services.portal.api import clusters, files, machines, models, node, openapi, presence, projects, quotas, usage
 from services.portal.api.base import Handler
 
 
@@ -230,6 +230,7 @@ def routes() -> list[tuple[str, type[APIHandler]]]:
         (r"/api/v1/clusters", Clusters),
         (r"/api/v1/clusters/([^/]+)", Cluster),
         *machines.routes(),
+        *node.routes(),
         (r"/api/v1/usage", Usage),
         *quotas.routes(),
         (r"/api/v1/environments", Environments),

@@ -242,18 +242,33 @@ class Environment(Outgoing):
 # --- presence ------------------------------------------------------------------------------------------
 
 
+class Busy(Incoming):
+    """What runs in a node by its own word (BX-15)."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    kernels: int = Field(default=0, ge=0, le=1_000_000, description="Kernels at work.")
+    queued: int = Field(
+        default=0, ge=0, le=1_000_000, description="Cells that wait or whose output is still to be written."
+    )
+    terminals: int = Field(default=0, ge=0, le=1_000_000, description="Terminals with a command at work.")
+    processes: int = Field(default=0, ge=0, le=1_000_000, description="Other programs at work.")
+
+
 class Presence(Incoming):
-    """What a node reports while somebody is there (design §6)."""
+    """What a node reports while somebody is there or something runs (design §6)."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     server: str = Field(max_length=64)
     run: str = Field(min_length=26, max_length=26)
     rank: int = Field(ge=0, le=4096)
-    seen_at: float | int | str = Field(
-        description="When a person was last seen: seconds since 1970 or an ISO 8601 time."
+    seen_at: float | int | str | None = Field(
+        default=None,
+        description="When a person was last seen: seconds since 1970 or an ISO 8601 time; left out = nobody new.",
     )
     open: int = Field(default=0, ge=0, le=1_000_000, description="Open websockets of people.")
+    busy: Busy | None = Field(default=None, description="What runs there; left out = not said.")
 
 
 def plain(model: BaseModel) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from services.portal.api import machines, models, quotas
+from services.portal.api import machines, models, node, quotas
 from services.portal.api.operation import PAGED, Operation
 
 PROJECT = "/projects/{owner}/{slug}"
@@ -139,6 +139,7 @@ OPERATIONS: tuple[Operation, ...] = (
         takes=models.Presence,
         answers={204: None},
     ),
+    *node.OPERATIONS,
     Operation(method="get", path="/openapi.json", summary="This document", answers={200: None}, public=True),
 )
 
