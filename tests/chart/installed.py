@@ -170,7 +170,9 @@ class Installed(Product):
         self.url = f"http://{service['spec']['clusterIP']}"
         self.http.close()
         split = self.values["config"].get("web", {}).get("subdomain_host", "")
-        how: dict[str, Any] = {"base_url": self.url, "timeout": 60, "trust_env": False}
+        # A connection to a pod that has just gone away is never made: soon tried again, it reaches the next one.
+        patience = httpx.Timeout(30, connect=3)
+        how: dict[str, Any] = {"base_url": self.url, "timeout": patience, "trust_env": False}
         self.http = ByHost(urlsplit(split).netloc, **how) if split else httpx.Client(**how)
 
     def close(self) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from tests.lab import lab
 from tests.lab.lab import Lab
+from tests.process.hub import eventually
 
 pytestmark = pytest.mark.kubernetes
 WAITS = """
@@ -62,3 +63,40 @@ def test_a_lab_that_never_was_up_is_taken_down_without_touching_the_machine(
     (tmp_path / "lab").mkdir()
     Lab(tmp_path / "lab").down()
     assert not (tmp_path / "lab").exists()
+
+
+PART = """
+import sys, time
+from pathlib import Path
+from tests.lab import lab
+lab.build = lambda: Path()
+one = lab.Lab(Path(sys.argv[1]))
+one.logs.mkdir(parents=True)
+one._start("kubelet", "sleep", "600")
+print(one._parts["kubelet"].pid, flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_killed_labs_parts_die_with_it(tmp_path: Path) -> None:
+    """The next one has the same names and groups."""
+    killed = subprocess.Popen(
+        [sys.executable, "-c", PART, str(tmp_path / "lab")],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    )
+    assert killed.stdout is not None
+    part = int(killed.stdout.readline())
+    assert Path(f"/proc/{part}").exists()
+    killed.kill()
+    killed.wait()
+    killed.stdout.close()
+    eventually(lambda: not _lives(part), 20, "the part is gone")
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False

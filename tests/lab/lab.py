@@ -10,6 +10,7 @@ kube-proxy writes the machine's iptables, so one lab runs on a machine at a time
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import json
 import os
@@ -52,6 +53,12 @@ def _wait(what: str, ready: Any, seconds: float = 60) -> None:
         if time.monotonic() > deadline:
             raise TimeoutError(f"the lab's {what} was not ready after {seconds:.0f} s")
         time.sleep(0.1)
+
+
+def _end_with_us() -> None:
+    """Let the kernel kill a part when whoever started it is killed: the kubelet of a dead lab would kill the
+    containers of the next one, which it takes for leftovers of its own."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
 class Lab:
@@ -182,7 +189,12 @@ class Lab:
     def _start(self, name: str, *command: str) -> None:
         log = (self.logs / f"{name}.log").open("ab")
         self._parts[name] = subprocess.Popen(
-            command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+            command,
+            stdout=log,
+            stderr=log,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            preexec_fn=_end_with_us,
         )
         log.close()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import signal
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -31,11 +30,6 @@ SETTINGS = {
 }
 for _role in SETTINGS["roles"].values():
     _role.setdefault("limits", {})["manual_release"] = True
-
-
-def pytest_configure() -> None:
-    # A test run that is ended by SIGTERM takes its product along, as one that is ended by Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
