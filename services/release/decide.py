@@ -203,4 +203,9 @@ def _idling(terms: Terms, facts: Facts, now: datetime) -> tuple[datetime, str, i
         return None
     since = max(facts.held_since, facts.used_at or facts.held_since, facts.batch_at or facts.held_since)
     at = since + timedelta(seconds=terms.idle_seconds)
-    return at, "idle", min(terms.warn_seconds, terms.idle_seconds // 2)
+    warn = min(terms.warn_seconds, terms.idle_seconds // 2)
+    # A command that ran for hours without using anything has just ended: nobody was warned of this end.
+    warned = facts.warned_at
+    of_this = warned is not None and warned >= at - timedelta(seconds=warn * 1.5)
+    told_at = warned if of_this and warned is not None else now
+    return max(at, told_at + timedelta(seconds=warn)), "idle", warn

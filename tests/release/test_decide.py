@@ -149,7 +149,7 @@ IDLE = {"idle_seconds": 3600}
 def test_ends_besides_leaving(
     name: str, now: float, terms: dict[str, Any], known: dict[str, float], expected: Any
 ) -> None:
-    assert decided(name, now, terms, **known) == expected
+    assert decided(name, now, terms, **{"warned_at": 50, **known}) == expected
 
 
 @pytest.mark.parametrize(
@@ -172,6 +172,16 @@ def test_ends_besides_leaving(
         pytest.param("2h", 30, {}, {"budget": 9}, Warn(minutes(39), "budget"), id="of a budget"),
         pytest.param("2h", 31, {}, {"budget": 9, "warned_at": 30}, keep(40, "budget"), id="an estimate moves"),
         pytest.param("manual", 50, {"most_seconds": 3600}, {}, Warn(minutes(60), "most"), id="of the maximum"),
+        pytest.param(
+            "manual", 300, IDLE, {"measured_at": 300}, Warn(minutes(310), "idle"),
+            id="of idling, also where it is found late",
+        ),
+        pytest.param(
+            "manual", 305, IDLE, {"measured_at": 305, "warned_at": 300}, keep(310, "idle"), id="and then waited"
+        ),
+        pytest.param(
+            "manual", 310, IDLE, {"measured_at": 310, "warned_at": 300}, Release("idle"), id="and then gone"
+        ),
         pytest.param("auto", 60, {}, {"last_seen": 60}, keep(65), id="who is there is not warned"),
     ],
 )  # fmt: skip
