@@ -8,11 +8,13 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from galilean import notices
 from galilean.tables import audit_log
 from services.portal.events import changed, fingerprints
+from services.portal.online import Use, View, arrange, read_held, row_of, rows_of, sums
 from services.portal.pages.home import Steps, greeting, month_of, said_name
-from services.portal.pages.online import View, arrange, sums
 from spawner import records
+from spawner.tables import node_use
 from tests.web.conftest import Visitor
 from tests.web.site import Site, add_cluster
 
@@ -88,6 +90,11 @@ def test_an_admin_releases_many_with_a_reason_that_is_kept_and_told(site: Site, 
         log = conn.execute(audit_log.select()).all()
     assert row is not None
     assert "maintenance at 18:00" in str(row.explanation)
+    with site.portal.db.read() as conn:
+        told = notices.unread(conn, "bob")
+    assert [(notice.kind, notice.params["why"], notice.mail) for notice in told] == [
+        ("released", "maintenance at 18:00", True)
+    ]
     assert len(log) == 2
     assert {entry.actor for entry in log} == {"maria"}
 
@@ -199,13 +206,56 @@ def test_views_of_online(site: Site, query: dict[str, str], names: list[str]) ->
     site.cluster("bob", "old", held=timedelta(hours=2))
     site.cluster("carol", "mid", held=timedelta(minutes=30), nodes=3)
     site.cluster("dora", "new", held=timedelta(minutes=1))
+    now = datetime.now(UTC)
     with site.portal.db.read() as conn:
-        runs = records.all_open(conn)
-    shown = arrange(runs, View.parse(query), datetime.now(UTC))
+        rows = rows_of(*read_held(conn), now)
+    shown = [row.run for row in arrange(rows, View.parse(query), now)]
     assert (
         [run.project_name for run in shown] == names if query.get("sort") != "-nodes" else shown[0].nodes == 3
     )
     assert sums(shown)["clusters"] == len(shown)
+
+
+def test_what_is_really_used_stands_beside_what_is_held_and_idleness_stands_out(
+    site: Site, maria: Visitor
+) -> None:
+    now = datetime.now(UTC)
+    busy = site.cluster("bob", "Folding", held=timedelta(hours=3), nodes=2)
+    idle = site.cluster("carol", "Forgotten", held=timedelta(hours=3))
+    site.cluster("dora", "Not measured", held=timedelta(hours=3))
+    with site.portal.db.write() as conn:
+        size = {run.id: run for run in records.all_open(conn)}
+        for run_id, rank, part, used in ((busy, 0, 1.0, 0), (busy, 1, 0.5, 0), (idle, 0, 0.0, 3 * 3600)):
+            conn.execute(
+                node_use.insert().values(
+                    cluster_id=run_id,
+                    rank=rank,
+                    measured_at=now,
+                    cpu_permille=round(part * size[run_id].cpu_millicores),
+                    used_at=now - timedelta(seconds=used),
+                )
+            )
+    text = maria.get("admin/online").text
+    assert "75 %" in text
+    assert "idle since" in text
+    only = maria.get("admin/online?idle=1").text
+    assert "Forgotten" in only
+    assert "Folding" not in only
+    assert "Not measured" not in only
+    file = maria.get("admin/online.csv?sort=-cpu_now").text.splitlines()
+    assert file[0].lstrip("\ufeff").startswith("id,person,project,state")
+    assert ["Folding" in file[1], "Forgotten" in file[2], "Not measured" in file[3]] == [True] * 3
+    assert ",75.0," in file[1]
+
+
+def test_an_old_measurement_says_nothing_of_now(site: Site) -> None:
+    run_id = site.cluster("bob", "Folding", held=timedelta(hours=3))
+    now = datetime.now(UTC)
+    with site.portal.db.read() as conn:
+        run = records.get(conn, run_id)
+    assert run is not None
+    row = row_of(run, Use(measured_at=now - timedelta(minutes=5), cpu_permille=1000), now, grace_seconds=300)
+    assert (row.cpu_now, row.idle_since) == (None, None)
 
 
 def test_a_views_address_gives_back_the_view() -> None:

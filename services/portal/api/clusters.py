@@ -19,6 +19,7 @@ from urllib.parse import quote, urlsplit
 
 from jupyterhub.utils import subdomain_hook_idna
 
+from galilean import notices
 from galilean.errors import UserError, mark
 from galilean.hubapi import HubAPI
 from galilean.web.context import Portal
@@ -181,6 +182,10 @@ async def release_cluster(
     return await portal.db.run_read(records.get, run.id) or run
 
 
+_RELEASED = mark("{project} was released by an administrator ({person}). Its files stay.")
+_RELEASED_WHY = mark("{project} was released by an administrator ({person}): {why}. Its files stay.")
+
+
 def _note_release(
     conn: Any, run: Run, person: Visitor, others: bool, why: str, address: str, now: datetime
 ) -> None:
@@ -200,6 +205,18 @@ def _note_release(
             subject=f"{run.user}/{run.server}",
             before={"run": run.id, "status": run.status},
             reason=why,
+        )
+        notices.tell(
+            conn,
+            run.user,
+            now=now,
+            kind="released",
+            text=_RELEASED_WHY if why else _RELEASED,
+            cluster_id=run.id,
+            mail=True,
+            project=run.project_name,
+            person=person.name,
+            why=why,
         )
     if run.status == Status.QUEUED and records.cancel_waiting(
         conn, run.id, reason=reason, asked_by=person.name, now=now

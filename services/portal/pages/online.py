@@ -1,117 +1,75 @@
 """Administration → Online: every cluster that is held now, live, and releasing one or many (CG-27, CG-47).
 
-The address says what is shown: search, filters, order, so that a view can be sent as a link. Filtering and
-ordering are pure functions over the open runs, of which there are hundreds, not millions.
+The address says what is shown: search, filters, order, so that a view can be sent as a link, and the file is
+of exactly what is shown. What the rows say stands in :mod:`services.portal.online`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
 from typing import Any
 
 from galilean.errors import UserError, mark
 from galilean.web.handlers import PageHandler
 from services.portal.api.clusters import cluster_for, release_cluster
 from services.portal.machines import park_of
-from services.portal.pages.table_view import TableView
+from services.portal.online import (
+    CSV_HEAD,
+    HELD,
+    WORDS,
+    Row,
+    View,
+    arrange,
+    csv_line,
+    read_held,
+    rows_of,
+    sums,
+)
+from services.portal.usage_csv import csv_text, send_csv, stamp
 from spawner import records
-from spawner.records import Run
 
-SORTS = ("held", "person", "project", "pool", "nodes", "cores", "memory", "gpu")
-HELD = {"1h": timedelta(hours=1), "2h": timedelta(hours=2), "8h": timedelta(hours=8), "1d": timedelta(days=1)}
-WORDS = ("running", "starting", "waiting", "releasing")
 PAGE_SIZE = 50
 
 
-@dataclass(frozen=True, kw_only=True)
-class View(TableView):
-    """Whoever holds longest first, until asked otherwise."""
-
-    word: str = ""
-    held: str = ""
-    policy: str = ""
-    sort: str = "held"
-    descending: bool = True
-
-    sorts = SORTS
-    words_in = ("person", "project", "pool")
-
-    @classmethod
-    def parse_filters(cls, query: dict[str, str]) -> dict[str, str]:
-        word, held = query.get("state", ""), query.get("held", "")
-        return {
-            "word": word if word in WORDS else "",
-            "held": held if held in HELD else "",
-            "policy": query.get("policy", "")[:32],
-        }
-
-    def filters(self) -> dict[str, str]:
-        return {"state": self.word, "held": self.held, "policy": self.policy}
-
-
-def fits(run: Run, view: View, now: datetime) -> bool:
-    """Whether a run is in a view."""
-    if view.text:
-        haystack = f"{run.user}\n{run.project_name}\n{run.project_slug}".casefold()
-        if not all(word in haystack for word in view.text.casefold().split()):
-            return False
-    if view.pool and run.pool != view.pool:
-        return False
-    if view.word and run.word != view.word:
-        return False
-    if view.policy and run.release_policy != view.policy:
-        return False
-    return not view.held or (run.ready_at is not None and now - run.ready_at > HELD[view.held])
-
-
-def arrange(runs: Iterable[Run], view: View, now: datetime) -> list[Run]:
-    """The runs of a view, in its order; equals by id, so that a live table does not dance."""
-    keys: dict[str, Any] = {
-        "held": lambda run: (now - run.ready_at).total_seconds() if run.ready_at else -1.0,
-        "person": lambda run: run.user.casefold(),
-        "project": lambda run: run.project_name.casefold(),
-        "pool": lambda run: run.pool,
-        "nodes": lambda run: run.nodes,
-        "cores": lambda run: run.together("cpu_millicores"),
-        "memory": lambda run: run.together("memory_bytes"),
-        "gpu": lambda run: run.together("gpu"),
-    }
-    found = sorted((run for run in runs if fits(run, view, now)), key=lambda run: run.id)
-    return sorted(found, key=keys[view.sort], reverse=view.descending)
-
-
-def sums(runs: Sequence[Run]) -> dict[str, int]:
-    """What runs hold together."""
-    return {
-        "clusters": len(runs),
-        "nodes": sum(run.nodes for run in runs),
-        "cpu_millicores": sum(run.together("cpu_millicores") for run in runs),
-        "memory_bytes": sum(run.together("memory_bytes") for run in runs),
-        "gpu": sum(run.together("gpu") for run in runs),
-        "people": len({run.user for run in runs}),
-    }
-
-
-class Online(PageHandler):
-    """The page; for htmx the table alone."""
+class OnlinePage(PageHandler):
+    """What the page and its file have in common."""
 
     right = "clusters:read-all"
 
-    async def get(self) -> None:
+    async def shown(self) -> tuple[View, list[Row], list[Row]]:
+        """The view that the address asks for, all rows, and those of the view."""
         view = View.parse({key: self.get_query_argument(key) for key in self.request.query_arguments})
         now = self.portal.clock()
-        runs = await self.portal.db.run_read(records.all_open)
-        shown = arrange(runs, view, now)
+        runs, uses = await self.portal.db.run_read(read_held)
+        rows = rows_of(runs, uses, now, grace_seconds=self.portal.settings.release.grace_seconds)
+        return view, rows, arrange(rows, view, now)
+
+
+class OnlineFile(OnlinePage):
+    """The rows of the view, all of them, as CSV."""
+
+    async def get(self) -> None:
+        _, _, shown = await self.shown()
+        now = self.portal.clock()
+        send_csv(self, "online.csv", csv_text(CSV_HEAD, (csv_line(row, now, stamp) for row in shown)))
+
+
+class Online(OnlinePage):
+    """The page; for htmx the table alone."""
+
+    async def get(self) -> None:
+        view, rows, shown = await self.shown()
+        runs = [row.run for row in rows]
+        idle = [row.run for row in rows if row.idle_since is not None]
         values = {
             "view": view,
             "address": f"{self.portal.prefix}admin/online",
             "all_sums": sums(runs),
             "whole": (await park_of(self.portal)).whole,
-            "shown_sums": sums(shown),
-            "running": sum(run.word == "running" for run in runs),
+            "shown_sums": sums([row.run for row in shown]),
             "waiting": [run for run in runs if run.word == "waiting"],
+            "idle_sums": sums(idle),
+            "measured": any(row.cpu_now is not None for row in rows),
+            "gpu_measured": any(row.gpu_now is not None for row in rows),
             "rows": shown[view.offset : view.offset + PAGE_SIZE],
             "page_size": PAGE_SIZE,
             "pools": sorted({run.pool for run in runs}),
@@ -120,6 +78,7 @@ class Online(PageHandler):
             "policies": sorted({run.release_policy for run in runs}),
             "held_choices": list(HELD),
             "words": WORDS,
+            "may_release": self.person.may("clusters:release-all"),
             "grace_seconds": self.portal.settings.release.grace_seconds,
             "unisolated": self.portal.settings.backend == "process",
         }
@@ -180,4 +139,8 @@ class ReleaseMany(PageHandler):
 
 def routes() -> list[tuple[str, type[Any]]]:
     """Addresses of this module, relative to the portal's prefix."""
-    return [(r"/admin/online", Online), (r"/admin/online/release", ReleaseMany)]
+    return [
+        (r"/admin/online", Online),
+        (r"/admin/online.csv", OnlineFile),
+        (r"/admin/online/release", ReleaseMany),
+    ]

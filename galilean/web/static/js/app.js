@@ -171,6 +171,22 @@ document.addEventListener("click", (event) => {
 });
 body.addEventListener("htmx:afterSwap", () => settleSelection());
 
+// ---- columns of a table that the person wants to see, remembered by this browser ----
+function settleColumns(panel) {
+  const key = `galilean-columns-${panel.dataset.columns}`, table = document.getElementById(panel.dataset.columns);
+  const boxes = [...panel.querySelectorAll("input")];
+  const hide = (names) => { table.dataset.hide = names.join(" "); };
+  const kept = localStorage.getItem(key);
+  if (kept !== null) for (const box of boxes) box.checked = !kept.split(" ").includes(box.value);
+  hide(boxes.filter((box) => !box.checked).map((box) => box.value));
+  panel.addEventListener("change", () => {
+    const names = boxes.filter((box) => !box.checked).map((box) => box.value);
+    localStorage.setItem(key, names.join(" "));
+    hide(names);
+  });
+}
+for (const panel of document.querySelectorAll("[data-columns]")) settleColumns(panel);
+
 // ---- news that is read once: what ended without being asked ----
 const TOLD = "galilean-told";
 const told = () => { try { return JSON.parse(localStorage.getItem(TOLD)) ?? []; } catch { return []; } };
