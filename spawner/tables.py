@@ -98,6 +98,9 @@ clusters = Table(
     Index(None, "user", "queued_at"),
     Index(None, "project_id", "queued_at"),
     Index(None, "queued_at"),
+    # Lists of runs are in the order of their ids, a page at a time.
+    Index(None, "user", "id"),
+    Index(None, "project_id", "id"),
 )
 
 cluster_nodes = Table(

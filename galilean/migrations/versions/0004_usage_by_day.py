@@ -81,10 +81,14 @@ def upgrade() -> None:
             sqlite_where=sa.text("NOT rolled_up"),
             postgresql_where=sa.text("NOT rolled_up"),
         )
+        batch_op.create_index(batch_op.f("ix_clusters_user_id"), ["user", "id"])
+        batch_op.create_index(batch_op.f("ix_clusters_project_id_id"), ["project_id", "id"])
 
 
 def downgrade() -> None:
     with op.batch_alter_table("clusters", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_clusters_project_id_id"))
+        batch_op.drop_index(batch_op.f("ix_clusters_user_id"))
         batch_op.drop_index(
             "ix_clusters_not_rolled_up",
             sqlite_where=sa.text("NOT rolled_up"),
