@@ -15,7 +15,19 @@ from galilean.web.handlers import APIHandler, NotFoundAPI
 from galilean.web.paging import Cursor
 from services.catalog.environments import environments
 from services.portal.addresses import project_path
-from services.portal.api import clusters, files, machines, models, node, openapi, presence, projects, quotas, usage
+from services.portal.api import (
+    clusters,
+    files,
+    machine_time,
+    machines,
+    models,
+    node,
+    openapi,
+    presence,
+    projects,
+    quotas,
+    release,
+)
 from services.portal.api.base import Handler
 
 
@@ -143,22 +155,6 @@ class Cluster(Handler):
             self.set_status(204)
 
 
-class Usage(Handler):
-    async def get(self) -> None:
-        settings = self.portal.settings
-        rows = await usage.usage_for(
-            self.portal,
-            self.person,
-            by=self.query("by") or "project",
-            user=self.query("user") or None,
-            project_id=self.query("project") or None,
-            pool=self.query("pool") or None,
-            start=usage.moment(self.query("from"), settings, key="from"),
-            end=usage.moment(self.query("to"), settings, key="to", end=True),
-        )
-        self.write_json(models.ListOf[models.UsageItem](items=[usage.usage_item(row) for row in rows]))
-
-
 class Environments(Handler):
     async def get(self) -> None:
         self.write_json(
@@ -231,7 +227,8 @@ def routes() -> list[tuple[str, type[APIHandler]]]:
         (r"/api/v1/clusters/([^/]+)", Cluster),
         *machines.routes(),
         *node.routes(),
-        (r"/api/v1/usage", Usage),
+        *release.routes(),
+        *machine_time.ROUTES,
         *quotas.routes(),
         (r"/api/v1/environments", Environments),
         (r"/api/v1/presence", Presence),

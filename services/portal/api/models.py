@@ -201,17 +201,6 @@ class ClusterDetail(Cluster):
 # --- usage and limits ----------------------------------------------------------------------------------
 
 
-class UsageItem(Outgoing):
-    key: str = Field(description="Project id, user name, or day of the site (2026-11-22).")
-    label: str
-    seconds: float = Field(description="Wall time; several nodes count once.")
-    cpu_core_minutes: float
-    memory_gb_minutes: float
-    gpu_card_minutes: float
-    deleted: bool = False
-    first_start: datetime | None = None
-
-
 class Amounts(Outgoing):
     """``null`` = no limit."""
 

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from services.portal.api import machines, models, node, quotas
+from services.portal.api import machine_time, machines, models, node, quotas, release
 from services.portal.api.operation import PAGED, Operation
 
 PROJECT = "/projects/{owner}/{slug}"
@@ -110,20 +110,7 @@ OPERATIONS: tuple[Operation, ...] = (
         takes=models.Release,
         answers={204: None, 202: models.ClusterDetail},
     ),
-    Operation(
-        method="get",
-        path="/usage",
-        summary="Machine time: one's own, everybody's with the right",
-        query={
-            "by": "project (default), user, day or pool.",
-            "from": "A day of the site or a time; empty = from the beginning.",
-            "to": "A day of the site (included) or a time; empty = now.",
-            "user": "Of this person only.",
-            "project": "Of this project (its id) only.",
-            "pool": "In this pool only.",
-        },
-        answers={200: models.ListOf[models.UsageItem]},
-    ),
+    *machine_time.OPERATIONS,
     *quotas.OPERATIONS,
     *machines.OPERATIONS,
     Operation(
@@ -140,6 +127,7 @@ OPERATIONS: tuple[Operation, ...] = (
         answers={204: None},
     ),
     *node.OPERATIONS,
+    *release.OPERATIONS,
     Operation(method="get", path="/openapi.json", summary="This document", answers={200: None}, public=True),
 )
 

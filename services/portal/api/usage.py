@@ -6,21 +6,23 @@ with a zone.
 
 from __future__ import annotations
 
-from dataclasses import replace
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from typing import Literal, get_args
 
+from galilean.amounts import GIB
 from galilean.errors import UserError, mark
 from galilean.settings import Settings
 from galilean.web.context import Portal
 from galilean.web.visitor import Visitor
+from services.metering.cells import us_of
+from services.metering.report import KINDS, MINUTE, Line, Window
 from services.metering.usage import UsageRow, usage
-from services.portal.api import models
 from services.portal.my_limits import limits_of
+from services.portal.usage_view import RIGHT, read
 
 __all__ = ["limits_of"]
 
-By = Literal["project", "user", "day", "pool"]
+LedgerBy = Literal["project", "user", "day", "pool"]
 
 
 def moment(text: str, settings: Settings, *, key: str, end: bool = False) -> datetime | None:
@@ -60,22 +62,39 @@ async def usage_for(
     pool: str | None = None,
     start: datetime | None = None,
     end: datetime | None = None,
-) -> list[UsageRow]:
-    """Usage per project, person, day or pool; a pool is called by its title.
+) -> list[Line]:
+    """Machine time per project, person, day …, from one moment to another; whole days cost least.
 
     Raises
     ------
     UserError
         400 for an unknown ``by`` or an empty span of time, 403 for somebody else's without the right.
     """
-    if by not in get_args(By):
-        raise UserError(400, mark("“by” is one of: {known}."), known=", ".join(get_args(By)))
-    if user is not None and user != person.name and not person.may("usage:read-all"):
+    if user is not None and user != person.name and not person.may(RIGHT):
         raise UserError(403, mark("You see your own machine time only."))
-    if user is None and not person.may("usage:read-all"):
+    if user is None and not person.may(RIGHT):
         user = person.name
     if start and end and start >= end:
         raise UserError(400, mark("“from” must be before “to”."))
+    zone = portal.settings.site.zone
+    first, after = _first_of(start, zone), _first_of(end, zone)
+    if (start is None or first) and (end is None or after):
+        if by not in KINDS:
+            raise UserError(400, mark("“by” is one of: {known}."), known=", ".join(KINDS))
+        last = after - timedelta(days=1) if after else None
+        filters = {"user": user, "project": project_id, "pool": pool}
+        found = await read(
+            portal,
+            person,
+            by,
+            Window(first=first, last=last),
+            {name: value for name, value in filters.items() if value},
+            everybody=person.may(RIGHT),
+        )
+        return [line for line in found.lines if line.node_us]
+    if by not in get_args(LedgerBy):
+        known = ", ".join(get_args(LedgerBy))
+        raise UserError(400, mark("With times of day, “by” is one of: {known}."), known=known)
     try:
         rows = await portal.db.run_read(
             usage,
@@ -85,27 +104,36 @@ async def usage_for(
             pool=pool,
             start=start,
             end=end,
-            zone=portal.settings.site.zone,
+            zone=zone,
             now=portal.clock(),
         )
     except (ValueError, OverflowError):  # or days of before the calendar
         raise UserError(400, mark("At most ten years of days can be shown at once.")) from None
-    if by != "pool":
-        return rows
-    pools = portal.settings.pools
-    titles = {name: pool.title for name, pool in pools.items() if pool.title}
-    return [replace(row, label=titles.get(row.key, row.label)) for row in rows]
+    return [_line(row) for row in rows]
 
 
-def usage_item(row: UsageRow) -> models.UsageItem:
-    """A row as the API shows it."""
-    return models.UsageItem(
+def _first_of(at: datetime | None, zone: tzinfo) -> date | None:
+    """The day that begins at a moment, if one does."""
+    if at is None:
+        return None
+    try:
+        day = at.astimezone(zone).date()
+        return day if datetime.combine(day, time(), zone).astimezone(UTC) == at.astimezone(UTC) else None
+    except OverflowError:  # of before the calendar
+        return None
+
+
+def _line(row: UsageRow) -> Line:
+    """A row out of the ledger, between two moments: without node time and real use, which are kept by day."""
+    return Line(
         key=row.key,
         label=row.label,
-        seconds=row.seconds,
-        cpu_core_minutes=row.cpu_core_minutes,
-        memory_gb_minutes=row.memory_gb_minutes,
-        gpu_card_minutes=row.gpu_card_minutes,
+        owner=row.owner,
+        slug=row.slug,
         deleted=row.deleted,
-        first_start=row.first_start,
+        first_us=us_of(row.first_start),
+        wall_us=row.seconds * 1_000_000,
+        cpu=round(row.cpu_core_minutes * 1000 * MINUTE),
+        memory=round(row.memory_gb_minutes * GIB * MINUTE),
+        gpu=round(row.gpu_card_minutes * MINUTE),
     )
