@@ -34,7 +34,8 @@ def send(settings: Mail, *, to: Sequence[str], subject: str, text: str) -> bool:
     message["From"] = settings.sender
     message["To"] = ", ".join(to)
     message["Subject"] = subject
-    message.set_content(text)
+    # Not every server takes eight bits, and the one next to ours is asked by nobody.
+    message.set_content(text, cte=None if text.isascii() else "base64")
     with smtplib.SMTP(settings.host, settings.port, timeout=TIMEOUT_SECONDS) as server:
         if settings.starttls:
             server.starttls()

@@ -1,0 +1,68 @@
+"""Signing out at the hub is noted and told; signing in again counts; others' links release nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from services.release.tables import presence
+from tests.hub_config.conftest import Site, SiteFactory, fill
+from tests.metering.rows import add_run
+
+pytestmark = pytest.mark.hub
+PASSWORD = "winter is coming"
+
+
+def person_row(site: Site, user: str = "eva") -> Any:
+    with site.app.wiring.database.read() as conn:
+        return conn.execute(select(presence).where(presence.c.user == user)).one_or_none()
+
+
+async def test_whoever_signs_out_is_told_what_goes_back_and_signing_in_counts_as_being_there(
+    site_of: SiteFactory,
+) -> None:
+    site = await site_of()
+    async with site.browser() as browser:
+        await fill(browser, "/hub/signup", username="eva", signup_password=PASSWORD)
+        assert person_row(site).platform_seen_at is not None
+        with site.app.wiring.database.write() as conn:
+            add_run(conn, "R1", user="eva", server="heat", project_name="Heat <flow>")
+            add_run(conn, "R2", user="eva", server="long", project_name="Long", release_policy="2h")
+            add_run(conn, "R3", user="bo", server="other", project_name="Not eva's")
+        page = await browser.get("/hub/logout")
+        assert page.status_code == 200
+        assert "Heat &lt;flow&gt;" in page.text and "goes back now" in page.text
+        assert "Goes back 2 hours after you leave" in page.text and "Not eva" not in page.text
+        row = person_row(site)
+        assert row.signed_out_at > row.platform_seen_at
+        # Signed out already: nothing is told or noted any more.
+        again = await browser.get("/hub/logout")
+        assert "Heat" not in again.text and person_row(site) == row
+        await fill(browser, "/hub/login", username="eva", password=PASSWORD)
+        assert person_row(site).platform_seen_at > row.signed_out_at
+
+
+async def test_a_link_on_somebody_elses_site_releases_nothing(site_of: SiteFactory) -> None:
+    site = await site_of()
+    async with site.browser() as browser:
+        await fill(browser, "/hub/signup", username="eva", signup_password=PASSWORD)
+        await browser.get("/hub/logout", headers={"Sec-Fetch-Site": "cross-site"})
+        assert person_row(site).signed_out_at is None
+
+
+async def test_a_database_that_is_away_keeps_nobody_signed_in(
+    site_of: SiteFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = await site_of()
+    async with site.browser() as browser:
+        await fill(browser, "/hub/signup", username="eva", signup_password=PASSWORD)
+
+        async def away(*args: Any, **kwargs: Any) -> None:
+            raise OSError("away")
+
+        monkeypatch.setattr(site.app.wiring.database, "run", away)
+        page = await browser.get("/hub/logout")
+        assert page.status_code == 200
+        assert (await browser.get("/hub/token")).status_code == 302
