@@ -100,6 +100,7 @@ Each part has the rights that it needs and no more; parts that are not named her
 |---|---|---|
 | hub | the release's namespace | pods: list, watch, create, delete; Secrets, Services, NetworkPolicies: list, create, delete |
 | metering | the release's namespace | pods: list |
+| metering, unless `config.use.measured` is false | the whole cluster | figures of use at the kubelets (`nodes/metrics`): get |
 | machines | the whole cluster | nodes: get, list, patch, delete |
 | machines | the release's namespace | pods: list; evictions: create |
 | machines, with `machines.addMachines` | `kube-system` | Secrets: create |

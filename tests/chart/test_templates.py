@@ -334,8 +334,14 @@ TABLE: list[tuple[str, dict[str, Any], Callable[[Objects], Any], Any]] = [
         ("/j/hub/health", ["--error-target=http://galilean-hub:8081/j/hub/error"]),
     ),
     (
-        "without the machines service: no account, no rights beyond the namespace, no address",
+        "figures of use are the only right beyond the namespace besides those of the machines service",
         {"machines": {"enabled": False}},
+        lambda o: [item["rules"] for (kind, _), item in o.items() if kind == "ClusterRole"],
+        [[{"apiGroups": [""], "resources": ["nodes/metrics"], "verbs": ["get"]}]],
+    ),
+    (
+        "without the machines service: no account, no rights beyond the namespace, no address",
+        {"machines": {"enabled": False}, "config": {"use": {"measured": False}}},
         lambda o: (
             kinds(o) & {"ClusterRole", "ClusterRoleBinding"},
             [name for kind, name in o if "machines" in name],
