@@ -280,7 +280,7 @@ async def test_a_real_cluster_goes_back_when_its_machine_is_taken_out(
             break
         await asyncio.sleep(0.5)
     assert closed(db, out) == "done"
-    assert not namespace.pods(hub.base("out"))
+    await asyncio.to_thread(namespace.nothing_left, hub.base("out"))
     with db.read() as conn:
         (lab,) = [item for item in store.all_machines(conn) if item.name == LAB_MACHINE]
     assert lab.cordoned
