@@ -264,7 +264,7 @@ class MachineTime(PageHandler):
                 words = settings.pools[value].title or value
             elif name == "environment" and value in settings.environments:
                 words = settings.environments[value].title or value
-            found.append((name, self.translate(HEADS[name if name != "project_id" else "project"]), words))
+            found.append((name, self.translate(HEADS[name]), words))
         return found
 
     async def difference(self) -> dict[str, Any] | None:
