@@ -66,6 +66,8 @@ test("what is kept until a moment says it, with what is left and what comes then
   const kept = fate({ at, kept_until: at, why: "kept" });
   assert.deepEqual([kept.short, kept.tiny, kept.title], ["until 18:00", "18:00", "Kept until 18:00"]);
   assert.equal(kept.more, "2 h 14 min left, then automatic");
+  assert.deepEqual(fate({ kept_until: at }), { ...kept, left: null }, "also while an open page keeps it anyway");
+  assert.equal(fate({ at: "2026-11-22T16:00:00Z", why: "most", kept_until: at }).short, "until 17:00");
   assert.equal(fate({ at, kept_until: at, why: "kept" }, chinese, "zh_CN").title, "保留至 18:00");
 });
 

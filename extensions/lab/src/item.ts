@@ -7,6 +7,7 @@ import type { Say } from "./words.js";
 
 /** When the pill turns amber, before an end that is known. */
 const AMBER_SECONDS = 300;
+const AWAY_QUIET_MS = 4000;
 
 export class Item {
   readonly node = el("div", { class: "galilean-item" });
@@ -26,6 +27,8 @@ export class Item {
   /** Read by screen readers when it changes; never the ticking time. */
   private readonly spoken = el("span", { class: "galilean-spoken", role: "status" });
 
+  private awaySince = 0;
+
   constructor(
     private readonly link: Link,
     private readonly say: Say,
@@ -43,11 +46,18 @@ export class Item {
   }
 
   update(): void {
+    const { status } = this.link;
+    this.drawLine();
+    put(this.project, status?.project?.name ?? "Galilean");
+    put(this.name, status?.node.name ?? "");
+    this.tick();
+  }
+
+  private drawLine(): void {
     const { link, say } = this;
-    const { status } = link;
     const line = {
       waiting: "",
-      here: status?.portal_away ? say("The portal is away; your work here goes on.") : "",
+      here: this.portalAway() ? say("The portal is away; your work here goes on.") : "",
       lost: say("Connection lost. Trying again …"),
       restarting: say("The node restarts …"),
       released: ""
@@ -59,9 +69,16 @@ export class Item {
       this.tell(line || (healed ? say("Connected again.") : ""));
     }
     this.node.dataset["state"] = link.state.kind;
-    put(this.project, status?.project?.name ?? "Galilean");
-    put(this.name, status?.node.name ?? "");
-    this.tick();
+  }
+
+  /** Whether the portal has been away for so long that it is worth a line: at its first question it is, too. */
+  private portalAway(): boolean {
+    if (!this.link.status?.portal_away) {
+      this.awaySince = 0;
+      return false;
+    }
+    this.awaySince ||= Date.now();
+    return Date.now() - this.awaySince >= AWAY_QUIET_MS;
   }
 
   tick(): void {
@@ -70,6 +87,7 @@ export class Item {
     if (!status) {
       return;
     }
+    this.drawLine();
     const now = link.now();
     const held = heldSeconds(link);
     put(this.held, held === null ? "" : clock(held));

@@ -41,6 +41,7 @@ export class Link {
   private timer = 0;
   private quiet = 0;
   private silence = 0;
+  private begun: ((ours: boolean) => void) | null = null;
   private readonly listeners: (() => void)[] = [];
 
   constructor(
@@ -57,15 +58,8 @@ export class Link {
     return new Date(Date.now() + this.skew);
   }
 
-  /** Whether this is a node of ours; opens the tie if so. */
-  async open(): Promise<boolean> {
-    const answer = await this.request("status").catch(() => null);
-    if (answer && (answer.status === 404 || answer.status === 403)) {
-      return false;
-    }
-    if (answer?.ok) {
-      this.take((await answer.json()) as Status);
-    }
+  /** Open the tie; `true` with the first word of the node, `false` when this is no node of ours. */
+  open(): Promise<boolean> {
     const again = (): void => {
       if (document.visibilityState === "visible" && this.state.kind !== "here") {
         this.connect();
@@ -75,7 +69,9 @@ export class Link {
     window.addEventListener("online", again);
     window.addEventListener("pageshow", again);
     this.connect();
-    return true;
+    return new Promise(resolve => {
+      this.begun = resolve;
+    });
   }
 
   /** Connect anew, whatever is there. */
@@ -137,10 +133,12 @@ export class Link {
       this.quiet = 0;
       this.take(message.status);
       this.become({ kind: "here" });
+      this.begun?.(true);
     } else if (message.type === "restarting") {
       this.become({ kind: "restarting" });
     } else if (message.type === "released") {
-      this.released(message.by, message.explanation);
+      // Whoever released it here knows that.
+      this.released(message.why === "user" ? null : message.by, message.explanation);
     }
   }
 
@@ -170,7 +168,11 @@ export class Link {
     }, QUIET_MS);
     // The hub answers in the place of a cluster that is no more; a node that is away gives no such answer.
     const answer = await this.request("status").catch(() => null);
-    if (answer?.status === 424 && this.state.kind !== "restarting") {
+    if (!this.status && (answer?.status === 404 || answer?.status === 403)) {
+      window.clearTimeout(this.timer);
+      window.clearTimeout(this.quiet);
+      this.begun?.(false);
+    } else if (answer?.status === 424 && this.state.kind !== "restarting") {
       this.released();
     }
   }

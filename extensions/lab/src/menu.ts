@@ -201,7 +201,7 @@ export class Menu {
     }
     this.drawn = key;
     const own = this.link.status?.node.rank;
-    const words = { ready: "", starting: say("starting"), lost: say("lost") };
+    const words = { starting: say("starting"), lost: say("lost") };
     this.nodes.replaceChildren(
       ...nodes.map(node => {
         const door = (text: string, address: string): HTMLAnchorElement =>
@@ -225,10 +225,10 @@ export class Menu {
         };
         const doors = here
           ? [el("span", { class: "galilean-quiet" }, say("this page")), terminal]
-          : node.state === "ready"
-            ? [door(say("Lab"), node.lab_url), door(say("Terminal"), node.terminal_url)]
-            : [el("span", { class: "galilean-quiet" }, words[node.state] ?? "")];
-        const dot = el("span", { class: `galilean-dot galilean-${node.state}` });
+          : node.state === "starting" || node.state === "lost"
+            ? [el("span", { class: "galilean-quiet" }, words[node.state])]
+            : [door(say("Lab"), node.lab_url), door(say("Terminal"), node.terminal_url)];
+        const dot = el("span", { class: `galilean-dot galilean-${node.state ?? "unknown"}` });
         return el("div", { class: "galilean-noderow" }, dot, el("span", {}, node.name), ...doors);
       })
     );

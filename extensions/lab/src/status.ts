@@ -34,7 +34,8 @@ export interface NodeDoors {
   name: string;
   lab_url: string;
   terminal_url: string;
-  state: "ready" | "starting" | "lost";
+  /** `null` = not known, because the portal has not been heard yet. */
+  state: "ready" | "starting" | "lost" | null;
 }
 
 export interface Release {

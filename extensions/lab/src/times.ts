@@ -72,7 +72,6 @@ const SOON_SECONDS = 12 * 3600;
 /** What becomes of a cluster, in words. */
 export function fate(say: Say, release: Release, now: Date, locale: string, zone?: string): Fate {
   const at = release.at ? new Date(release.at) : null;
-  const left = at ? (at.getTime() - now.getTime()) / 1000 : null;
   const time = at ? moment(at, now, locale, zone) : "";
   const waits = afterLeaving(release);
   if (release.when_done || release.policy === "auto-when-done") {
@@ -82,17 +81,22 @@ export function fate(say: Say, release: Release, now: Date, locale: string, zone
       : say("You may close this page; running cells go on.");
     return { short, tiny: short, title: say("Goes back when nothing runs any more"), more, left: null };
   }
-  const kept = release.kept_until ? new Date(release.kept_until) : null;
   const hard = at !== null && HARD.test(release.why ?? "");
-  if (at && left !== null && ((kept && kept > now) || (hard && left < SOON_SECONDS))) {
+  // Kept until then whether somebody is here or not; an end that nothing moves may come before.
+  const kept = release.kept_until ? new Date(release.kept_until) : null;
+  const soon = hard && at.getTime() - now.getTime() < SOON_SECONDS * 1000;
+  const end = kept && kept > now ? (hard && at < kept ? at : kept) : soon ? at : null;
+  if (end) {
+    const left = (end.getTime() - now.getTime()) / 1000;
+    const until = moment(end, now, locale, zone);
     return {
-      short: say("until {time}", { time }),
-      tiny: time,
-      title: say("Kept until {time}", { time }),
-      more: say(hard || waits === null ? "{left} left, then it goes back" : "{left} left, then automatic", {
+      short: say("until {time}", { time: until }),
+      tiny: until,
+      title: say("Kept until {time}", { time: until }),
+      more: say(end === at || waits === null ? "{left} left, then it goes back" : "{left} left, then automatic", {
         left: span(say, left)
       }),
-      left
+      left: end === at ? left : null
     };
   }
   if (waits === null) {
