@@ -226,10 +226,11 @@ class PodNodes:
             When it cannot look.
         """
         await self.watch.look()
+        gone = [(pod, troubles.ended(pod) or troubles.Ended("deleted")) for pod in self.watch.gone(base)]
+        here = [(pod, troubles.ended(pod)) for pod in self.watch.pods(base).values()]
         found: dict[int, NodeLook] = {}
-        for pod in self.watch.pods(base).values():
+        for pod, end in [*gone, *here]:
             if _label(pod, names.RUN) == run:
-                end = troubles.ended(pod)
                 found[_rank(base, pod)] = (
                     NodeLook(alive=True)
                     if end is None

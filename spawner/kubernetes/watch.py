@@ -31,6 +31,8 @@ SILENCE_SECONDS = 75.0
 LOOK_SECONDS = 10.0
 FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 3.0
+#: How long is remembered how a pod looked when it went: longer than anybody who looks at times takes to look.
+GONE_SECONDS = 120.0
 
 Pod = Mapping[str, Any]
 
@@ -119,6 +121,7 @@ class PodWatch:
         self._log = log or logging.getLogger(__name__)
         self._clock = clock
         self._pods: dict[str, dict[str, Pod]] = {}
+        self._gone: dict[str, dict[str, tuple[float, Pod]]] = {}
         self._followers: dict[str, set[Follower]] = {}
         self._task: asyncio.Task[None] | None = None
         self._connected = False
@@ -136,6 +139,11 @@ class PodWatch:
     def pods(self, cluster: str) -> Mapping[str, Pod]:
         """The pods of a cluster (by its base name) as last heard of, by name."""
         return self._pods.get(cluster, {})
+
+    def gone(self, cluster: str) -> list[Pod]:
+        """Pods of a cluster that went a short while ago, as they looked then: how they ended is told by them only."""
+        since = self._clock() - GONE_SECONDS
+        return [pod for at, pod in self._gone.get(cluster, {}).values() if at >= since]
 
     def clusters(self) -> list[dict[str, Pod]]:
         """The pods of every cluster, each by name, as they are at this moment."""
@@ -266,10 +274,20 @@ class PodWatch:
             pods.pop(name, None)
             if not pods:
                 self._pods.pop(cluster, None)
+            self._remember(cluster, pod)
         else:
             self._pods.setdefault(cluster, {})[name] = pod
         for follower in self._followers.get(cluster, ()):
             follower.tell(pod)
+
+    def _remember(self, cluster: str, pod: Pod) -> None:
+        now = self._clock()
+        while self._gone:  # in the order of their last loss
+            oldest, pods = next(iter(self._gone.items()))
+            if max(at for at, _ in pods.values()) >= now - GONE_SECONDS:
+                break
+            del self._gone[oldest]
+        self._gone[cluster] = {**self._gone.pop(cluster, {}), pod["metadata"]["name"]: (now, pod)}
 
     def _answer(self, error: Exception | None) -> None:
         listed, self._listed = self._listed, None

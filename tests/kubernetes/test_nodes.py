@@ -297,6 +297,27 @@ async def test_a_node_that_ended_before_keeps_its_own_end(world: Any) -> None:
     assert ends[1].at.isoformat() == "2026-11-22T10:00:00+00:00"
 
 
+async def test_how_a_node_ended_is_known_also_when_its_pod_went_before_anybody_looked(world: Any) -> None:
+    cluster, made = world
+    await made.create(spec(), Progress())
+    name = f"{BASE}-1"
+    cluster.objects["Pod", name]["metadata"]["deletionTimestamp"] = "2026-11-22T10:00:00Z"
+    evicted = {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}
+    cluster.be(name, phase="Failed", conditions=[evicted])
+    cluster.vanish("Pod", name)
+    await asyncio.sleep(0.001)
+    seen = await made.look(BASE, spec().run)
+    assert [seen[rank].alive for rank in range(3)] == [True, False, True]
+    assert seen[1].exit_reason == "drained"
+    cluster.vanish("Pod", f"{BASE}-2")  # by force: it looked alive to the last
+    await asyncio.sleep(0.001)
+    seen = await made.look(BASE, spec().run)
+    assert (seen[2].alive, seen[2].exit_reason) == (False, "deleted")
+    await made.remove(BASE)
+    await made.create(spec(run="01K0000000000000000000000B"), Progress())
+    assert set(await made.look(BASE, "01K0000000000000000000000B")) == {0, 1, 2}
+
+
 async def test_a_pod_that_carries_a_clusters_labels_is_no_node_of_it(world: Any) -> None:
     """Neither its end nor its life counts, and nobody removes it."""
     cluster, made = world

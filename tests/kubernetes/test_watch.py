@@ -239,3 +239,23 @@ async def test_followers_are_woken_by_a_new_list() -> None:
         assert not ours.pods
         assert set(ours.last) == {"a-0"}
     await seen.stop()
+
+
+async def test_how_a_pod_went_is_remembered_for_a_while() -> None:
+    server, clock = Server(pod("c-0"), pod("c-1"), pod("d-0", "d")), Clock()
+    one = PodWatch(server, clock=clock)
+    await one.look()
+    server.say("DELETED", pod("c-1", version=101, phase="Failed"))
+    await settle()
+    clock.now = watch.GONE_SECONDS / 2
+    server.say("DELETED", pod("c-0", version=102, phase="Succeeded"))
+    await settle()
+    assert [item["status"]["phase"] for item in one.gone("c")] == ["Failed", "Succeeded"]
+    clock.now = watch.GONE_SECONDS + 1
+    assert [item["status"]["phase"] for item in one.gone("c")] == ["Succeeded"]
+    clock.now = 2 * watch.GONE_SECONDS
+    server.say("DELETED", pod("d-0", "d", version=103))
+    await settle()
+    assert one.gone("c") == []
+    assert list(one._gone) == ["d"]
+    await one.stop()
