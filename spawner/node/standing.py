@@ -115,7 +115,7 @@ class Standing:
         if status == 200:
             self._take(language, said)
             return
-        if status >= 500 or status in (401, 403, 404):
+        if not 400 <= status < 500 or status in (401, 403, 404):
             raise Refused(503, "portal-away", say(language, PORTAL_AWAY))
         problem = said if isinstance(said, dict) else {}
         message = problem.get("detail") or problem.get("title") or say(language, PORTAL_AWAY)

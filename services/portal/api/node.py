@@ -28,6 +28,7 @@ from services.portal.api.base import Handler
 from services.portal.api.clusters import doors, held_seconds, node_state
 from services.portal.api.operation import Operation
 from services.portal.api.presence import check_token
+from services.portal.longer import budget_seconds
 from services.portal.pages.endings import explanation_of
 from services.portal.said import Translate
 from services.release import ask
@@ -90,10 +91,16 @@ class NodeHandler(Handler):
                 run = records.get(conn, run.id) or run
             intervals = records.intervals(conn, [run.id]).get(run.id, [])
             kept = use.use_of(conn, run, asks.rank)
-            return status_of(portal, run, intervals, kept, now=now, translate=self.translate)
+            left = budget_seconds(portal)(conn, [run.id], now).get(run.id)
+            return status_of(
+                portal, run, intervals, kept, now=now, translate=self.translate, budget_left=left
+            )
 
         go = portal.db.run_read if change is None else portal.db.run
-        self.write_json(await go(look))
+        said = await go(look)
+        if change is not None:
+            portal.parts["watcher"].tell(self.person.name, "clusters")
+        self.write_json(said)
 
 
 class Status(NodeHandler):
@@ -111,12 +118,12 @@ class Extend(NodeHandler):
         body = self.body(NodeAsks)
         until = _moment(body.until)
         now = self.portal.clock()
-        await self.answer(
-            body,
-            lambda conn, run: _ignore(
-                ask.extend(conn, run, now=now, seconds=body.seconds, until=until, by=ACTOR)
-            ),
-        )
+
+        def extend(conn: Connection, run: Run) -> None:
+            left = budget_seconds(self.portal)(conn, [run.id], now).get(run.id)
+            ask.extend(conn, run, now=now, seconds=body.seconds, until=until, by=ACTOR, budget_seconds=left)
+
+        await self.answer(body, extend)
 
 
 class WhenDone(NodeHandler):
@@ -180,11 +187,14 @@ def status_of(
     *,
     now: datetime,
     translate: Translate,
+    budget_left: float | None = None,
 ) -> NodeStatus:
     """How a run stands, from its rows."""
     site = portal_public_url(portal.settings) if portal.settings.web.subdomain_host else portal.prefix
     terms = ask.terms_of(run, grace_seconds=portal.settings.release.grace_seconds)
-    more = ask.extension_of(run, now, grace_seconds=portal.settings.release.grace_seconds)
+    more = ask.extension_of(
+        run, now, grace_seconds=portal.settings.release.grace_seconds, budget_seconds=budget_left
+    )
     told = explanation_of(run)
     return NodeStatus(
         run=run.id,
@@ -227,7 +237,7 @@ def status_of(
         else {
             "at": _iso(run.released_at or run.stop_asked_at),
             "why": run.reason,
-            "by": run.stop_asked_by or None,
+            "by": run.stop_asked_by if run.stop_asked_by not in ("", run.user) else None,
             "explanation": told.text(translate) if told else None,
         },
     )

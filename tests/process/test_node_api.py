@@ -1,0 +1,110 @@
+"""The node's own API, through a real hub and proxy: who may ask, a portal that is away, a restart in place."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+from websockets.sync.client import connect
+
+from spawner.node.standing import language_of
+from spawner.process.layout import ClusterDirectory
+from tests.process.conftest import FakePortal
+from tests.process.hub import Hub, eventually
+
+BASE = "/user/nora/desk/"
+API = f"{BASE}galilean/api/"
+
+
+@pytest.fixture(scope="module")
+def browser(hub: Hub) -> httpx.Client:
+    """Somebody with their JupyterLab open."""
+    hub.user("nora")
+    hub.run("nora", "desk")
+    client = hub.browser("nora")
+    assert client.get(f"{BASE}lab").status_code == 200
+    return client
+
+
+def xsrf(client: httpx.Client) -> dict[str, str]:
+    found = [cookie.value for cookie in client.cookies.jar if cookie.name == "_xsrf" and cookie.path == BASE]
+    return {"X-XSRFToken": str(found[0])}
+
+
+@pytest.mark.process
+def test_without_the_portal_a_node_still_tells_where_one_is(browser: httpx.Client) -> None:
+    said = browser.get(f"{API}status", headers={"Accept-Language": "zh-CN"}).json()
+    assert said["portal_away"]
+    assert (said["language"], said["node"]) == ("zh-CN", {"rank": 0, "name": "node-0"})
+    assert [item["lab_url"] for item in said["nodes"]] == [f"{BASE}lab"]
+    assert said["can"] == {"when_done": False, "release": False, "restart": True}
+    refused = browser.post(f"{API}extend", json={}, headers={**xsrf(browser), "Accept-Language": "zh-CN"})
+    assert (refused.status_code, refused.json()["reason"]) == (503, "portal-away")
+    assert "门户" in refused.json()["message"]
+
+
+@pytest.mark.process
+def test_only_the_person_may_act_and_not_by_a_page_of_somebody_else(hub: Hub, browser: httpx.Client) -> None:
+    for what in ("extend", "when-done", "release", "restart-node"):
+        assert browser.post(f"{API}{what}", json={}).status_code == 403, f"{what} without XSRF"
+    hub.user("eve")
+    eve = hub.browser("eve")
+    eve.get(f"{BASE}lab")
+    assert eve.get(f"{API}status").status_code == 403
+    nobody = httpx.Client(base_url=hub.url)
+    assert nobody.get(f"{API}status").status_code in (302, 403)
+    assert nobody.post(f"{API}release", json={}).status_code == 403
+
+
+@pytest.mark.process
+def test_a_restart_keeps_the_process_the_address_and_the_cluster(
+    hub: Hub, browser: httpx.Client, portal: FakePortal
+) -> None:
+    directory = ClusterDirectory.of(hub.state / "clusters", "nora", "desk")
+    before = directory.nodes()[0]
+    begun = browser.get(f"{BASE}api/status").json()["started"]
+    kernel: Any = browser.post(f"{BASE}api/kernels", json={}, headers=xsrf(browser))
+    assert kernel.status_code == 201, kernel.text
+    assert browser.post(f"{BASE}api/terminals", json={}, headers=xsrf(browser)).status_code == 200
+    cookies = "; ".join(
+        f"{cookie.name}={cookie.value}" for cookie in browser.cookies.jar if cookie.path == BASE
+    )
+    address = f"{hub.url.replace('http', 'ws', 1)}{API}live"
+    with connect(address, additional_headers={"Cookie": cookies, "Origin": hub.url}) as page:
+        assert json.loads(page.recv(timeout=30))["type"] == "status"
+        told = len(portal.told)
+        eventually(lambda: any(said["open"] for said in portal.told[told:]), 40, "an open page is somebody")
+        answer = browser.post(f"{API}restart-node", json={}, headers=xsrf(browser))
+        assert answer.status_code == 202
+        while json.loads(page.recv(timeout=30))["type"] != "restarting":
+            pass
+    after = eventually(
+        lambda: (
+            (said := browser.get(f"{BASE}api/status", timeout=60)).status_code == 200
+            and said.json()["started"] != begun
+        ),
+        60,
+        "the server has begun anew",
+    )
+    assert after
+    assert browser.get(f"{BASE}api/kernels").json() == []
+    assert browser.get(f"{BASE}api/terminals").json() == []
+    assert directory.nodes()[0] == before, "the same process, as the backend knows it"
+    assert directory.exit_of(0) is None
+    assert hub.ready("nora", "desk")
+
+
+@pytest.mark.parametrize(
+    ("cookie", "header", "started", "language"),
+    [
+        ("zh_CN", "en", "en", "zh_CN"),
+        ("", "fr, zh-TW;q=0.8, en;q=0.5", "en", "zh_CN"),
+        ("", "en-GB,en", "zh_CN", "en"),
+        ("xx", "", "zh_CN", "zh_CN"),
+        ("", "", "", "en"),
+    ],
+)
+def test_the_node_speaks_as_the_portal_does(cookie: str, header: str, started: str, language: str) -> None:
+    assert language_of(cookie, header, started) == language
