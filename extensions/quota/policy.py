@@ -45,12 +45,21 @@ class Snapshot:
     roles: Mapping[str, Amounts] = field(default_factory=dict)
     strictest: bool = False
     calendar: Calendar = field(default_factory=Calendar)
+    _of_roles: dict[tuple[str, ...], Limits] = field(default_factory=dict, repr=False, compare=False)
 
     def limits(self, roles: Iterable[str], exceptions: Iterable[Granted] = ()) -> Limits | None:
         """The limits of somebody with these roles; ``None`` without any that there is."""
-        wanted = set(roles)
-        known = [(name, amounts) for name, amounts in self.roles.items() if name in wanted]
-        return combine(known, exceptions, strictest=self.strictest) if known else None
+        wanted, given = set(roles), tuple(exceptions)
+        names = tuple(name for name in self.roles if name in wanted)
+        if not names:
+            return None
+        limits = None if given else self._of_roles.get(names)  # most people have no exception
+        if limits is None:
+            known = [(name, self.roles[name]) for name in names]
+            limits = combine(known, given, strictest=self.strictest)
+            if not given:
+                self._of_roles[names] = limits
+        return limits
 
     def together(self, role: str) -> dict[Measure, int]:
         """The bounds of all people of a role together."""
