@@ -2,7 +2,7 @@
 //   [data-gather="address"]  around a table and its bar; [data-cell] is a value (a button):
 //     plain = typed in place · data-flag = a press turns it · data-options="id" = chosen from a list
 // The server reads what was typed and says what it comes to; nothing counts before Apply.
-import { call, say } from "galilean/page";
+import { call, say, xsrf } from "galilean/page";
 import { toast } from "galilean/toasts";
 
 const box = document.querySelector("[data-gather]");
@@ -30,6 +30,7 @@ function keep() {
 
 function plain(cell) {
   cell.classList.remove("changed", "wrong");
+  cell.querySelector(".was")?.nextSibling.remove();
   cell.querySelector(".was")?.remove();
   cell.parentElement.querySelector(".cell-error")?.remove();
   const now = cell.querySelector(".now");
@@ -99,7 +100,7 @@ function settle(found) {
 }
 
 async function reload() {
-  const response = await fetch(box.dataset.again + location.search, { headers: { "HX-Request": "true" }, credentials: "same-origin", cache: "no-store" });
+  const response = await fetch(box.dataset.again + location.search, { headers: { "HX-Request": "true", "X-XSRFToken": xsrf }, credentials: "same-origin", cache: "no-store" });
   if (!response.ok) return;
   matrix.innerHTML = await response.text();
   globalThis.htmx?.process(matrix);
