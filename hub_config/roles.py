@@ -71,7 +71,7 @@ RIGHT_SCOPES: Mapping[str, tuple[str, ...]] = {
     "usage:read-all": ("list:users",),
 }
 #: The most that the portal may do for a visitor; the hub cuts it to what the visitor may.
-VISITOR = ("read:users!user", "servers", "list:users", "read:users", "groups", *PAGE_SCOPES)
+VISITOR = ("read:users!user", "tokens!user", "servers", "list:users", "read:users", "groups", *PAGE_SCOPES)
 #: What a node's own token may: say that it is alive, know its owner's visitors, report to the portal.
 NODE = ("users:activity!user", "access:servers!server", "access:services!service=portal")
 

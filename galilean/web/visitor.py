@@ -167,3 +167,7 @@ class People:
     def forget(self, name: str) -> None:
         """Ask again the next time: a role was just given or taken."""
         self._known.pop(name, None)
+
+    def forget_all(self) -> None:
+        """Ask again of everybody: a group was taken away."""
+        self._known.clear()

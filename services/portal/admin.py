@@ -56,7 +56,9 @@ ENTRIES: tuple[Entry, ...] = (
         rights=("clusters:read-all",),
         badge="online",
     ),
-    Entry(label=mark("Machine time"), place="admin/machine-time", icon="activity", rights=("usage:read-all",)),
+    Entry(
+        label=mark("Machine time"), place="admin/machine-time", icon="activity", rights=("usage:read-all",)
+    ),
     Entry(label=mark("Calendar"), place="admin/calendar", icon="clock", rights=("clusters:read-all",)),
     Entry(
         label=mark("People"), place="admin/people", icon="people", rights=("people:manage",), badge="people"

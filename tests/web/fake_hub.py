@@ -30,6 +30,7 @@ class FakeHub:
         self.tokens: dict[str, dict[str, Any]] = {}
         self.codes: dict[str, str] = {}
         self.whoever = ""
+        self.rights: dict[str, list[str]] = {}  # of roles that a test makes
         self.calls: list[tuple[str, str]] = []
         self.refuse_servers = False
         self.away = False
@@ -53,6 +54,9 @@ class FakeHub:
         if "galilean:admin" in groups:
             found += ["list:users", "read:users", "groups", "servers"]
             found += [f"custom:galilean:{right}" for right in RIGHTS]
+        for role, rights in self.rights.items():
+            if f"galilean:{role}" in groups:
+                found += ["list:users", "read:users", *(f"custom:galilean:{right}" for right in rights)]
         return found
 
     def token(self, name: str, scopes: list[str] | None = None) -> str:
@@ -76,6 +80,11 @@ class FakeHub:
             (r"/hub/api/users/([^/]+)", _User),
             (r"/hub/api/users/([^/]+)/servers/([^/]+)", _Server),
             (r"/hub/api/groups/([^/]+)/users", _Group),
+            (r"/hub/api/galilean/people", _OurPeople),
+            (r"/hub/api/galilean/people/([^/]+)", _OurPerson),
+            (r"/hub/api/galilean/people/([^/]+)/(block|password)", _OurPersonsState),
+            (r"/hub/api/galilean/roles", _OurRoles),
+            (r"/hub/api/users/([^/]+)/tokens", _OurTokens),
             (r"/hub/.*", _Page),
             (r"/user/.*", _Page),
         ]
@@ -195,3 +204,84 @@ class _Group(_Base):
 class _Page(_Base):
     def get(self) -> None:
         self.finish(f"<!doctype html><title>hub</title><p>{self.request.path}")
+
+
+class _Ours(_Base):
+    """Calls of ours beside the hub's; who gives what to whom is tested at the real hub."""
+
+    def allowed(self, name: str = "") -> bool:
+        who = self.who()
+        scopes = who["scopes"] if who else ()
+        if not {"custom:galilean:people:manage", "custom:galilean:groups:manage"} & set(scopes):
+            self.refuse(403, "Action is not authorized with current scopes")
+            return False
+        if name and name not in self.hub.people:
+            self.refuse(404, f"There is no account “{name}”.")
+            return False
+        self.hub.calls.append((self.request.method or "", self.request.path))
+        return True
+
+    def body(self) -> dict[str, Any]:
+        return json.loads(self.request.body or b"{}")
+
+
+class _OurPeople(_Ours):
+    def post(self) -> None:
+        if not self.allowed():
+            return
+        body = self.body()
+        if body["name"] in self.hub.people:
+            self.refuse(409, f"There is an account “{body['name']}” already.")
+            return
+        self.hub.add(body["name"])
+        self.hub.people[body["name"]]["groups"] = list(body["groups"])
+        self.hub.people[body["name"]]["last_activity"] = None
+        self.set_status(201)
+        self.write_json({"name": body["name"], "groups": body["groups"]})
+
+
+class _OurPerson(_Ours):
+    def patch(self, name: str) -> None:
+        name = unquote(name)
+        if not self.allowed(name):
+            return
+        groups, body = self.hub.people[name]["groups"], self.body()
+        added = [group for group in body["add"] if group not in groups]
+        removed = [group for group in body["remove"] if group in groups]
+        self.hub.people[name]["groups"] = [g for g in groups if g not in removed] + added
+        self.write_json({"name": name, "added": added, "removed": removed})
+
+    def delete(self, name: str) -> None:
+        if self.allowed(unquote(name)):
+            del self.hub.people[unquote(name)]
+            self.set_status(204)
+
+
+class _OurPersonsState(_Ours):
+    def post(self, name: str, what: str) -> None:
+        if self.allowed(unquote(name)):
+            self.hub.people[unquote(name)]["groups"].append("galilean-blocked")
+            self.write_json({"name": name, "clusters": 0})
+
+    def delete(self, name: str, what: str) -> None:
+        if self.allowed(unquote(name)):
+            self.hub.people[unquote(name)]["groups"].remove("galilean-blocked")
+            self.write_json({"name": name})
+
+    def put(self, name: str, what: str) -> None:
+        if self.allowed(unquote(name)):
+            self.set_status(204)
+
+
+class _OurRoles(_Base):
+    def post(self) -> None:
+        self.hub.calls.append(("ROLES", ""))
+        self.write_json({"version": 1})
+
+
+class _OurTokens(_Base):
+    def get(self, name: str) -> None:
+        self.write_json({"api_tokens": []})
+
+    def post(self, name: str) -> None:
+        self.write_json({"token": "0" * 32})

@@ -19,6 +19,7 @@ from tornado.testing import bind_unused_port
 from ulid import ULID
 
 import services.catalog.tables
+import services.people.tables
 import spawner.tables
 from galilean.db import Database, metadata
 from galilean.settings import Settings, parse_settings

@@ -1,35 +1,80 @@
-"""Administration → People: who waits for a role, and giving and taking roles (AP-1, AP-2).
+"""Administration → People: everybody, who waits for a role, and all that is done with an account (AP-1, AP-32).
 
-Giving and taking is done by the hub with the administrator's own token, so that the hub decides.
+Accounts are changed by the hub with the administrator's own token, so that the hub decides. The address says
+what is shown, so that a view can be sent as a link.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote
 
-from sqlalchemy import Connection
-
-from galilean import audit
 from galilean.errors import UserError, mark
-from galilean.web.handlers import PageHandler
-from services.people.waiting import Account, grant, list_accounts, take
-from spawner import records
+from galilean.rights import GROUP_PREFIX, ROLE_PREFIX
+from services.portal import people
+from services.portal.api.usage import usage_for
+from services.portal.pages.roles import AdminPage
+from services.portal.pages.table_view import TableView
+from services.portal.people import Row, matches
 
 PAGE_SIZE = 50
+STATES = ("waits", "holds", "in", "blocked")
 
 
-def find(accounts: Iterable[Account], text: str, role: str) -> list[Account]:
-    """Accounts whose name holds ``text`` and that have ``role`` (``none`` = wait for one; empty = all)."""
-    wanted = text.strip().casefold()
-    return [
-        account
-        for account in accounts
-        if wanted in account.name.casefold()
-        and (not role or (account.waits if role == "none" else role in account.roles))
-    ]
+@dataclass(frozen=True, kw_only=True)
+class View(TableView):
+    """By name, until asked otherwise."""
+
+    role: str = ""
+    group: str = ""
+    state: str = ""
+    sort: str = "name"
+
+    sorts = ("name", "seen", "clusters", "used", "made")
+    words_in = ("name",)
+
+    @classmethod
+    def parse_filters(cls, query: dict[str, str]) -> dict[str, str]:
+        state = query.get("state", "")
+        role = query.get("role", "")
+        if role == "none":
+            role, state = "", "waits"
+        return {
+            "role": role[:64],
+            "group": query.get("group", "")[:64],
+            "state": state if state in STATES else "",
+        }
+
+    def filters(self) -> dict[str, str]:
+        return {"role": self.role, "group": self.group, "state": self.state}
+
+
+def fits(row: Row, view: View) -> bool:
+    """Whether a person is in a view."""
+    return (
+        matches(row, view.text)
+        and (not view.role or view.role in row.account.effective)
+        and (not view.group or view.group in row.account.groups)
+        and (not view.state or row.state == view.state)
+    )
+
+
+def arrange(rows: Iterable[Row], view: View, used: dict[str, float]) -> list[Row]:
+    """The people of a view, in its order."""
+    keys: dict[str, Any] = {
+        "name": lambda row: "",
+        "seen": lambda row: row.account.last_activity,
+        "made": lambda row: row.account.created,
+        "clusters": lambda row: len(row.clusters),
+        "used": lambda row: used.get(row.name, 0.0),
+    }
+    found = sorted((row for row in rows if fits(row, view)), key=lambda row: row.name)
+    if view.sort == "name":
+        return found[::-1] if view.descending else found
+    return sorted(found, key=keys[view.sort], reverse=view.descending)
 
 
 def moment(text: str) -> datetime | None:
@@ -40,97 +85,179 @@ def moment(text: str) -> datetime | None:
         return None
 
 
-class People(PageHandler):
+class PeoplePage(AdminPage):
+    """What the handlers share."""
+
+    right = "people:manage"
+
+    @property
+    def root(self) -> str:
+        return f"{self.portal.prefix}admin/people"
+
+    async def giveable(self) -> dict[str, str]:
+        """Roles that the visitor may give, with titles."""
+        known = await self.portal.rights.get()
+        return {
+            name: title
+            for name, title in (await self.role_titles()).items()
+            if self.person.admin or (name != "admin" and known.roles[name].rights <= self.person.rights)
+        }
+
+    async def used_this_month(self) -> dict[str, float]:
+        """Core hours by person; empty for who may not see them."""
+        if not self.person.may("usage:read-all"):
+            return {}
+        now = self.portal.clock().astimezone(self.portal.settings.site.zone)
+        first = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+        rows = await usage_for(self.portal, self.person, by="user", start=first)
+        return {row.key: row.cpu_core_minutes / 60 for row in rows}
+
+
+class People(PeoplePage):
     """The page; for htmx the lists alone."""
 
-    right = "people:manage"
-
     async def get(self) -> None:
-        await self.show()
-
-    async def show(self) -> None:
-        """Answer with the page, or with its lists."""
-        settings, rights = self.portal.settings, await self.portal.rights.get()
-        accounts = await list_accounts(self.hub_as_visitor(), rights)
-        text, role = self.get_query_argument("q", "")[:100], self.get_query_argument("role", "")
-        role = role if role == "none" or role in rights.roles else ""
-        offset_text = self.get_query_argument("from", "0")
-        offset = int(offset_text) if offset_text.isascii() and offset_text.isdigit() else 0
-        waiting = [account for account in accounts if account.waits]
-        shown = find(accounts, text, role) if (text or role) else [a for a in accounts if not a.waits]
-        runs = await self.portal.db.run_read(records.all_open)
-        holds: dict[str, int] = {}
-        for run in runs:
-            holds[run.user] = holds.get(run.user, 0) + 1
-        values: dict[str, Any] = {
-            "address": f"{self.portal.prefix}admin/people",
-            "text": text,
-            "role": role,
-            "waiting": [] if text or role else waiting[:PAGE_SIZE],
-            "waiting_count": len(waiting),
-            "rows": shown[offset : offset + PAGE_SIZE],
-            "shown_count": len(shown),
-            "all_count": len(accounts),
-            "offset": offset,
-            "page_size": PAGE_SIZE,
-            "roles": {name: self.translate(title) for name, title in rights.titles().items()},
-            "counts": {name: sum(name in a.roles for a in accounts) for name in rights.roles},
-            "holds": holds,
-            "moment": moment,
-            "query": self._query,
-            "unisolated": settings.backend == "process",
-        }
-        if self.is_fragment and not self.request.headers.get("HX-History-Restore-Request"):
-            await self.render_fragment("admin_people_list.html", **values)
-        else:
-            await self.render_page("admin_people.html", **values)
-
-    @staticmethod
-    def _query(**values: Any) -> str:
-        return urlencode({key: value for key, value in values.items() if value})
+        view = View.parse({key: values[0].decode() for key, values in self.request.query_arguments.items()})
+        known = await self.portal.rights.get()
+        rows, used = await people.everybody(self), await self.used_this_month()
+        waiting = [row for row in rows if row.state == "waits"]
+        plain = not (view.text or view.role or view.group or view.state)
+        shown = arrange((row for row in rows if row.state != "waits") if plain else rows, view, used)
+        await self.answer(
+            "admin_people.html",
+            "admin_people_list.html",
+            address=self.root,
+            view=view,
+            waiting=waiting[:PAGE_SIZE] if plain else [],
+            waiting_count=len(waiting),
+            rows=shown[view.offset : view.offset + PAGE_SIZE],
+            shown_count=len(shown),
+            all_count=len(rows),
+            page_size=PAGE_SIZE,
+            roles=await self.role_titles(),
+            giveable=await self.giveable(),
+            groups={slug: group.title for slug, group in known.groups.items()},
+            counts={name: sum(name in row.account.effective for row in rows) for name in known.roles},
+            blocked_count=sum(row.state == "blocked" for row in rows),
+            holds_count=sum(row.state == "holds" for row in rows),
+            used=used if self.person.may("usage:read-all") else None,
+            moment=moment,
+            unisolated=self.portal.settings.backend == "process",
+        )
 
 
-class Roles(PageHandler):
+class Roles(PeoplePage):
     """Give or take a role of a person."""
-
-    right = "people:manage"
 
     async def post(self, name: str) -> None:
         role, act = self.get_body_argument("role"), self.get_body_argument("act", "give")
-        roles = await self.portal.rights.get()
-        hub = self.hub_as_visitor()
+        titles = await self.role_titles()
         if act == "give":
-            await grant(hub, name, role, roles)
+            await people.move(self, name, add=[ROLE_PREFIX + role])
             sentence = mark("{name} is {role} now.")
         elif act == "take":
-            if name == self.person.name and role == "admin":
-                raise UserError(409, mark("You cannot take the administrator's role from yourself."))
-            await take(hub, name, role, roles)
+            await people.move(self, name, remove=[ROLE_PREFIX + role])
             sentence = mark("{name} is no longer {role}.")
         else:
             raise UserError(400, mark("A role is given or taken."))
-        await self.portal.db.run(_note, self.portal.clock(), self.person.name, self.address, act, name, role)
-        self.portal.people.forget(name)
-        self.portal.parts["frame"].forget()
-        self.portal.parts["watcher"].tell(name, "role")
-        title = self.translate(roles.titles()[role])
-        text = self.translate(sentence).format(name=name, role=title)
+        text = self.translate(sentence).format(name=name, role=titles.get(role, role))
         self.answer_events({"galilean:toast": {"text": text}, "galilean:people": {}})
 
 
-def _note(conn: Connection, now: datetime, actor: str, address: str, act: str, name: str, role: str) -> None:
-    audit.write(
-        conn,
-        at=now,
-        actor=actor,
-        address=address,
-        action=f"role.{act}",
-        subject=name,
-        after={"role": role} if act == "give" else None,
-        before={"role": role} if act == "take" else None,
-    )
+class Groups(PeoplePage):
+    """Put a person into a group of people, or take them out."""
+
+    async def post(self, name: str) -> None:
+        group = GROUP_PREFIX + self.get_body_argument("group")
+        if self.get_body_argument("act", "add") == "add":
+            await people.move(self, name, add=[group])
+        else:
+            await people.move(self, name, remove=[group])
+        self.done(mark("The groups of {name} are changed."), "galilean:people", name=name)
+
+
+class NewPerson(PeoplePage):
+    """The dialog for a new account; afterwards its password, once."""
+
+    async def get(self) -> None:
+        known = await self.portal.rights.get()
+        await self.render_fragment(
+            "admin_person_new.html",
+            address=self.root,
+            giveable=await self.giveable(),
+            groups={slug: group.title for slug, group in known.groups.items()},
+        )
+
+    async def post(self) -> None:
+        password = people.new_password()
+        made = await people.create(
+            self,
+            name=self.get_body_argument("name").strip().lower(),
+            given=[role for role in self.get_body_arguments("role") if role],
+            groups=[slug for slug in self.get_body_arguments("group") if slug],
+            full_name=self.get_body_argument("full_name", "").strip(),
+            mail=self.get_body_argument("mail", "").strip(),
+            password=password,
+        )
+        self.set_header("HX-Trigger", "galilean:people")
+        await self.render_fragment("admin_password.html", name=made["name"], password=password, new=True)
+
+
+class Password(PeoplePage):
+    """A new password for somebody, shown once."""
+
+    async def post(self, name: str) -> None:
+        password = people.new_password()
+        await people.set_password(self, name, password)
+        await self.render_fragment("admin_password.html", name=name, password=password, new=False)
+
+
+class Block(PeoplePage):
+    """Block somebody, with the choice of what becomes of their clusters; or let them in again."""
+
+    async def get(self, name: str) -> None:
+        row = await people.one(self, name)
+        await self.render_fragment("admin_person_block.html", here=f"{self.root}/{quote(name)}", row=row)
+
+    async def post(self, name: str) -> None:
+        release = self.get_body_argument("clusters", "leave") == "release"
+        await people.block(self, name, reason=self.get_body_argument("reason", ""), release=release)
+        self.done(mark("{name} is blocked."), "galilean:people", name=name)
+
+    async def delete(self, name: str) -> None:
+        await people.unblock(self, name)
+        self.done(mark("{name} may sign in again."), "galilean:people", name=name)
+
+
+class Delete(PeoplePage):
+    """Delete an account, after saying in numbers what goes with it."""
+
+    async def get(self, name: str) -> None:
+        row = await people.one(self, name)
+        await self.render_fragment(
+            "admin_person_delete.html",
+            here=f"{self.root}/{quote(name)}",
+            row=row,
+            loss=await people.loss_of(self.portal, row.name),
+        )
+
+    async def post(self, name: str) -> None:
+        if self.get_body_argument("typed", "").strip() != name:
+            raise UserError(400, mark("Type the name “{name}” to delete the account."), name=name)
+        await people.delete(self, name)
+        self.set_header("HX-Redirect", self.root)
+        self.finish("")
 
 
 def routes() -> list[tuple[str, type[Any]]]:
     """Addresses of this module, relative to the portal's prefix."""
-    return [(r"/admin/people", People), (r"/admin/people/([^/]+)/roles", Roles)]
+    one = r"/admin/people/([^/]+)"
+    return [
+        (r"/admin/people", People),
+        (r"/admin/people-new", NewPerson),
+        (one + "/roles", Roles),
+        (one + "/groups", Groups),
+        (one + "/password", Password),
+        (one + "/block", Block),
+        (one + "/delete", Delete),
+    ]
