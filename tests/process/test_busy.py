@@ -1,0 +1,173 @@
+"""What counts as running in a node, and how it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from spawner.node.busy import Process, Processes
+from spawner.node.outputs import MOST_TEXT, Outputs, overwrite
+from spawner.node.place import Place
+from spawner.node.presence import Presence, Reporter
+
+SERVER, KERNEL, SHELL = 10, 20, 30
+
+
+def process(pid: int, parent: int = SERVER, **more: Any) -> Process:
+    values = {"group": pid, "state": "S", "name": "python3", "arguments": 2, "ticks": 0, "moved_bytes": 0}
+    return Process(pid=pid, start_ticks=1, parent=parent, **{**values, **more})
+
+
+BASIC = [
+    process(5, 1, name="python3"),  # a container's first process
+    process(SERVER, 5),
+    process(KERNEL),
+    process(SHELL, name="bash", arguments=1),
+    process(40, name="pylsp"),  # a helper of the server
+    process(41, 40, name="pylsp", ticks=9999),
+]
+
+
+def at_work(*looks: list[Process], foreground: set[int] | None = None) -> int:
+    """The count of the last of several looks, 10 s apart."""
+    left = [[*BASIC, *look] for look in looks]
+    times = iter(range(0, 1000, 10))
+    processes = Processes((), read=lambda marks: left.pop(0), now=lambda: float(next(times)))
+    count = 0
+    for _ in looks:
+        count = processes.at_work(
+            server=SERVER, kernels={KERNEL}, shells={SHELL}, foreground=foreground or set()
+        )
+    return count
+
+
+@pytest.mark.parametrize(
+    ("what", "looks", "count"),
+    [
+        ("nothing but Jupyter", [[]], 0),
+        ("a command in the background of a terminal", [[process(50, SHELL, name="sleep")]], 1),
+        ("a detached one", [[process(50, 1)]], 1),
+        (
+            "one that came by ssh",
+            [[process(50, name="sshd"), process(51, 50, name="bash"), process(52, 51)]],
+            1,
+        ),
+        ("an editor", [[process(50, SHELL, name="vim")]], 0),
+        ("an empty Python prompt", [[process(50, SHELL, arguments=1)]], 0),
+        ("a stopped one", [[process(50, SHELL, state="T")]], 0),
+        ("tmux with a shell", [[process(50, 1, name="tmux: server"), process(51, 50, name="bash")]], 0),
+        ("an idle worker of a kernel", [[process(50, KERNEL)], [process(50, KERNEL, ticks=2)]], 0),
+        ("a worker of a kernel that computes", [[process(50, KERNEL)], [process(50, KERNEL, ticks=900)]], 1),
+        (
+            "one that only moves data",
+            [[process(50, KERNEL)], [process(50, KERNEL, moved_bytes=10_000_000)]],
+            1,
+        ),
+        ("what has ended and is not collected", [[process(50, 1, state="Z")]], 0),
+    ],
+)
+def test_what_counts_as_running(what: str, looks: list[list[Process]], count: int) -> None:
+    assert at_work(*looks) == count, what
+
+
+def test_what_a_terminal_has_in_the_foreground_is_not_counted_twice() -> None:
+    assert at_work([process(50, SHELL, name="mpirun")], foreground={50}) == 0
+
+
+class Work:
+    """What runs, by the number of looks."""
+
+    def __init__(self, *busy: int) -> None:
+        self.left = list(busy)
+        self.now = {"kernels": 0}
+
+    def told(self) -> dict[str, int]:
+        return self.now
+
+    async def look(self, *, somebody: bool = True) -> dict[str, int]:
+        if self.left:
+            self.now = {"kernels": self.left.pop(0)}
+        return self.now
+
+
+async def test_work_is_told_while_nobody_is_there_and_its_end_at_once() -> None:
+    now = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    told: list[tuple[float, dict[str, Any]]] = []
+    start = now
+
+    async def send(body: dict[str, Any]) -> None:
+        told.append(((now - start).total_seconds(), body))
+
+    async def pause(seconds: float) -> None:
+        nonlocal now
+        now += timedelta(seconds=seconds)
+        if (now - start).total_seconds() > 120:
+            raise asyncio.CancelledError
+        await asyncio.sleep(0)
+
+    place = Place(run="01RUN", server="heat", nodes=1, rank=0, prefix="/user/a/heat/")
+    work = Work(*[1] * 9, *[0] * 50)
+    reporter = Reporter(
+        Presence(lambda: now), place, send, log=logging.getLogger("test"), pause=pause, work=work
+    )
+    try:
+        await asyncio.wait_for(reporter.run(), 0.3)
+    except (TimeoutError, asyncio.CancelledError):
+        pass
+    assert [(at, body["busy"]["kernels"]) for at, body in told] == [(0, 1), (30, 1), (40, 0)]
+    assert not any("seen_at" in body for _, body in told), "nobody was seen"
+
+
+# ---------------------------------------------------------------------------------------------- outputs
+
+
+@pytest.mark.parametrize(
+    ("parts", "text"),
+    [
+        (["10%", "\r20%", "\r100%\n", "done"], "100%\ndone"),
+        (["a\r", "\nb"], "a\nb"),
+        (["long line\rab"], "abng line"),
+        (["x\n", "1\r2\r3"], "x\n3"),
+        (["a", "b\n"], "ab\n"),
+    ],
+)
+def test_a_carriage_return_overwrites_its_line(parts: list[str], text: str) -> None:
+    shown = ""
+    for part in parts:
+        shown = overwrite(shown, part)
+    assert shown == text
+
+
+def test_outputs_follow_the_protocol() -> None:
+    outputs = Outputs()
+    for name in ("stdout", "stdout", "stderr"):
+        outputs.take("stream", {"name": name, "text": "a\n"})
+    outputs.take("display_data", {"data": {"text/plain": "one"}, "transient": {"display_id": "d"}})
+    assert outputs.update("d", {"data": {"text/plain": "two\nlines"}, "metadata": {}})
+    assert not outputs.update("e", {"data": {}})
+    assert outputs.written() == [
+        {"output_type": "stream", "name": "stdout", "text": ["a\n", "a\n"]},
+        {"output_type": "stream", "name": "stderr", "text": ["a\n"]},
+        {"output_type": "display_data", "data": {"text/plain": ["two\n", "lines"]}, "metadata": {}},
+    ]
+    outputs.take("clear_output", {"wait": True})
+    assert outputs.items
+    outputs.take("execute_result", {"data": {"text/plain": "3"}, "execution_count": 7})
+    assert [item["output_type"] for item in outputs.written()] == ["execute_result"]
+    outputs.take("clear_output", {"wait": False})
+    assert outputs.written() == []
+
+
+def test_text_without_end_keeps_its_beginning_and_its_end() -> None:
+    outputs = Outputs()
+    for number in range(400):
+        outputs.take("stream", {"name": "stdout", "text": f"{number:06}" + "x" * 50_000 + "\n"})
+    text = "".join(outputs.written()[0]["text"])
+    assert text.startswith("000000x")
+    assert "000399x" in text[-60_000:]
+    assert "characters left out" in text
+    assert len(text) < 2 * MOST_TEXT
