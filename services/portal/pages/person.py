@@ -73,7 +73,12 @@ class PersonOverview(PersonPage):
             "words": RIGHT_WORDS,
             "tokens": await self.tokens(name),
             "used": used,
-            "may_hold": lines_of(mine, pools_of(self.portal), models_of(self.portal)),
+            "may_hold": lines_of(
+                mine,
+                pools_of(self.portal),
+                models_of(self.portal),
+                today=now.astimezone(self.portal.settings.site.zone).date(),
+            ),
             "exceptions": given_to(mine, now, self.portal.settings.site.zone),
             "said": lambda told: told.text(self.translate) if told else "",
             "moment": moment,
