@@ -150,6 +150,7 @@ class KubeHub:
         self.state, self.namespace = state, namespace
         state.mkdir(parents=True, exist_ok=True)
         self.faults = Faults(state / "faults")
+        self._before: dict[tuple[str, str], str] = {}
         self.ports = free_ports(3)
         self.url = f"http://127.0.0.1:{self.ports[0]}"
         told = {
@@ -235,6 +236,7 @@ class KubeHub:
 
     def post(self, server: str, user: str = "ada", **options: Any) -> None:
         self.api.post(f"/users/{quote(user, safe='')}")
+        self._before[user, server] = self.row(server, user)["id"]
         answer = self.api.post(self.path(server, user), json={"user_options": options})
         assert answer.status_code in (201, 202), (answer.text, self.log()[-3000:])
 
@@ -269,10 +271,14 @@ class KubeHub:
         return time.monotonic() - begun
 
     def runs(self, server: str, user: str = "ada", seconds: float = 150) -> None:
-        """Wait until a cluster that was asked for is ready."""
-        eventually(
-            lambda: self.ready(server, user) or self.row(server, user)["released_at"], seconds, "ready"
-        )
+        """Wait until a cluster that was asked for is ready; the one before it does not count."""
+        before = self._before.get((user, server), "")
+
+        def is_there_or_over() -> bool:
+            row = self.row(server, user)
+            return row["id"] != before and bool(row["released_at"] or self.ready(server, user))
+
+        eventually(is_there_or_over, seconds, "ready")
         row = self.row(server, user)
         assert row["status"] == "running", (row, self.log()[-5000:])
 
@@ -319,7 +325,7 @@ class KubeHub:
                 'select * from clusters where "user" = ? and server = ? order by id desc limit 1',
                 (user, server),
             ).fetchone()
-        return dict(found) if found else {"status": "", "released_at": None}
+        return dict(found) if found else {"id": "", "status": "", "released_at": None}
 
     def nodes(self, server: str, user: str = "ada") -> list[dict[str, Any]]:
         run = self.row(server, user)["id"]
