@@ -31,6 +31,7 @@ def register(root: typer.Typer) -> None:
     """Add the commands."""
     from hub_config.backup.commands import register as register_backup
     from hub_config.decided_commands import register as register_decided
+    from hub_config.people_commands import people_app
 
     root.command()(up)
     root.command()(part)
@@ -41,6 +42,7 @@ def register(root: typer.Typer) -> None:
     register_backup(root)
     register_decided(root)
     root.add_typer(user_app, name="user")
+    root.add_typer(people_app, name="people")
     root.add_typer(clusters_app, name="clusters")
 
 

@@ -246,6 +246,14 @@ class _OurPerson(_Ours):
         if not self.allowed(name):
             return
         groups, body = self.hub.people[name]["groups"], self.body()
+        roles = {"student", "researcher", "teacher", "admin", *self.hub.rights}
+        if unknown := [g for g in body["add"] if g.startswith("galilean:") and g[9:] not in roles]:
+            self.refuse(404, f"There is no role “{unknown[0]}”.")
+            return
+        who = self.who()
+        if "galilean:admin" in body["remove"] and who and who["name"] == name:
+            self.refuse(409, "You cannot take the administrator's role from yourself.")
+            return
         added = [group for group in body["add"] if group not in groups]
         removed = [group for group in body["remove"] if group in groups]
         self.hub.people[name]["groups"] = [g for g in groups if g not in removed] + added

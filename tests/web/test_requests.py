@@ -122,6 +122,6 @@ def test_health_and_metrics_answer_the_machine(site: Site, alice: Visitor) -> No
 def test_the_audit_log_keeps_the_address_that_our_proxy_noted(site: Site, maria: Visitor) -> None:
     claimed = {"X-Real-Ip": "6.6.6.6", "X-Forwarded-For": "7.7.7.7, 10.0.0.9"}
     maria.headers.update(claimed)
-    assert maria.script("POST", "admin/people/newcomer/roles", data={"role": "student"}).status_code == 200
+    assert maria.script("POST", "admin/roles", data={"name": "desk"}).status_code == 200
     with site.portal.db.read() as conn:
         assert conn.execute(audit_log.select()).one().address == "10.0.0.9"

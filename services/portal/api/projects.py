@@ -11,8 +11,8 @@ from typing import Any
 
 from sqlalchemy import Connection, func, select
 
+from galilean import audit
 from galilean.errors import UserError, mark
-from galilean.tables import audit_log
 from galilean.web.context import Portal
 from galilean.web.visitor import Visitor
 from services.catalog import store
@@ -169,7 +169,7 @@ async def delete_project(
 
 def write_audit(conn: Connection, **values: Any) -> None:
     """One line of the audit log (SC-17)."""
-    conn.execute(audit_log.insert().values(**values))
+    audit.write(conn, **values)
 
 
 def open_ids(conn: Connection, user: str, project_ids: list[str]) -> dict[str, str]:
