@@ -42,7 +42,7 @@ class Window:
     last: date | None = None
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, slots=True)
 class Figures:
     """Machine time in whole numbers.
 
@@ -183,7 +183,7 @@ class Figures:
         return min(self.measured_us / self.node_us, 1.0) if self.node_us else 0.0
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, slots=True)
 class Line(Figures):
     """A line of a report.
 
@@ -404,9 +404,7 @@ def _rolled(by: By, narrow: bool, filters: tuple[str, ...]) -> Any:
     return query
 
 
-def name_projects(
-    conn: Connection, lines: Collection[Line], live: LiveProjects = live_projects
-) -> None:
+def name_projects(conn: Connection, lines: Collection[Line], live: LiveProjects = live_projects) -> None:
     """Projects by the names that they last ran by, and whether they are deleted."""
     if not lines:
         return
