@@ -203,12 +203,8 @@ class ReleaseRules(Handler):
                     extend_seconds=site.extend_seconds,
                 ),
                 roles={
-                    role: models.RoleRelease(
-                        **{
-                            field: list(value) if isinstance(value, tuple) else value
-                            for field in models.RoleRelease.model_fields
-                            for value in [book.value(role, field)]
-                        }
+                    role: models.RoleRelease.model_validate(
+                        {field: _plain(book.value(role, field)) for field in models.RoleRelease.model_fields}
                     )
                     for role in book.roles
                 },
@@ -236,19 +232,20 @@ class ReleaseRules(Handler):
 
 
 def _release_difference(found: RuleDifference, *, applied: bool) -> models.ReleaseDifference:
-    def plain(value: Any) -> Any:
-        return list(value) if isinstance(value, tuple) else value
-
     return models.ReleaseDifference(
         applied=applied,
         changes=[
             models.ReleaseRuleChange(
-                role=change.role, field=change.field, before=plain(change.before), after=plain(change.after)
+                role=change.role, field=change.field, before=_plain(change.before), after=_plain(change.after)
             )
             for change in found.changes
         ],
         people=found.people,
     )
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def routes() -> list[tuple[str, type[APIHandler]]]:
