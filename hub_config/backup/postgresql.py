@@ -230,6 +230,10 @@ def _things(connection: psycopg.Connection[Any]) -> list[tuple[str, str]]:
         UNION ALL
         SELECT 'TYPE', typname FROM pg_type
         WHERE typnamespace = current_schema()::regnamespace AND typtype IN ('e', 'd')
+        UNION ALL
+        SELECT 'FUNCTION', proname FROM pg_proc WHERE pronamespace = current_schema()::regnamespace
+        AND NOT EXISTS (SELECT 1 FROM pg_depend WHERE objid = pg_proc.oid AND deptype = 'e'
+                        AND classid = 'pg_proc'::regclass)
         """
     ).fetchall()
 
