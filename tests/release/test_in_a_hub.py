@@ -24,7 +24,9 @@ pytestmark = pytest.mark.hub
 def api(hub: Hub, service: str) -> HubAPI:
     """The hub by a token that may exactly what the service may."""
     boss = hub.app.db.query(orm.User).filter(orm.User.name == "boss").one()
-    token = boss.new_api_token(scopes=list(SERVICE_SCOPES[service]))
+    # This hub has no scopes of the product's own; test_post.py mails with them.
+    scopes = [scope for scope in SERVICE_SCOPES[service] if not scope.startswith("custom:")]
+    token = boss.new_api_token(scopes=scopes)
     return HubAPI(f"{hub.app.hub.url.rstrip('/')}/api", token)
 
 
