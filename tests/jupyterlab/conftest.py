@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -68,17 +69,22 @@ class Double:
     def __call__(self, **body: Any) -> dict[str, Any]:
         return self.http.post(f"{self.url}/double", json=body).raise_for_status().json()
 
+    def setting(self, plugin: str, **values: str) -> None:
+        """A setting of JupyterLab's, as the person's own."""
+        address = f"{self.url}/lab/api/settings/{plugin}"
+        self.http.put(address, json={"raw": json.dumps(values)}).raise_for_status()
+
     def says(self, **changes: Any) -> None:
         self(status=status(**changes), answers={})
 
 
-@pytest.fixture(scope="module")
-def double(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Double]:
-    folder = tmp_path_factory.mktemp("lab")
+@contextlib.contextmanager
+def jupyterlab(folder: Path, *, extension: bool = True) -> Iterator[Double]:
+    """A Jupyter server with JupyterLab, with or without ours in it, for the time of a ``with``."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    (folder / "work").mkdir()
+    (folder / "work").mkdir(parents=True)
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("JUPYTER", "GALILEAN"))}
     with (folder / "log").open("w") as log:
         server = subprocess.Popen(
@@ -86,7 +92,7 @@ def double(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Double]:
                 sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}",
                 f"--IdentityProvider.token={TOKEN}", f"--ServerApp.root_dir={folder / 'work'}",
                 "--ServerApp.jpserver_extensions={'tests.jupyterlab.node_double': True}",
-                f"--LabApp.extra_labextensions_path={LABEXTENSIONS}",
+                *([f"--LabApp.extra_labextensions_path={LABEXTENSIONS}"] if extension else []),
                 f"--LabApp.user_settings_dir={folder / 'settings'}",
                 f"--LabApp.workspaces_dir={folder / 'workspaces'}",
                 "--LabApp.news_url=None", "--LabApp.extension_manager=readonly",
@@ -98,16 +104,23 @@ def double(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Double]:
             stderr=log,
             start_new_session=True,
         )  # fmt: skip
+    made = Double(f"http://127.0.0.1:{port}")
     try:
-        made = Double(f"http://127.0.0.1:{port}")
         wait_for(
             lambda: made.http.get(f"{made.url}/api/status").status_code == 200, "Jupyter answers", seconds=60
         )
+        made.setting("@jupyterlab/apputils-extension:notification", fetchNews="false")
         yield made
-        made.http.close()
     finally:
+        made.http.close()
         os.killpg(server.pid, signal.SIGTERM)
         server.wait(20)
+
+
+@pytest.fixture(scope="module")
+def double(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Double]:
+    with jupyterlab(tmp_path_factory.mktemp("jupyter") / "lab") as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
@@ -127,15 +140,9 @@ def lab(chromium: Browser, double: Double) -> Iterator[OpenLab]:
     contexts: list[BrowserContext] = []
 
     def opener(*, width: int = 1400, locale: str = "", dark: bool = False, item: bool = True) -> Page:
-        settings = {
-            "@jupyterlab/apputils-extension:notification": {"fetchNews": "false"},
-            "@jupyterlab/translation-extension:plugin": {"locale": locale or "default"},
-            "@jupyterlab/apputils-extension:themes": {"theme": f"JupyterLab {'Dark' if dark else 'Light'}"},
-        }
-        for plugin, value in settings.items():
-            double.http.put(
-                f"{double.url}/lab/api/settings/{plugin}", json={"raw": json.dumps(value)}
-            ).raise_for_status()
+        double.setting("@jupyterlab/translation-extension:plugin", locale=locale or "default")
+        theme = f"JupyterLab {'Dark' if dark else 'Light'}"
+        double.setting("@jupyterlab/apputils-extension:themes", theme=theme)
         context = chromium.new_context(
             viewport={"width": width, "height": 860},
             timezone_id="Europe/Berlin",

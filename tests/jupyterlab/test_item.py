@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from tests.browser.conftest import overflow, serious_faults
+from tests.browser.conftest import serious_faults
 from tests.jupyterlab.conftest import Double, OpenLab, status
 from tests.product.product import wait_for
 
@@ -273,7 +273,6 @@ def test_on_a_phone_it_is_short_and_its_menu_a_sheet(lab: OpenLab, double: Doubl
     expect(menu(page)).to_contain_text("Held 02:13:")
     sheet = menu(page).bounding_box()
     assert sheet is not None and sheet["width"] == 360 and sheet["y"] + sheet["height"] == 860
-    assert overflow(page) <= 0
     picture(page, "phone")
 
 

@@ -99,6 +99,7 @@ test("sizes and memory are said as everywhere", () => {
   );
   assert.equal(times.sizeWords(chinese, { ...size, cpu_millicores: 500, gpus: 2 }), "2 个节点，每个 0.5 核 · 8\u00a0GB · 2 块 GPU");
   assert.equal(times.memoryWords(english, 11.2 * 2 ** 30, 2 ** 34), "11.2 of 16.0\u00a0GB");
+  assert.equal(times.memoryWords(chinese, 2 ** 25, 2 ** 26), "32 / 64\u00a0MB");
 });
 
 test("what is busy is named, one and many", () => {

@@ -114,6 +114,7 @@ export function fate(say: Say, release: Release, now: Date, locale: string, zone
 }
 
 const GIB = 2 ** 30;
+const MIB = 2 ** 20;
 
 /** A number without zeros that say nothing: `4`, `0.5`, `11.2`. */
 export function short(value: number, digits = 1): string {
@@ -125,7 +126,9 @@ export function sizeWords(say: Say, size: NonNullable<Status["size"]>): string {
   const cores = size.cpu_millicores / 1000;
   const parts = [
     say(cores === 1 ? "{n} core" : "{n} cores", { n: short(cores, 2) }),
-    `${short(size.memory_bytes / GIB, 2)}\u00a0GB`
+    size.memory_bytes < GIB
+      ? `${short(size.memory_bytes / MIB, 0)}\u00a0MB`
+      : `${short(size.memory_bytes / GIB, 2)}\u00a0GB`
   ];
   if (size.gpus) {
     parts.push(
@@ -138,12 +141,11 @@ export function sizeWords(say: Say, size: NonNullable<Status["size"]>): string {
     : say("{nodes}, each {each}", { nodes: say("{n} nodes", { n: size.nodes }), each });
 }
 
-/** "11.2 of 16.0 GB" */
+/** "11.2 of 16.0 GB", in MB for a node that has less than one GB. */
 export function memoryWords(say: Say, used: number, all: number): string {
-  return say("{used} of {all} GB", { used: (used / GIB).toFixed(1), all: (all / GIB).toFixed(1) }).replace(
-    / (?=GB$)/,
-    "\u00a0"
-  );
+  const [unit, digits, text] = all < GIB ? [MIB, 0, "{used} of {all} MB"] : [GIB, 1, "{used} of {all} GB"];
+  const shown = (bytes: number): string => (bytes / unit).toFixed(digits);
+  return say(text, { used: shown(used), all: shown(all) }).replace(/ (?=[GM]B$)/, "\u00a0");
 }
 
 /** What keeps the node busy, most telling first; empty when nothing does. */

@@ -64,6 +64,7 @@ export const CHINESE: Record<string, string> = {
   Memory: "内存",
   GPU: "GPU",
   "{used} of {all} GB": "{used} / {all} GB",
+  "{used} of {all} MB": "{used} / {all} MB",
   "{n} %": "{n}%",
   "not measured yet": "尚未测量",
   Extend: "延长",
