@@ -47,7 +47,7 @@ test: ## Everything that must pass, from a fresh clone
 lint: ## Style, types, floors, translations, requirements
 	@$(STAGE) lint "ruff check ." "ruff format --check ." pyright lint-imports \
 		"python scripts/check_translations.py" "python scripts/requirements.py --check" \
-		"python helm/chart.py --check"
+		"python helm/chart.py --check" "node_modules/.bin/tsc --noEmit -p extensions/lab"
 
 .PHONY: docs
 docs: ## The documentation, into docs/_build/html
@@ -137,6 +137,6 @@ lock: ## Write the lock files anew from pyproject.toml and package.json
 
 .PHONY: clean
 clean: ## Take away what was made here (the state directory stays)
-	rm -rf .venv node_modules build docs/_build galilean/web/static/vendor
+	rm -rf .venv node_modules build docs/_build galilean/web/static/vendor extensions/lab/labextensions
 	find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +
 	rm -rf .pytest_cache .ruff_cache .import_linter_cache .hypothesis
