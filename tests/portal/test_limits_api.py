@@ -126,7 +126,7 @@ def test_who_lacks_the_right_can_neither_see_nor_change(sign: Sign, name: str) -
         ("GET", "/people/root/limits"),
     )
     for method, path in calls:
-        answer = visitor.request(method, path, **({} if method == "GET" else {"json": {}}))
+        answer = visitor.request(method, path, json=None if method == "GET" else {})
         assert answer.status_code == 403, (method, path)
     for page in ("admin/quotas", "admin/release", "admin/quotas/history", "admin/quotas/exception"):
         address = str(visitor.base_url).removesuffix("api/v1/") + page
