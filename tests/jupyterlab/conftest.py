@@ -78,6 +78,11 @@ class Double:
         self(status=status(**changes), answers={})
 
 
+def pytest_configure() -> None:
+    # A test run that is ended by SIGTERM takes its server along, as one that is ended by Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
 @contextlib.contextmanager
 def jupyterlab(folder: Path, *, extension: bool = True) -> Iterator[Double]:
     """A Jupyter server with JupyterLab, with or without ours in it, for the time of a ``with``."""
