@@ -308,7 +308,9 @@ def _read(
         wide_first, wide_last = widened(first, last, known_first, today + 1)
         values["b_blocks"] = [facet + tile for tile in tiles(wide_first, wide_last + 1)]
     if first <= last:
-        for key, cpu, memory, gpu, *sums in conn.execute(_rolled(by, narrow, tuple(sorted(filters))), values):
+        for row in conn.execute(_rolled(by, narrow, tuple(sorted(filters))), values):
+            cells: tuple[Any, ...] = tuple(row)
+            key, (cpu, memory, gpu), sums = cells[0], cells[1:4], cells[4:]
             line(name_of(key - facet) if by_days else key).add_sums(sums, cpu, memory, gpu)
     for key, days in alive:
         for day, sums in days.items():
