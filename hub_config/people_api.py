@@ -255,7 +255,7 @@ class OnePerson(OurHandler, PersonAPIHandler):
 class TheHubsPerson(OnePerson):
     """The hub's own ``/users/<name>``: deleting goes by the same rules, all else as ever."""
 
-    patch = PersonAPIHandler.patch
+    patch = PersonAPIHandler.patch  # type: ignore[assignment] - the hub calls the name differently
 
     @needs_scope("delete:users")
     async def delete(self, user_name: str) -> None:

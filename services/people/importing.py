@@ -91,6 +91,8 @@ def read(text: str, known: Rights, accounts: Collection[str], own_role: str = ""
 
     Parameters
     ----------
+    text
+        The table, as it was uploaded or pasted.
     known
         Roles and groups that there are; both may also be written by their titles.
     accounts

@@ -121,6 +121,10 @@ def delete_role(
 
     Parameters
     ----------
+    conn, name
+        A transaction, and which role.
+    now, by, address
+        When, who asked, and from where: for the audit log.
     uses
         What still uses it, in words; groups are looked up here.
 
