@@ -101,7 +101,7 @@ async def test_a_group_that_happens_to_be_called_admin_gives_nothing(site_of: Si
         ("portal", ("GET", "/users"), ("POST", "/users/eva/servers/heat")),
         ("portal", ("GET", "/users/eva"), ("POST", "/groups/galilean:admin/users")),
         ("metering", ("GET", "/users"), ("DELETE", "/users/eva/servers/heat")),
-        ("release", ("GET", "/users"), ("POST", "/users/eva/servers/heat")),
+        ("release", ("GET", "/users"), ("POST", "/users/eva/tokens")),
         ("queue", ("GET", "/users"), ("DELETE", "/users/eva/servers/heat")),
         ("queue", ("GET", "/users/eva"), ("POST", "/users/eva/tokens")),
         ("command", ("GET", "/users"), ("POST", "/shutdown")),

@@ -105,7 +105,7 @@ async def test_a_form_without_its_token_makes_nothing(site_of: SiteFactory) -> N
             },
         )
         assert answer.status_code == 403
-    assert not [a for a in await list_accounts(site.command, []) if a.name == "eva"]
+    assert not [a for a in await list_accounts(site.command, initial(site.settings)) if a.name == "eva"]
 
 
 async def test_pages_speak_the_visitor_s_language(site_of: SiteFactory) -> None:

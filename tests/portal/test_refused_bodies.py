@@ -9,6 +9,8 @@ from contextlib import contextmanager
 
 import pytest
 
+from extensions.quota.limits import Limits
+from galilean.settings import Limits as SettingsLimits
 from galilean.web import streamed
 from tests.portal.conftest import Sign, made
 from tests.portal.live import LiveSite
@@ -121,10 +123,12 @@ def test_a_body_in_pieces_of_unknown_number_is_refused_when_it_gets_too_large(
 ) -> None:
     bob = sign("bob")
     made(bob)
-    limits = type(site.portal.settings.roles["student"].limits)
-    monkeypatch.setattr(
-        "services.portal.api.files.limits_of", lambda portal, person: limits(upload=200_000, cpu=1)
-    )
+    small = Limits.from_settings(SettingsLimits.model_validate({"upload": 200_000}))
+
+    async def limits_of(portal: object, person: object) -> Limits:
+        return small
+
+    monkeypatch.setattr("services.portal.api.files.limits_of", limits_of)
     with wire(site, bob.headers["Authorization"]) as line:
         line.send("PUT", f"{FILES}/bob/heat-flow/files/x", "Transfer-Encoding: chunked")
         for piece in chunks(1_000_000):

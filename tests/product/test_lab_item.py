@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -129,3 +130,72 @@ def test_the_item_of_a_real_node_from_the_first_look_to_the_release(lab: Lab) ->
     page.get_by_role("button", name="Back to the project").click()
     page.wait_for_url(f"**/projects/{person.name}/{lab.server}**")
     wait_for(lambda: not alive(before), "the node's process is gone")
+
+
+def written(source: str, cell_id: str) -> dict[str, object]:
+    return {
+        "cell_type": "code",
+        "id": cell_id,
+        "source": source,
+        "metadata": {},
+        "outputs": [],
+        "execution_count": None,
+    }
+
+
+@pytest.mark.timeout(400)
+def test_cells_go_on_when_the_page_is_closed_and_then_the_cluster_goes_back(
+    chromium: Browser, product: Product, ada: Person
+) -> None:
+    """As JupyterLab itself asks for it, in the binary form of the kernel's messages."""
+    grace = {seconds: {"everybody": {"grace_seconds": seconds}} for seconds in (30, 300)}
+    assert product.admin.portal("PATCH", "/release-rules", json=grace[30]).status_code == 200
+    server = ada.running("Heat flow", release="auto-when-done")  # what holds at the start is frozen
+    assert product.admin.portal("PATCH", "/release-rules", json=grace[300]).status_code == 200
+    cells = [
+        written("import time\nfor step in range(100):\n    print('step', step)\n    time.sleep(1)", "first"),
+        written("print('second', 6 * 7)", "second"),
+        written("raise ValueError('third')", "third"),
+    ]
+    answer = product.http.put(
+        f"/user/{ada.name}/{server}/api/contents/count.ipynb",
+        headers={"Authorization": f"token {ada.token}"},
+        json={
+            "type": "notebook",
+            "format": "json",
+            "content": {
+                "cells": cells,
+                "metadata": {
+                    "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}
+                },
+                "nbformat": 4,
+                "nbformat_minor": 5,
+            },
+        },
+    )
+    assert answer.status_code == 201, answer.text
+    lab = Lab(chromium, product, ada, server)
+    page = lab.page
+    page.goto(f"{product.url}/user/{ada.name}/{server}/lab/tree/count.ipynb")
+    page.locator(".jp-Notebook .jp-Cell").first.wait_for()
+    # Before its kernel is there, JupyterLab answers *Run* with a question.
+    page.get_by_text(re.compile(r"\(ipykernel\) \| Idle")).wait_for(timeout=60_000)
+    page.locator(".lm-MenuBar-itemLabel", has_text=re.compile("^Run$")).click()
+    page.locator(".lm-Menu-itemLabel", has_text=re.compile("^Run All Cells$")).click()
+    page.get_by_text("step 1").first.wait_for()
+    lab.context.close()
+
+    (file,) = product.state.glob("volumes/**/count.ipynb")
+
+    def outputs() -> str:
+        return "\n".join(str(cell["outputs"]) for cell in json.loads(file.read_text())["cells"])
+
+    wait_for(lambda: "third" in outputs(), "all three cells have written what they gave", seconds=180)
+    for said in ("step 0", "step 99", "second 42", "ValueError"):
+        assert outputs().count(said) >= 1, said
+    assert outputs().count("step 55") == 1
+    wait_for(lambda: not ada.clusters(), "the cluster went back when nothing ran any more", seconds=180)
+    run = product.runs(ada.name)[0]
+    assert run.reason == "done"
+    told = ada.portal("GET", "/notices").json()["items"]
+    assert [notice["kind"] for notice in told] == ["released"]

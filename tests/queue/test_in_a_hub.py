@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from extensions.quota.admission import Fixed
 from extensions.quota.limits import Held
 from services.queue.starter import Starter
 from services.queue.store import position
@@ -50,7 +51,7 @@ async def test_a_wait_that_the_hub_refuses_for_good_is_closed_and_told(hub_of: H
     await hub.post("first")
     await hub.post("second")
     admission = hub.app.users["ada"].spawners["first"].collaborators.admission
-    admission._limits_of = lambda person: None  # the role was taken away meanwhile
+    admission._policy = Fixed(None)  # the role was taken away meanwhile
     starts = api(hub, "queue")
     await Starter(hub.db, starts).tick()
     run = await hub.closed("second")
