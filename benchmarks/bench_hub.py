@@ -22,12 +22,12 @@ from typing import Any
 
 import httpx
 
-import services.catalog.tables  # noqa: F401 - registers the tables
-import spawner.tables  # noqa: F401
 from benchmarks.harness import ROOT, Figure, Report, at_least, pairs, percentile
 from galilean.clock import utcnow
-from galilean.db import Database, metadata
+from galilean.db import Database
+from galilean.migrate import upgrade
 from galilean.settings import Settings, parse_settings
+from hub_config.seeding import seed
 from services.catalog.projects import Projects
 from tests.postgres import PostgresServer
 from tests.product.product import free_port, wait_for
@@ -199,8 +199,10 @@ class Sink:
 def prepare(url: str, state: Path) -> None:
     """Our tables and a project for each person."""
     settings = parse_settings(SETTINGS, environ={"GALILEAN_STATE": str(state)})
+    upgrade(url)
     database = Database(url, threads=4)
-    metadata.create_all(database.engine)
+    with database.write() as conn:
+        seed(conn, settings, utcnow())
     catalogue = Projects(database, settings)
 
     async def all_projects() -> None:
