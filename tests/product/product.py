@@ -310,9 +310,13 @@ class Product:
             (f"/groups/galilean:{role}/users", {"users": [name]}),
         ):
             admin.api("POST", f"/hub/api{path}", json=body).raise_for_status()
-        token = admin.api("POST", f"/hub/api/users/{name}/tokens", json={}).raise_for_status().json()["token"]
         self._roles[name] = role
-        return Person(self, name, token)
+        return self.person_named(name)
+
+    def person_named(self, name: str) -> Person:
+        """Somebody who has an account already, with a token of theirs."""
+        answer = self.admin.api("POST", f"/hub/api/users/{name}/tokens", json={}).raise_for_status()
+        return Person(self, name, answer.json()["token"])
 
     @functools.cached_property
     def admin(self) -> Person:
