@@ -52,6 +52,7 @@ class Execution:
     session: str
     cell_id: str
     code: str
+    asked: int  #: in which turn
     outputs: Outputs = field(default_factory=Outputs)
     ran: bool = False
     done_at: float | None = None
@@ -99,6 +100,7 @@ class Headless:
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         self._kernels: dict[str, Kernel] = {}
+        self._asked = 0
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._sessions: Any = None
@@ -178,6 +180,11 @@ class Headless:
         item.outputs.changed += 1
         if not item.ran:  # refused after an error in a cell before it: as if it had never been asked for
             kernel.executions.pop(item.key, None)
+        for other in kernel.running(item.session):
+            if (
+                not other.ran and other.asked < item.asked
+            ):  # a kernel answers in turn: this one never reached it
+                del kernel.executions[other.key]
         if not kernel.running(item.session):
             self._close_channels(kernel, item.session)
         if item.ours:
@@ -233,7 +240,8 @@ class Headless:
         for other in list(kernel.executions.values()):
             if other.cell_id == cell_id and other.done_at is not None:
                 del kernel.executions[other.key]
-        kernel.executions[key] = Execution(key, str(header.get("session", "")), cell_id, code)
+        self._asked += 1
+        kernel.executions[key] = Execution(key, str(header.get("session", "")), cell_id, code, self._asked)
         ended = [
             item for item in kernel.executions.values() if item.done_at is not None and not item.unwritten
         ]
@@ -301,13 +309,12 @@ class Headless:
     # ----------------------------------------------------------------------------------------------- told
 
     def waiting(self) -> int:
-        """How many cells wait behind the running ones, or have ended and are not written."""
-        count = 0
-        for kernel in self._kernels.values():
-            running = len(kernel.running())
-            count += max(0, running - 1)
-            count += sum(item.unwritten and item.done_at is not None for item in kernel.executions.values())
-        return count
+        """How many cells a kernel has not begun, or has ended and are not written."""
+        return sum(
+            not item.ran if item.done_at is None else item.unwritten
+            for kernel in self._kernels.values()
+            for item in kernel.executions.values()
+        )
 
     def told(self) -> list[dict[str, Any]]:
         """Into which notebooks is being written, by the names that pages use."""
