@@ -11,9 +11,9 @@ import os
 from pathlib import Path
 
 from benchmarks.harness import Figure, Report, timed
-from services.catalog.files import ProjectFiles
 from services.catalog.preview import preview
 from services.catalog.previewer import Previewer
+from services.files.root import Root
 
 ENTRIES, PAGE = 10_000, 200
 PIECE, PIECES = b"x" * 2**20, 128
@@ -24,7 +24,7 @@ def listing(report: Report, root: Path, pairs: int) -> None:
     folder.mkdir()
     for number in range(ENTRIES):
         (folder / f"result-{number}.csv").write_bytes(b"1")
-    files = ProjectFiles(root)
+    files = Root(root)
 
     def plain() -> None:
         names = sorted(os.listdir(folder))
@@ -55,7 +55,7 @@ def listing(report: Report, root: Path, pairs: int) -> None:
 
 
 def uploading(report: Report, root: Path, pairs: int) -> None:
-    files = ProjectFiles(root)
+    files = Root(root)
 
     def ours() -> None:
         with files.upload("large", overwrite=True) as upload:
@@ -90,7 +90,7 @@ def previews(report: Report, root: Path, pairs: int) -> None:
     }
     text = {"cell_type": "markdown", "metadata": {}, "source": "# Title\n\nSome *text* with `code`.\n" * 5}
     notebook = {"nbformat": 4, "nbformat_minor": 4, "metadata": {}, "cells": [text, cell] * 40}
-    files = ProjectFiles(root)
+    files = Root(root)
     files.write("n.ipynb", json.dumps(notebook).encode())
 
     from nbconvert import HTMLExporter

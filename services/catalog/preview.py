@@ -19,9 +19,9 @@ from galilean.amounts import format_bytes
 from galilean.errors import UserError, mark
 from galilean.i18n import translations
 from services.catalog.document import POLICY, document, note, wide
-from services.catalog.files import Entry, ProjectFiles
-from services.catalog.paths import shown
 from services.catalog.prose import Load, Prose, data_address, picture_type
+from services.files.paths import shown
+from services.files.root import Entry, Root
 
 TEXT_BYTES = 512 * 1024
 NOTEBOOK_BYTES = 20 * 2**20
@@ -63,7 +63,7 @@ def first_to_show(entries: list[Entry]) -> Entry | None:
 
 
 def preview(
-    files: ProjectFiles, path: str, *, language: str = "en", theme: str = "light", link_base: str = ""
+    files: Root, path: str, *, language: str = "en", theme: str = "light", link_base: str = ""
 ) -> Preview:
     """Render a file, in this thread and without a limit of time.
 
@@ -97,7 +97,7 @@ def sentence(error: UserError, path: str, *, language: str, theme: str) -> Previ
 
 
 def _render(
-    files: ProjectFiles,
+    files: Root,
     path: str,
     size_bytes: int,
     read: Callable[[int], bytes],
@@ -156,7 +156,7 @@ def _too_large(size_bytes: int, most_bytes: int) -> UserError:
     )
 
 
-def _loader(files: ProjectFiles) -> Load:
+def _loader(files: Root) -> Load:
     def load(path: str, most_bytes: int) -> bytes | None:
         try:
             with files.open(path) as file:

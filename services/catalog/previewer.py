@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from galilean.errors import UserError, mark
-from services.catalog.files import ProjectFiles
 from services.catalog.preview import Preview, preview, sentence
+from services.files.root import Root
 
 SECONDS = 10.0
 MEMORY_BYTES = 2**30
@@ -48,7 +48,7 @@ class Previewer:
 
     def preview(
         self,
-        files: ProjectFiles,
+        files: Root,
         path: str,
         *,
         language: str = "en",
@@ -171,7 +171,7 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     path = os.fsdecode(bytes.fromhex(request["path"]))
     try:
         result = preview(
-            ProjectFiles(Path(os.fsdecode(bytes.fromhex(request["root"])))),
+            Root(Path(os.fsdecode(bytes.fromhex(request["root"])))),
             path,
             language=request["language"],
             theme=request["theme"],

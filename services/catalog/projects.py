@@ -1,6 +1,6 @@
 """Projects as pages and the API use them: the row and the directory together, off the event loop.
 
-The store knows rows, :class:`ProjectFiles` knows directories; here are the few acts that need both, in an
+The store knows rows, :class:`Root` knows directories; here are the few acts that need both, in an
 order that leaves nothing behind when something breaks between: the row first (an empty directory can be
 made any time), and on deletion the row first too (an orphaned directory is reachable by nobody).
 """
@@ -20,12 +20,12 @@ from galilean.clock import Clock, utcnow
 from galilean.db import Database
 from galilean.settings import Settings
 from services.catalog import environments, store, volumes
-from services.catalog.files import ProjectFiles
 from services.catalog.preview import Preview
 from services.catalog.previewer import Previewer
 from services.catalog.resolver import prepare_directory
 from services.catalog.starter import write_starter
 from services.catalog.store import Project
+from services.files.root import Root
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -122,7 +122,7 @@ class Projects:
         await self._off_loop(_from_bin, self._settings, project)
         return project
 
-    async def files(self, project: Project) -> ProjectFiles:
+    async def files(self, project: Project) -> Root:
         """The project's files; their methods block, call them by :meth:`run`.
 
         Raises
@@ -130,10 +130,10 @@ class Projects:
         UserError
             503 when the volume is not there.
         """
-        return ProjectFiles(await self._off_loop(prepare_directory, self._settings, project))
+        return Root(await self._off_loop(prepare_directory, self._settings, project))
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call a function that blocks on files, such as a method of :class:`ProjectFiles`, in a thread."""
+        """Call a function that blocks on files, such as a method of :class:`Root`, in a thread."""
         return await self._off_loop(function, *args, **kwargs)
 
     async def preview(

@@ -18,7 +18,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from services.catalog.code import highlight, lexer_for
-from services.catalog.paths import address
+from services.files.paths import address
 
 PICTURE_BYTES = 2 * 2**20
 PICTURES_BYTES = 8 * 2**20

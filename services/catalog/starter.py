@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from services.catalog.files import Entry, ProjectFiles
+from services.files.root import Entry, Root
 
 NAME = "welcome.ipynb"
 
@@ -93,7 +93,7 @@ def _cell(kind: str, source: str) -> dict[str, Any]:
     return cell
 
 
-def write_starter(files: ProjectFiles, language: str) -> Entry:
+def write_starter(files: Root, language: str) -> Entry:
     """Put the notebook into a project; one that is there already stays. Blocks.
 
     Raises

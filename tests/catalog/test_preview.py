@@ -19,11 +19,11 @@ from galilean.errors import UserError
 from services.catalog import previewer as previewer_module
 from services.catalog.code import terminal
 from services.catalog.document import POLICY
-from services.catalog.files import ProjectFiles
 from services.catalog.notebook import clean_html
 from services.catalog.preview import TEXT_BYTES, decode, first_to_show, preview
 from services.catalog.previewer import Previewer
 from services.catalog.prose import Prose
+from services.files.root import Root
 
 PIXEL = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
@@ -90,11 +90,11 @@ def check_harmless(document: str) -> Reader:
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> ProjectFiles:
-    return ProjectFiles(tmp_path)
+def files(tmp_path: Path) -> Root:
+    return Root(tmp_path)
 
 
-def shown(files: ProjectFiles, name: str, content: bytes | str, **options: Any) -> Reader:
+def shown(files: Root, name: str, content: bytes | str, **options: Any) -> Reader:
     files.write(name, content.encode() if isinstance(content, str) else content, overwrite=True, parents=True)
     result = preview(files, name, link_base="/p?file=", **options)
     assert result.policy == POLICY
@@ -125,7 +125,7 @@ def test_the_policy_lets_nothing_run_load_or_leave() -> None:
     assert "script-src" not in parts
 
 
-def test_markdown_is_rendered(files: ProjectFiles) -> None:
+def test_markdown_is_rendered(files: Root) -> None:
     page = shown(
         files,
         "README.md",
@@ -166,13 +166,13 @@ EVIL = [
 
 
 @pytest.mark.parametrize("text", EVIL)
-def test_markdown_that_attacks_does_nothing(files: ProjectFiles, text: str) -> None:
+def test_markdown_that_attacks_does_nothing(files: Root, text: str) -> None:
     shown(files, "README.md", text + "\n\nend")
     shown(files, "n.ipynb", notebook({"cell_type": "markdown", "source": text}))
     shown(files, "n.ipynb", notebook(output_of(**{"text/markdown": text})))
 
 
-def test_links_lead_to_pages_elsewhere_in_a_new_tab_and_to_files_of_the_project(files: ProjectFiles) -> None:
+def test_links_lead_to_pages_elsewhere_in_a_new_tab_and_to_files_of_the_project(files: Root) -> None:
     page = shown(files, "docs/a.md", "[x](https://example.org) [y](../data/热.csv) [z](#part) [w](../../out)")
     assert page.values("href") == [
         "https://example.org",
@@ -183,7 +183,7 @@ def test_links_lead_to_pages_elsewhere_in_a_new_tab_and_to_files_of_the_project(
     assert page.values("rel") == ["noopener noreferrer nofollow"] * 2
 
 
-def test_pictures_of_the_project_are_in_the_document_and_others_are_links(files: ProjectFiles) -> None:
+def test_pictures_of_the_project_are_in_the_document_and_others_are_links(files: Root) -> None:
     files.write("docs/a b.png", PIXEL, parents=True)
     page = shown(files, "docs/README.md", "![p](a%20b.png) ![q](https://example.org/b.png) ![r](missing.png)")
     (source,) = page.values("src")
@@ -192,9 +192,7 @@ def test_pictures_of_the_project_are_in_the_document_and_others_are_links(files:
     assert "r" in page.text
 
 
-def test_a_picture_that_is_a_link_out_of_the_project_is_not_shown(
-    files: ProjectFiles, tmp_path: Path
-) -> None:
+def test_a_picture_that_is_a_link_out_of_the_project_is_not_shown(files: Root, tmp_path: Path) -> None:
     outside = tmp_path.parent / f"{tmp_path.name}-secret.png"
     outside.write_bytes(PIXEL)
     (tmp_path / "p.png").symlink_to(outside)
@@ -203,15 +201,13 @@ def test_a_picture_that_is_a_link_out_of_the_project_is_not_shown(
         preview(files, "p.png")
 
 
-def test_the_pictures_of_a_document_have_a_budget(
-    files: ProjectFiles, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_pictures_of_a_document_have_a_budget(files: Root, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("services.catalog.prose.PICTURES_BYTES", 2 * len(PIXEL))
     files.write("p.png", PIXEL)
     assert len(shown(files, "README.md", "![p](p.png)" * 5).values("src")) == 2
 
 
-def test_a_notebook_shows_text_code_and_outputs(files: ProjectFiles) -> None:
+def test_a_notebook_shows_text_code_and_outputs(files: Root) -> None:
     picture = base64.b64encode(PIXEL).decode()
     page = shown(
         files,
@@ -250,7 +246,7 @@ def test_a_notebook_shows_text_code_and_outputs(files: ProjectFiles) -> None:
     assert {"a1", "k"} <= set(page.values("class"))
 
 
-def test_a_data_frame_is_a_table_without_its_style_sheet(files: ProjectFiles) -> None:
+def test_a_data_frame_is_a_table_without_its_style_sheet(files: Root) -> None:
     frame = "<div><style scoped>.dataframe{color:red}</style><table class='dataframe'><tr><th>a</th></tr></table></div>"
     page = shown(files, "n.ipynb", notebook(output_of(**{"text/html": frame})))
     assert "table" in page.tags
@@ -259,7 +255,7 @@ def test_a_data_frame_is_a_table_without_its_style_sheet(files: ProjectFiles) ->
     )
 
 
-def test_an_interactive_output_shows_its_picture_or_says_so(files: ProjectFiles) -> None:
+def test_an_interactive_output_shows_its_picture_or_says_so(files: Root) -> None:
     plot = {"text/html": "<div id=x></div><script>draw()</script>"}
     page = shown(files, "n.ipynb", notebook(output_of(**plot)))
     assert "run the project" in page.text
@@ -298,7 +294,7 @@ EVIL_HTML = [
 
 
 @pytest.mark.parametrize("source", EVIL_HTML)
-def test_html_outputs_that_attack_do_nothing(files: ProjectFiles, source: str) -> None:
+def test_html_outputs_that_attack_do_nothing(files: Root, source: str) -> None:
     page = shown(
         files,
         "n.ipynb",
@@ -326,7 +322,7 @@ def test_html_outputs_that_attack_do_nothing(files: ProjectFiles, source: str) -
     ],
     ids=lambda content: ascii(content)[:20],
 )
-def test_a_damaged_notebook_is_told_in_a_sentence(files: ProjectFiles, content: str | bytes) -> None:
+def test_a_damaged_notebook_is_told_in_a_sentence(files: Root, content: str | bytes) -> None:
     assert "otebook" in shown(files, "n.ipynb", content).text
 
 
@@ -343,11 +339,11 @@ def test_a_damaged_notebook_is_told_in_a_sentence(files: ProjectFiles, content: 
         [{"cell_type": ["x"], "source": "\ud800"}],
     ],
 )  # fmt: skip
-def test_a_notebook_of_the_wrong_shape_breaks_nothing(files: ProjectFiles, cells: list[Any]) -> None:
+def test_a_notebook_of_the_wrong_shape_breaks_nothing(files: Root, cells: list[Any]) -> None:
     shown(files, "n.ipynb", json.dumps({"nbformat": 4, "metadata": {"kernelspec": 1}, "cells": cells}))
 
 
-def test_a_kernel_language_nobody_knows_is_plain_text(files: ProjectFiles) -> None:
+def test_a_kernel_language_nobody_knows_is_plain_text(files: Root) -> None:
     cell = {"cell_type": "code", "source": "x <y>", "outputs": []}
     for name in ("no-such-language", "", "html", 5, "../../x"):
         assert "x <y>" in shown(files, "n.ipynb", notebook(cell, language_info={"name": name})).text
@@ -369,7 +365,7 @@ def test_a_kernel_language_nobody_knows_is_plain_text(files: ProjectFiles) -> No
         max_leaves=12,
     )
 )  # fmt: skip
-def test_no_notebook_whatever_breaks_out(files: ProjectFiles, value: Any) -> None:
+def test_no_notebook_whatever_breaks_out(files: Root, value: Any) -> None:
     shown(files, "n.ipynb", json.dumps({"nbformat": 4, "metadata": {}, "cells": [value]}))
 
 
@@ -396,21 +392,21 @@ def test_no_markdown_whatever_breaks_out(pieces: list[str]) -> None:
     )
 
 
-def test_program_text_is_coloured_and_escaped(files: ProjectFiles) -> None:
+def test_program_text_is_coloured_and_escaped(files: Root) -> None:
     page = shown(files, "a.py", "\n\nprint('<script>alert(1)</script>')  # note\n")
     assert "<script>alert(1)</script>" in page.text
     assert {"s", "c"} <= set(page.values("class"))
     assert "plain <b>" in shown(files, "a.unknown", "plain <b>").text
 
 
-def test_a_long_text_is_cut_and_said_so(files: ProjectFiles) -> None:
+def test_a_long_text_is_cut_and_said_so(files: Root) -> None:
     files.write("a.txt", b"x" * (TEXT_BYTES + 10))
     result = preview(files, "a.txt")
     assert result.truncated
     assert "512.0\u00a0KB" in result.body.decode()
 
 
-def test_what_is_no_text_is_told_with_its_size(files: ProjectFiles) -> None:
+def test_what_is_no_text_is_told_with_its_size(files: Root) -> None:
     assert "2\u00a0B" in shown(files, "a.bin", b"\0\1").text
     assert "empty" in shown(files, "a.txt", b"").text
 
@@ -435,7 +431,7 @@ def test_a_character_that_was_cut_is_dropped() -> None:
     assert decode("热流".encode()[:-1], cut=True) == "热"
 
 
-def test_a_table_shows_its_first_rows(files: ProjectFiles) -> None:
+def test_a_table_shows_its_first_rows(files: Root) -> None:
     lines = ["city;temperature", *(f"<b>{number};{number}" for number in range(300))]
     page = shown(files, "a.csv", "\n".join(lines))
     assert page.tags.count("tr") == 101
@@ -446,7 +442,7 @@ def test_a_table_shows_its_first_rows(files: ProjectFiles) -> None:
     assert shown(files, "a.csv", "\r" + "x" * 200_000).tags
 
 
-def test_a_picture_is_shown_in_the_document(files: ProjectFiles) -> None:
+def test_a_picture_is_shown_in_the_document(files: Root) -> None:
     page = shown(files, "热.png", PIXEL)
     assert page.values("alt") == ["热.png"]
     shown(
@@ -457,7 +453,7 @@ def test_a_picture_is_shown_in_the_document(files: ProjectFiles) -> None:
     shown(files, "'\"><script>.png", PIXEL)
 
 
-def test_themes_and_languages_are_set_and_nothing_else_gets_in(files: ProjectFiles) -> None:
+def test_themes_and_languages_are_set_and_nothing_else_gets_in(files: Root) -> None:
     page = shown(files, "a.txt", "x", theme="dark", language="zh_CN")
     assert page.values("lang") == ["zh-CN"]
     assert page.values("data-theme") == ["dark"]
@@ -480,7 +476,7 @@ def test_no_terminal_output_whatever_breaks_out(text: str) -> None:
     assert set(reader.tags) <= {"span"}
 
 
-def test_the_readme_is_shown_first_else_the_first_notebook(files: ProjectFiles) -> None:
+def test_the_readme_is_shown_first_else_the_first_notebook(files: Root) -> None:
     assert first_to_show(files.list().entries) is None
     files.write("b.ipynb", b"")
     files.write("a.txt", b"")
@@ -501,13 +497,13 @@ def previewer() -> Iterator[Previewer]:
     made.close()
 
 
-def test_the_process_renders_the_same(files: ProjectFiles, previewer: Previewer) -> None:
+def test_the_process_renders_the_same(files: Root, previewer: Previewer) -> None:
     files.write("热流.md", "# 热流".encode())
     options = {"language": "zh_CN", "theme": "dark", "link_base": "/x"}
     assert previewer.preview(files, "热流.md", **options) == preview(files, "热流.md", **options)  # type: ignore[arg-type]
 
 
-def test_the_process_passes_on_refusals(files: ProjectFiles, previewer: Previewer) -> None:
+def test_the_process_passes_on_refusals(files: Root, previewer: Previewer) -> None:
     for path, status in (("missing", 404), ("../x", 400), ("\udcff", 404)):
         with pytest.raises(UserError) as caught:
             previewer.preview(files, path)
@@ -515,7 +511,7 @@ def test_the_process_passes_on_refusals(files: ProjectFiles, previewer: Previewe
 
 
 def test_the_process_knows_nothing_of_the_portals_secrets(
-    files: ProjectFiles, monkeypatch: pytest.MonkeyPatch
+    files: Root, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("JUPYTERHUB_API_TOKEN", "secret")
     made = Previewer(processes=1, seconds=30)
@@ -531,7 +527,7 @@ def test_the_process_knows_nothing_of_the_portals_secrets(
 
 
 def test_what_takes_too_long_is_given_up_and_the_next_is_rendered(
-    files: ProjectFiles, monkeypatch: pytest.MonkeyPatch
+    files: Root, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = Previewer(processes=1, seconds=30)
     try:
@@ -549,7 +545,7 @@ def test_what_takes_too_long_is_given_up_and_the_next_is_rendered(
         made.close()
 
 
-def test_a_renderer_that_dies_is_replaced(files: ProjectFiles) -> None:
+def test_a_renderer_that_dies_is_replaced(files: Root) -> None:
     made = Previewer(processes=1, seconds=30)
     try:
         files.write("a.txt", b"content")
@@ -562,7 +558,7 @@ def test_a_renderer_that_dies_is_replaced(files: ProjectFiles) -> None:
         made.close()
 
 
-def test_requests_are_answered_until_there_are_no_more(files: ProjectFiles) -> None:
+def test_requests_are_answered_until_there_are_no_more(files: Root) -> None:
     import io
 
     files.write("a.txt", b"content")

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from services.catalog.paths import address
+from services.files.paths import address
 from tests.portal.conftest import Sign, made
 from tests.portal.live import LiveSite
 

@@ -21,9 +21,9 @@ from galilean.amounts import format_bytes
 from galilean.errors import UserError, mark
 from galilean.web.csp import mark_untrusted
 from galilean.web.streamed import StreamedHandler, content_length
-from services.catalog.files import Entry, OpenFile, ProjectFiles
 from services.catalog.store import Project
-from services.catalog.uploads import Upload
+from services.files.incoming import Upload
+from services.files.root import Entry, OpenFile, Root
 from services.portal.api import models
 from services.portal.api.base import Handler
 from services.portal.api.projects import catalogue, need_role, path_after, project_for
@@ -56,7 +56,7 @@ class Files(Handler, StreamedHandler):
     """See the module. The body streams in for PUT; for the other methods it is small JSON."""
 
     project: Project
-    files: ProjectFiles
+    files: Root
     path: str
     _upload: Upload | None = None
     _created = True

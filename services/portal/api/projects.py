@@ -17,8 +17,8 @@ from galilean.web.context import Portal
 from galilean.web.visitor import Visitor
 from services.catalog import store
 from services.catalog.environments import check_environment
-from services.catalog.paths import from_address
 from services.catalog.projects import Projects
+from services.files.paths import from_address
 from services.portal.addresses import project_path
 from services.portal.api import models
 from spawner import records

@@ -14,9 +14,9 @@ from galilean.web.csp import mark_untrusted
 from galilean.web.handlers import APIHandler, PageHandler
 from services.catalog import preview
 from services.catalog.environments import environments
-from services.catalog.files import Entry, ProjectFiles
-from services.catalog.paths import address as path_address
-from services.catalog.paths import from_address
+from services.files.paths import address as path_address
+from services.files.paths import from_address
+from services.files.root import Entry, Root
 from services.portal.addresses import project_path
 from services.portal.api import projects as calls
 from services.portal.api.projects import catalogue, path_after
@@ -123,7 +123,7 @@ class Content(ProjectPage):
         frame = await self.enter(owner, slug)
         folder = from_address(self.get_query_argument("folder", "")).strip("/")
         chosen = self.get_query_argument("file", "")
-        files: ProjectFiles = await catalogue(self.portal).files(self.project)
+        files: Root = await catalogue(self.portal).files(self.project)
         cursor = self.get_query_argument("after", "") or None
         listing = await catalogue(self.portal).run(files.list, folder, limit=FILES_SHOWN, cursor=cursor)
         shown: Entry | None = None

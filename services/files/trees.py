@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from services.catalog.paths import DEPTH, HIDDEN
+from services.files.paths import DEPTH, HIDDEN
 
 OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 LEFTOVER_SECONDS = 24 * 3600
@@ -44,7 +44,7 @@ def lstat(directory: int, name: str) -> os.stat_result | None:
 
 
 def open_hidden(root: int) -> int:
-    """A descriptor of the project's hidden folder, made when it is missing.
+    """A descriptor of the tree's hidden folder, made when it is missing.
 
     The folder is removed when it gets empty, maybe by another thread just now, hence the tries.
     """

@@ -1,4 +1,4 @@
-"""Paths inside a project: what one may look like, how one is shown, how one is written in an address.
+"""Paths inside a tree: what one may look like, how one is shown, how one is written in an address.
 
 A path is relative, its parts joined by ``/``, as the operating system's bytes decoded by :func:`os.fsdecode`:
 names that are not UTF-8 carry surrogates and come back as the same bytes. Nothing is normalised, because a
@@ -16,7 +16,7 @@ from urllib.parse import quote, unquote_to_bytes
 
 from galilean.errors import UserError, mark
 
-#: Holds uploads under way and what is being deleted; on the same file system as the project, never listed.
+#: Holds uploads under way and what is being deleted; on the same file system as the tree, never listed.
 HIDDEN = ".galilean-upload"
 NAME_BYTES = 255
 PATH_BYTES = 4096
@@ -33,7 +33,7 @@ _DIGITS = re.compile(r"(\d+)")
 
 
 def split(path: str) -> tuple[str, ...]:
-    """The parts of a path to something that may exist; the project itself is ``()``.
+    """The parts of a path to something that may exist; the top itself is ``()``.
 
     Raises
     ------
@@ -47,7 +47,7 @@ def split(path: str) -> tuple[str, ...]:
     if any(part in ("", ".", "..") or "\0" in part for part in parts):
         raise UserError(
             400,
-            mark("“{path}” is not a path inside the project: it must be relative, without “..”."),
+            mark("“{path}” is not a path here: it must be relative, without “..”."),
             path=shown(path),
         )
     try:
@@ -119,7 +119,7 @@ def _unreadable(path: str) -> UserError:
 
 def not_found(path: str) -> UserError:
     """What is said of something that is not there."""
-    return UserError(404, mark("There is no “{path}” in this project (any more)."), path=shown(path))
+    return UserError(404, mark("There is no “{path}” here (any more)."), path=shown(path))
 
 
 def shown(path: str) -> str:

@@ -1,13 +1,13 @@
-"""The files of one project, safe against everything that can stand in a path or in the directory.
+"""The files of one tree, safe against everything that can stand in a path or in the directory.
 
 A page acts on a directory into which the person's own nodes write at the same time, so looking first and
 acting later is not enough: every step opens one name below an open directory and follows no link
-(:mod:`services.catalog.trees`). Links are listed, renamed and deleted, never followed. Hard links are plain
+(:mod:`services.files.trees`). Links are listed, renamed and deleted, never followed. Hard links are plain
 files: a node can only make them to files it could read anyway, and we never write into an existing file.
 
 A file gets its final name only when it is complete and on the disk: of two writers the one that ends last
 has it, nothing is ever mixed. All methods block and raise :class:`galilean.errors.UserError`; call them in
-a thread (:meth:`services.catalog.projects.Projects.run`).
+a thread.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from typing import BinaryIO, Literal, Self
 
 from galilean.errors import UserError, mark
 from galilean.web.paging import Cursor
-from services.catalog import paths, trees
-from services.catalog.faults import already_there, not_a_file, plain_words
-from services.catalog.paths import HIDDEN, join, natural, not_found, shown, split, split_new
-from services.catalog.trees import Usage, opened
-from services.catalog.uploads import Upload
+from services.files import paths, trees
+from services.files.faults import already_there, not_a_file, plain_words
+from services.files.incoming import Upload
+from services.files.paths import HIDDEN, join, natural, not_found, shown, split, split_new
+from services.files.trees import Usage, opened
 
 Kind = Literal["folder", "file", "link", "other"]
 SortFiles = Literal["name", "size", "changed"]
@@ -40,12 +40,12 @@ COUNT_MOST = 200_000
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """Something in a project.
+    """Something in a tree.
 
     Attributes
     ----------
     path
-        Relative to the project, see :mod:`services.catalog.paths`; may hold surrogates.
+        Relative to the top, see :mod:`services.files.paths`; may hold surrogates.
     kind
         ``link`` is a symbolic one, ``other`` a pipe, socket or device.
     """
@@ -119,13 +119,13 @@ class OpenFile:
         self.close()
 
 
-class ProjectFiles:
+class Root:
     """The files below one directory.
 
     Parameters
     ----------
     root
-        The project's directory; must exist. What leads to it is ours and trusted.
+        The tree's top directory; must exist. What leads to it is ours and trusted.
     """
 
     def __init__(self, root: Path) -> None:
@@ -230,7 +230,7 @@ class ProjectFiles:
         limit_bytes: int | None = None,
         expected_bytes: int | None = None,
     ) -> Upload:
-        """Begin to write a file; see :class:`services.catalog.uploads.Upload`."""
+        """Begin to write a file; see :class:`services.files.incoming.Upload`."""
         return Upload(
             self.root,
             path,
@@ -285,7 +285,7 @@ class ProjectFiles:
         """
         parts, new_parts = split(path), split_new(new_path)
         if not parts:
-            raise UserError(400, mark("The project itself cannot be moved here."))
+            raise UserError(400, mark("The top folder itself cannot be moved here."))
         if new_parts[: len(parts)] == parts and len(new_parts) > len(parts):
             raise UserError(400, mark("“{path}” cannot be moved into itself."), path=shown(path))
         if new_parts == parts:
@@ -313,7 +313,7 @@ class ProjectFiles:
         """
         parts = split(path)
         if not parts:
-            raise UserError(400, mark("The project itself cannot be deleted here."))
+            raise UserError(400, mark("The top folder itself cannot be deleted here."))
         with plain_words(path), opened(os.open(self.root, trees.OPEN_DIRECTORY)) as root:
             with opened(trees.open_below(root, parts[:-1])) as parent:
                 status = trees.lstat(parent, parts[-1])
@@ -327,7 +327,7 @@ class ProjectFiles:
                     os.rmdir(parts[-1], dir_fd=parent)
 
     def usage(self, *, most: int = COUNT_MOST) -> Usage:
-        """How much the project holds, counted up to ``most`` entries."""
+        """How much the tree holds, counted up to ``most`` entries."""
         with plain_words(""), self._folder(()) as directory:
             return trees.usage(directory, most)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from galilean.errors import UserError, mark
-from services.catalog.paths import not_found, shown
+from services.files.paths import not_found, shown
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _AWAY = frozenset({errno.EIO, errno.ESTALE, errno.EROFS, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EAGAIN})
@@ -62,7 +62,7 @@ def in_words(error: OSError, path: str) -> UserError | None:
     if code in _AWAY:
         return UserError(
             503,
-            mark("The disk with the project's files cannot be used just now. Try again in a few minutes."),
+            mark("The disk with these files cannot be used just now. Try again in a few minutes."),
         )
     return None
 

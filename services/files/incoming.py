@@ -1,6 +1,6 @@
-"""A file on its way into a project.
+"""A file on its way into a tree.
 
-Pieces go into a file of a random name in the project's hidden folder, on the same file system; only when
+Pieces go into a file of a random name in the tree's hidden folder, on the same file system; only when
 all is there and on the disk does it get its final name, in one step. So a file under its own name is always
 whole, whatever breaks: the browser, the portal, the machine. Two uploads to one name never meet; the one
 that ends last has it, or is refused when it did not ask to replace.
@@ -16,10 +16,10 @@ from typing import Self
 
 from galilean.amounts import format_bytes
 from galilean.errors import UserError, mark
-from services.catalog import paths, trees
-from services.catalog.faults import already_there, disk_full, plain_words
-from services.catalog.paths import shown, split_new
-from services.catalog.trees import opened
+from services.files import paths, trees
+from services.files.faults import already_there, disk_full, plain_words
+from services.files.paths import shown, split_new
+from services.files.trees import opened
 
 
 class Upload:
@@ -30,7 +30,7 @@ class Upload:
     Parameters
     ----------
     root
-        The project's directory.
+        The tree's top directory.
     path
         Where the file is to be.
     overwrite

@@ -18,10 +18,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from galilean.errors import UserError
-from services.catalog import faults, paths, trees, uploads
-from services.catalog.files import ProjectFiles
-from services.catalog.paths import HIDDEN
-from services.catalog.uploads import Upload
+from services.files import faults, incoming, paths, trees
+from services.files.incoming import Upload
+from services.files.paths import HIDDEN
+from services.files.root import Root
 
 SECRET = b"belongs to somebody else"
 
@@ -42,8 +42,8 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def files(root: Path) -> ProjectFiles:
-    return ProjectFiles(root)
+def files(root: Path) -> Root:
+    return Root(root)
 
 
 def refused(function: Callable[[], object]) -> UserError:
@@ -55,7 +55,7 @@ def refused(function: Callable[[], object]) -> UserError:
     return error
 
 
-ACTS: dict[str, Callable[[ProjectFiles, str], object]] = {
+ACTS: dict[str, Callable[[Root, str], object]] = {
     "list": lambda files, path: files.list(path),
     "stat": lambda files, path: files.stat(path),
     "open": lambda files, path: files.open(path),
@@ -94,7 +94,7 @@ BAD_PATHS = [
 @pytest.mark.parametrize("path", BAD_PATHS, ids=lambda path: ascii(path)[:30])
 @pytest.mark.parametrize("act", ACTS)
 def test_a_path_that_is_none_is_refused_by_every_act(
-    files: ProjectFiles, root: Path, outside: Path, act: str, path: str
+    files: Root, root: Path, outside: Path, act: str, path: str
 ) -> None:
     (root / "own").write_text("mine")
     (root / "a").mkdir()
@@ -108,7 +108,7 @@ def test_a_path_that_is_none_is_refused_by_every_act(
     "target", ["../outside", "../outside/secret", "own", "nowhere", "/etc/passwd", "link"]
 )
 def test_a_link_in_place_of_the_thing_is_not_followed(
-    files: ProjectFiles, root: Path, outside: Path, act: str, target: str
+    files: Root, root: Path, outside: Path, act: str, target: str
 ) -> None:
     (root / "own").write_text("mine")
     (root / "link").symlink_to(target)
@@ -122,7 +122,7 @@ def test_a_link_in_place_of_the_thing_is_not_followed(
 
 
 @pytest.mark.parametrize("act", ACTS)
-def test_a_link_on_the_way_is_not_followed(files: ProjectFiles, root: Path, outside: Path, act: str) -> None:
+def test_a_link_on_the_way_is_not_followed(files: Root, root: Path, outside: Path, act: str) -> None:
     (root / "own").write_text("mine")
     (root / "door").symlink_to("../outside")
     (outside / "folder").mkdir()
@@ -135,7 +135,7 @@ def test_a_link_on_the_way_is_not_followed(files: ProjectFiles, root: Path, outs
 
 
 def test_a_link_is_listed_renamed_replaced_and_deleted_as_itself(
-    files: ProjectFiles, root: Path, outside: Path
+    files: Root, root: Path, outside: Path
 ) -> None:
     for name in ("one", "two", "three"):
         (root / name).symlink_to("../outside/secret")
@@ -149,9 +149,7 @@ def test_a_link_is_listed_renamed_replaced_and_deleted_as_itself(
     assert (outside / "secret").read_bytes() == SECRET
 
 
-def test_deleting_a_tree_leaves_what_its_links_point_to(
-    files: ProjectFiles, root: Path, outside: Path
-) -> None:
+def test_deleting_a_tree_leaves_what_its_links_point_to(files: Root, root: Path, outside: Path) -> None:
     (root / "tree/below").mkdir(parents=True)
     (root / "tree/below/door").symlink_to(outside)
     (root / "tree/door").symlink_to(outside / "secret")
@@ -161,9 +159,7 @@ def test_deleting_a_tree_leaves_what_its_links_point_to(
     assert (outside / "secret").read_bytes() == SECRET
 
 
-def test_a_hidden_folder_that_is_a_link_out_is_refused(
-    files: ProjectFiles, root: Path, outside: Path
-) -> None:
+def test_a_hidden_folder_that_is_a_link_out_is_refused(files: Root, root: Path, outside: Path) -> None:
     (root / HIDDEN).symlink_to(outside)
     (root / "tree/below").mkdir(parents=True)
     assert refused(lambda: files.write("new", b"x")).status == 400
@@ -171,7 +167,7 @@ def test_a_hidden_folder_that_is_a_link_out_is_refused(
     assert os.listdir(outside) == ["secret"]
 
 
-def test_pipes_sockets_and_devices_are_listed_and_never_opened(files: ProjectFiles, root: Path) -> None:
+def test_pipes_sockets_and_devices_are_listed_and_never_opened(files: Root, root: Path) -> None:
     os.mkfifo(root / "pipe")
     with socket.socket(socket.AF_UNIX) as server:
         here = os.getcwd()
@@ -191,7 +187,7 @@ def test_pipes_sockets_and_devices_are_listed_and_never_opened(files: ProjectFil
     assert files.list().entries == []
 
 
-def test_a_writer_who_waits_at_a_pipe_waits_on(files: ProjectFiles, root: Path) -> None:
+def test_a_writer_who_waits_at_a_pipe_waits_on(files: Root, root: Path) -> None:
     os.mkfifo(root / "pipe")
     writer = threading.Thread(target=lambda: os.close(os.open(root / "pipe", os.O_WRONLY)))
     writer.start()
@@ -205,7 +201,7 @@ def test_a_writer_who_waits_at_a_pipe_waits_on(files: ProjectFiles, root: Path) 
         os.close(reader)
 
 
-def test_our_own_hidden_folder_does_not_exist_for_anybody(files: ProjectFiles, root: Path) -> None:
+def test_our_own_hidden_folder_does_not_exist_for_anybody(files: Root, root: Path) -> None:
     (root / HIDDEN).mkdir()
     (root / HIDDEN / "x.part").write_text("half")
     assert files.list(hidden=True).entries == []
@@ -242,7 +238,7 @@ GOOD_NAMES = [
 
 
 @pytest.mark.parametrize("name", GOOD_NAMES, ids=lambda name: ascii(name)[:30])
-def test_names_in_any_script_go_through_every_act(files: ProjectFiles, root: Path, name: str) -> None:
+def test_names_in_any_script_go_through_every_act(files: Root, root: Path, name: str) -> None:
     files.write(name, b"1")
     assert os.fsencode(name) in os.listdir(os.fsencode(root))
     assert [entry.path for entry in files.list(hidden=True).entries] == [name]
@@ -264,7 +260,7 @@ def test_names_in_any_script_go_through_every_act(files: ProjectFiles, root: Pat
      "\u2028"],
     ids=ascii,
 )  # fmt: skip
-def test_new_names_that_nobody_can_read_are_refused(files: ProjectFiles, root: Path, name: str) -> None:
+def test_new_names_that_nobody_can_read_are_refused(files: Root, root: Path, name: str) -> None:
     (root / "own").write_text("mine")
     acts = [
         lambda: files.write(name, b""),
@@ -297,7 +293,7 @@ def test_every_address_is_utf_8_because_the_proxy_takes_no_other(name: bytes) ->
 
 @pytest.mark.parametrize("name", STRANGE)
 def test_what_a_node_named_strangely_can_be_listed_read_renamed_and_deleted(
-    files: ProjectFiles, root: Path, name: bytes
+    files: Root, root: Path, name: bytes
 ) -> None:
     Path(os.fsdecode(os.path.join(os.fsencode(root), name))).write_text("odd")
     (entry,) = files.list().entries
@@ -311,13 +307,13 @@ def test_what_a_node_named_strangely_can_be_listed_read_renamed_and_deleted(
     files.delete("plain")
 
 
-def test_composed_and_decomposed_names_are_two_files(files: ProjectFiles) -> None:
+def test_composed_and_decomposed_names_are_two_files(files: Root) -> None:
     files.write("caf\u00e9", b"1")
     files.write("cafe\u0301", b"2")
     assert len(files.list().entries) == 2
 
 
-def test_folders_come_first_then_names_as_people_sort_them(files: ProjectFiles) -> None:
+def test_folders_come_first_then_names_as_people_sort_them(files: Root) -> None:
     for name in ("run10", "Run9", "b", "A", "run9"):
         files.write(name, b"")
     files.make_folder("z")
@@ -327,7 +323,7 @@ def test_folders_come_first_then_names_as_people_sort_them(files: ProjectFiles) 
     assert names == ["z", "run10", "run9", "Run9", "b", "A"]
 
 
-def test_sorting_by_size_and_time(files: ProjectFiles, root: Path) -> None:
+def test_sorting_by_size_and_time(files: Root, root: Path) -> None:
     for size, name in enumerate(["c", "a", "b"]):
         files.write(name, b"x" * size)
         os.utime(root / name, (1000 - size, 1000 - size))
@@ -337,7 +333,7 @@ def test_sorting_by_size_and_time(files: ProjectFiles, root: Path) -> None:
 
 @pytest.mark.parametrize("sort", ["name", "size", "changed"])
 @pytest.mark.parametrize("descending", [False, True])
-def test_pages_show_each_entry_once(root: Path, files: ProjectFiles, sort: str, descending: bool) -> None:
+def test_pages_show_each_entry_once(root: Path, files: Root, sort: str, descending: bool) -> None:
     for index in range(57):
         (root / f"f{index}").write_bytes(b"x" * (index % 5))
     for index in range(13):
@@ -356,7 +352,7 @@ def test_pages_show_each_entry_once(root: Path, files: ProjectFiles, sort: str, 
     assert len(seen) == len(set(seen)) == 71
 
 
-def test_paging_goes_on_when_the_last_entry_was_deleted(files: ProjectFiles) -> None:
+def test_paging_goes_on_when_the_last_entry_was_deleted(files: Root) -> None:
     for name in "abcd":
         files.write(name, b"")
     page = files.list(limit=2)
@@ -365,18 +361,18 @@ def test_paging_goes_on_when_the_last_entry_was_deleted(files: ProjectFiles) -> 
 
 
 @pytest.mark.parametrize("cursor", ["x", "W10", "WyJuYW1lIiwxLDAsMV0", "WyJzaXplIiwxLDAsImEiXQ", "🙂"])
-def test_a_cursor_that_no_page_gave_is_refused(files: ProjectFiles, cursor: str) -> None:
+def test_a_cursor_that_no_page_gave_is_refused(files: Root, cursor: str) -> None:
     files.write("a", b"")
     assert refused(lambda: files.list(cursor=cursor)).status == 400
 
 
-def test_times_that_no_calendar_has_do_not_break_a_listing(files: ProjectFiles, root: Path) -> None:
+def test_times_that_no_calendar_has_do_not_break_a_listing(files: Root, root: Path) -> None:
     files.write("far", b"")
     os.utime(root / "far", (2**40, 2**40))
     assert files.list().entries[0].changed_at.year >= 1970
 
 
-def test_writing_refuses_what_is_there_unless_asked_to_replace(files: ProjectFiles, root: Path) -> None:
+def test_writing_refuses_what_is_there_unless_asked_to_replace(files: Root, root: Path) -> None:
     files.write("a", b"1")
     assert refused(lambda: files.write("a", b"2")).status == 409
     (root / "a").chmod(0o755)
@@ -389,15 +385,13 @@ def test_writing_refuses_what_is_there_unless_asked_to_replace(files: ProjectFil
     assert sorted(os.listdir(root)) == ["a", "folder"]
 
 
-def test_a_hard_link_is_replaced_never_written_through(
-    files: ProjectFiles, root: Path, outside: Path
-) -> None:
+def test_a_hard_link_is_replaced_never_written_through(files: Root, root: Path, outside: Path) -> None:
     os.link(outside / "secret", root / "same")
     files.write("same", b"new", overwrite=True)
     assert (outside / "secret").read_bytes() == SECRET
 
 
-def test_nothing_shows_under_the_name_until_all_is_there(files: ProjectFiles, root: Path) -> None:
+def test_nothing_shows_under_the_name_until_all_is_there(files: Root, root: Path) -> None:
     files.write("a", b"old")
     upload = files.upload("a", overwrite=True)
     upload.write(b"new")
@@ -408,7 +402,7 @@ def test_nothing_shows_under_the_name_until_all_is_there(files: ProjectFiles, ro
     assert os.listdir(root) == ["a"]
 
 
-def test_an_upload_that_breaks_leaves_nothing(files: ProjectFiles, root: Path) -> None:
+def test_an_upload_that_breaks_leaves_nothing(files: Root, root: Path) -> None:
     with pytest.raises(RuntimeError):
         with files.upload("a") as upload:
             upload.write(b"half")
@@ -425,7 +419,7 @@ def test_an_upload_that_breaks_leaves_nothing(files: ProjectFiles, root: Path) -
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_of_two_writers_the_last_to_end_has_the_name(files: ProjectFiles, root: Path) -> None:
+def test_of_two_writers_the_last_to_end_has_the_name(files: Root, root: Path) -> None:
     first, second = files.upload("a", overwrite=True), files.upload("a", overwrite=True)
     for _ in range(3):
         first.write(b"1")
@@ -437,7 +431,7 @@ def test_of_two_writers_the_last_to_end_has_the_name(files: ProjectFiles, root: 
     assert os.listdir(root) == ["a"]
 
 
-def test_of_two_new_files_of_one_name_the_later_is_refused(files: ProjectFiles, root: Path) -> None:
+def test_of_two_new_files_of_one_name_the_later_is_refused(files: Root, root: Path) -> None:
     first, second = files.upload("a"), files.upload("a")
     first.write(b"1")
     second.write(b"2")
@@ -447,7 +441,7 @@ def test_of_two_new_files_of_one_name_the_later_is_refused(files: ProjectFiles, 
     assert os.listdir(root) == ["a"]
 
 
-def test_many_writers_at_once_never_mix(files: ProjectFiles, root: Path) -> None:
+def test_many_writers_at_once_never_mix(files: Root, root: Path) -> None:
     def write(number: int) -> None:
         with files.upload("a", overwrite=True) as upload:
             for _ in range(20):
@@ -469,7 +463,7 @@ def test_many_writers_at_once_never_mix(files: ProjectFiles, root: Path) -> None
     assert os.listdir(root) == ["a"]
 
 
-def test_of_many_new_files_of_one_name_at_once_exactly_one_is_kept(files: ProjectFiles, root: Path) -> None:
+def test_of_many_new_files_of_one_name_at_once_exactly_one_is_kept(files: Root, root: Path) -> None:
     count = 8
     for turn in range(20):
         together = threading.Barrier(count)
@@ -491,7 +485,7 @@ def test_of_many_new_files_of_one_name_at_once_exactly_one_is_kept(files: Projec
         assert [(root / f"a{turn}").read_bytes()] == kept
 
 
-def test_an_upload_over_the_limit_is_told_and_leaves_nothing(files: ProjectFiles, root: Path) -> None:
+def test_an_upload_over_the_limit_is_told_and_leaves_nothing(files: Root, root: Path) -> None:
     assert refused(lambda: files.upload("a", limit_bytes=10, expected_bytes=11)).status == 413
     upload = files.upload("a", limit_bytes=10)
     upload.write(b"x" * 10)
@@ -505,14 +499,14 @@ def test_an_upload_over_the_limit_is_told_and_leaves_nothing(files: ProjectFiles
 @pytest.mark.parametrize("call", ["write", "fsync"])
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_is_told_and_the_old_file_stays(
-    files: ProjectFiles, root: Path, monkeypatch: pytest.MonkeyPatch, call: str, code: int
+    files: Root, root: Path, monkeypatch: pytest.MonkeyPatch, call: str, code: int
 ) -> None:
     files.write("a", b"old")
 
     def full(*_: object) -> int:
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(uploads.os, call, full)
+    monkeypatch.setattr(incoming.os, call, full)
     error = refused(lambda: files.write("a", b"new", overwrite=True))
     monkeypatch.undo()
     assert error.status == 507
@@ -520,7 +514,7 @@ def test_a_full_disk_is_told_and_the_old_file_stays(
     assert os.listdir(root) == ["a"]
 
 
-def test_what_cannot_fit_is_refused_before_the_first_byte(files: ProjectFiles, root: Path) -> None:
+def test_what_cannot_fit_is_refused_before_the_first_byte(files: Root, root: Path) -> None:
     assert refused(lambda: files.upload("a", expected_bytes=2**60)).status == 507
     assert os.listdir(root) == []
 
@@ -533,7 +527,7 @@ def test_what_the_system_says_of_a_file_is_put_into_words_or_is_a_fault(code: in
         assert "{" not in error.text()
 
 
-def test_what_broke_off_long_ago_is_cleaned_up(files: ProjectFiles, root: Path) -> None:
+def test_what_broke_off_long_ago_is_cleaned_up(files: Root, root: Path) -> None:
     hidden = root / HIDDEN
     (hidden / "x.gone/deep").mkdir(parents=True)
     (hidden / "y.part").write_text("half")
@@ -545,7 +539,7 @@ def test_what_broke_off_long_ago_is_cleaned_up(files: ProjectFiles, root: Path) 
     assert os.listdir(hidden) == ["fresh.part"]
 
 
-def test_folders_on_the_way_are_made_when_asked(files: ProjectFiles, root: Path) -> None:
+def test_folders_on_the_way_are_made_when_asked(files: Root, root: Path) -> None:
     files.write("a/b/c.txt", b"x", parents=True)
     files.write("a/b/d.txt", b"y", parents=True)
     assert (root / "a/b/c.txt").read_bytes() == b"x"
@@ -554,7 +548,7 @@ def test_folders_on_the_way_are_made_when_asked(files: ProjectFiles, root: Path)
     assert refused(lambda: files.write("a/b/c.txt/d", b"", parents=True)).status == 400
 
 
-def test_renaming_refuses_what_would_lose_something(files: ProjectFiles, root: Path) -> None:
+def test_renaming_refuses_what_would_lose_something(files: Root, root: Path) -> None:
     files.write("a", b"1")
     files.write("b", b"2")
     files.make_folder("folder")
@@ -576,7 +570,7 @@ def test_renaming_refuses_what_would_lose_something(files: ProjectFiles, root: P
 
 
 def test_renaming_refuses_also_where_the_disk_has_no_such_step(
-    files: ProjectFiles, root: Path, monkeypatch: pytest.MonkeyPatch
+    files: Root, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trees, "_renameat2", None)
     files.write("a", b"1")
@@ -599,7 +593,7 @@ def _no_links(*_: object, **__: object) -> None:
     raise OSError(errno.EPERM, "no links here")
 
 
-def test_deleting_a_full_folder_needs_to_be_meant(files: ProjectFiles, root: Path) -> None:
+def test_deleting_a_full_folder_needs_to_be_meant(files: Root, root: Path) -> None:
     files.write("a/b", b"", parents=True)
     assert refused(lambda: files.delete("a")).status == 409
     files.delete("a", recursive=True)
@@ -610,7 +604,7 @@ def test_deleting_a_full_folder_needs_to_be_meant(files: ProjectFiles, root: Pat
     assert os.listdir(root) == []
 
 
-def test_a_tree_deeper_than_any_stack_is_deleted_and_counted_in_part(files: ProjectFiles, root: Path) -> None:
+def test_a_tree_deeper_than_any_stack_is_deleted_and_counted_in_part(files: Root, root: Path) -> None:
     directory = os.open(root, os.O_RDONLY)
     os.mkdir("deep", dir_fd=directory)
     for _ in range(3000):
@@ -624,7 +618,7 @@ def test_a_tree_deeper_than_any_stack_is_deleted_and_counted_in_part(files: Proj
     assert os.listdir(root) == []
 
 
-def test_usage_counts_each_file_once(files: ProjectFiles, root: Path) -> None:
+def test_usage_counts_each_file_once(files: Root, root: Path) -> None:
     files.write("a", b"12345")
     files.write("b/c", b"123", parents=True)
     os.link(root / "a", root / "b/same")
@@ -634,7 +628,7 @@ def test_usage_counts_each_file_once(files: ProjectFiles, root: Path) -> None:
     assert not files.usage(most=2).complete
 
 
-def test_reading_goes_on_in_ranges_and_the_tag_follows_the_content(files: ProjectFiles) -> None:
+def test_reading_goes_on_in_ranges_and_the_tag_follows_the_content(files: Root) -> None:
     files.write("a", b"0123456789")
     with files.open("a") as file:
         file.seek(4)
@@ -645,7 +639,7 @@ def test_reading_goes_on_in_ranges_and_the_tag_follows_the_content(files: Projec
         assert file.etag != tag
 
 
-def test_a_project_whose_directory_is_gone_says_so(files: ProjectFiles, root: Path) -> None:
+def test_a_project_whose_directory_is_gone_says_so(files: Root, root: Path) -> None:
     root.rmdir()
     for act in set(ACTS) - {"rename to"}:
         assert refused(lambda act=act: ACTS[act](files, "a")).status == 404
@@ -659,7 +653,7 @@ PATHS = st.lists(NAMES, min_size=1, max_size=4).map("/".join)
 @given(act=st.sampled_from(sorted(ACTS)), path=PATHS)
 @example(act="write", path="door/../../outside/new")
 def test_no_path_whatever_reaches_outside(root: Path, outside: Path, act: str, path: str) -> None:
-    files = ProjectFiles(root)
+    files = Root(root)
     for name in os.listdir(root):
         try:
             files.delete(name, recursive=True)
@@ -704,7 +698,7 @@ def test_any_bytes_come_back_from_an_address(raw: bytes) -> None:
 
 @pytest.mark.parametrize("act", ["write", "delete", "open", "make folder", "rename to", "list"])
 def test_a_folder_swapped_for_a_link_all_the_time_lets_nothing_out(
-    root: Path, files: ProjectFiles, outside: Path, act: str
+    root: Path, files: Root, outside: Path, act: str
 ) -> None:
     (root / "real").mkdir()
     (root / "link").symlink_to(outside)
