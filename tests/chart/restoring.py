@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.chart.installed import RELEASE, Installed
-from tests.product.product import Person, wait_for
+from tests.lab.waiting import wait_for
+from tests.product.product import Person
 
 PARTS = f"app.kubernetes.io/instance={RELEASE}"
 POD = f"{RELEASE}-restore"

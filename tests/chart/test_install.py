@@ -20,9 +20,10 @@ from galilean.migrate import alembic_config, newest, present
 from tests.chart.installed import RELEASE, Installed
 from tests.chart.restoring import backed_up_and_restored
 from tests.lab.kubernetes import Kubernetes
+from tests.lab.waiting import wait_for
 from tests.postgres import PostgresServer
 from tests.product.code import in_node
-from tests.product.product import Person, wait_for
+from tests.product.product import Person
 from tests.product.test_browser_thread import Visit, chromium, visit  # noqa: F401 - fixtures
 from tests.product.test_browser_thread import test_the_thread as the_thread
 
@@ -105,11 +106,11 @@ def goes_on(ada: Person, product: Installed, held: dict[str, Any]) -> None:
 
 
 def test_helm_test_says_whether_every_part_works(product: Installed):
-    product.helm("test", RELEASE, "--timeout", "60s")
+    product.helm("test", RELEASE, "--timeout", "240s")
     product.kubectl("scale", "--replicas=0", f"deployment/{RELEASE}-queue")
     wait_for(lambda: not product.pods(of("queue")), "the queue service is gone", seconds=60)
     with pytest.raises(AssertionError, match=r"queue +does not answer"):
-        product.helm("test", RELEASE, "--timeout", "60s")
+        product.helm("test", RELEASE, "--timeout", "240s")
     product.kubectl("scale", "--replicas=1", f"deployment/{RELEASE}-queue")
     product.kubectl("delete", "pod", f"{RELEASE}-test-answers")
     wait_for(lambda: product.ready("queue"), "the queue service is back", seconds=60)
@@ -267,7 +268,7 @@ def test_for_trying_out_it_runs_on_sqlite_here_with_a_host_for_each_person(
     site = Installed(kubernetes, f"t{os.getpid()}-trial", place / "trial", split)
     try:
         site.install()
-        site.helm("test", RELEASE, "--timeout", "60s")
+        site.helm("test", RELEASE, "--timeout", "240s")
         eva = site.person("eva", "researcher")
         slug = eva.running("First steps", nodes=2)
         for rank in (0, 1):

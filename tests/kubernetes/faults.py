@@ -21,7 +21,7 @@ from urllib.parse import quote
 from galilean.db import Database
 from spawner.kubernetes.api import APIError, KubeAPI
 from spawner.records import Run
-from tests.process.hub import eventually
+from tests.lab.waiting import eventually
 
 SAID = {
     403: "forbidden by a policy of the site",

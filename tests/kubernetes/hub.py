@@ -30,7 +30,8 @@ from spawner.kubernetes.api import KubeAPI
 from spawner.kubernetes.inventory import KubeInventory
 from spawner.sweeper import Report, Sweeper
 from tests.kubernetes.faults import Faults
-from tests.process.hub import clean_environment, eventually, free_ports
+from tests.lab.waiting import eventually
+from tests.process.hub import clean_environment, free_ports
 
 R = TypeVar("R")
 
@@ -162,8 +163,8 @@ class KubeHub:
             "image": image,
             "images": {},
             "namespace": namespace.name,
-            "gang_timeout": 60,
-            "start_timeout": 120,
+            "gang_timeout": 180,
+            "start_timeout": 300,
             **more,
         }
         self.environment = clean_environment() | {

@@ -18,7 +18,7 @@ import pytest
 from spawner.kubernetes import names
 from tests.kubernetes.hub import LIGHT, KubeHub, Namespace
 from tests.lab.kubernetes import Kubernetes
-from tests.process.hub import eventually
+from tests.lab.waiting import eventually
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(600)]
 SMALL: dict[str, Any] = {"cpu": 0.1, "memory": "64M"}
@@ -28,7 +28,7 @@ SMALL: dict[str, Any] = {"cpu": 0.1, "memory": "64M"}
 def hub(hub_of: Callable[..., KubeHub]) -> KubeHub:
     return hub_of(
         light=LIGHT,
-        gang_timeout=90,
+        gang_timeout=180,
         patience=(4, 8),
         mend_seconds=2,
         images={"no-image": "galilean.lab/there-is-none:1"},

@@ -19,7 +19,7 @@ from tests.kubernetes.hub import KubeHub, Namespace
 from tests.lab.build import build
 from tests.lab.kubernetes import Kubernetes
 from tests.lab.simulated import TOLERATIONS, Answering, SimulatedMachines
-from tests.process.hub import eventually
+from tests.lab.waiting import eventually
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(400)]
 

@@ -20,7 +20,7 @@ from spawner.kubernetes import names
 from tests.kubernetes.hub import KubeHub, Namespace
 from tests.lab.kubernetes import Kubernetes
 from tests.lab.lab import BRIDGE, GATEWAY
-from tests.process.hub import eventually
+from tests.lab.waiting import eventually
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(600)]
 

@@ -12,7 +12,7 @@ import pytest
 from tests.kubernetes.hub import KubeHub, Namespace
 from tests.lab.kubernetes import Kubernetes
 from tests.lab.kueue import kueue
-from tests.process.hub import eventually
+from tests.lab.waiting import eventually
 
 pytestmark = [
     pytest.mark.kubernetes,

@@ -20,8 +20,9 @@ from spawner.inventory import Sighting
 from spawner.kubernetes import names
 from tests.kubernetes.hub import Namespace, only_if_possible
 from tests.lab.kubernetes import Kubernetes
+from tests.lab.waiting import wait_for
 from tests.process.hub import clean_environment
-from tests.product.product import GALILEAN, ROOT, Person, Product, wait_for
+from tests.product.product import GALILEAN, ROOT, Person, Product
 
 pytestmark = [
     pytest.mark.kubernetes,

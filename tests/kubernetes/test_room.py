@@ -16,7 +16,7 @@ from services.queue.starter import Starter
 from tests.kubernetes.hub import LIGHT, QUEUE_TOKEN, KubeHub, Namespace
 from tests.lab.kubernetes import Kubernetes
 from tests.lab.lab import MACHINE
-from tests.process.hub import eventually
+from tests.lab.waiting import eventually
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(600)]
 SMALL: dict[str, Any] = {"cpu": 0.1, "memory": "64M"}

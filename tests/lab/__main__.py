@@ -1,8 +1,9 @@
-"""``python -m tests.lab build`` makes the programs; ``up`` keeps a lab with our images until Ctrl-C."""
+"""``python -m tests.lab build`` makes the programs; ``up`` keeps a lab with our images until Ctrl-C or ``down``."""
 
 from __future__ import annotations
 
 import argparse
+import fcntl
 import os
 import signal
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from tests.lab.build import build
 from tests.lab.images import built, load
-from tests.lab.lab import Lab
+from tests.lab.lab import LOCK, Lab
 
 
 def up() -> None:
@@ -33,16 +34,37 @@ def up() -> None:
         lab.down()
 
 
+def down() -> None:
+    """End the lab that ``up`` keeps on this machine, and come back when nothing of it is left.
+
+    The lab of a test run is that run's own to end.
+    """
+    if not LOCK.exists():
+        return
+    with LOCK.open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            lock.seek(0)
+            holder = int(lock.read().strip() or 0)
+        command = Path(f"/proc/{holder}/cmdline").read_bytes().split(b"\0")
+        if b"tests.lab" not in command or b"up" not in command:
+            sys.exit(f"The lab on this machine belongs to the tests of process {holder}.")
+        os.kill(holder, signal.SIGTERM)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.lab", description=__doc__)
-    parser.add_argument("what", choices=["build", "up"])
+    parser.add_argument("what", choices=["build", "up", "down"])
     what = parser.parse_args().what
     if os.geteuid() != 0:
         sys.exit("The lab starts a container runtime and writes network rules: it needs root.")
-    if what == "up":
-        up()
-        return
-    print(f"lab: programs in {build()}")
+    if what == "build":
+        print(f"lab: programs in {build()}")
+    else:
+        {"up": up, "down": down}[what]()
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import pytest
 
 from tests.lab.images import built, load
 from tests.lab.images import reference as reference
-from tests.process.hub import eventually
+from tests.lab.waiting import eventually
 
 if TYPE_CHECKING:
     from tests.lab.lab import Lab

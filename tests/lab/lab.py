@@ -124,12 +124,14 @@ class Lab:
         self._lock = None
 
     def _take_lock(self) -> None:
-        lock = LOCK.open("w")
+        lock = LOCK.open("a+")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             print("lab: another one runs on this machine; waiting for its end …", flush=True)
             fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.truncate(0)
+        print(os.getpid(), file=lock, flush=True)
         self._lock = lock
 
     # ------------------------------------------------------------------------------------------------ tools
@@ -405,6 +407,11 @@ oom_score = 0
         for controller in Path("/sys/fs/cgroup").glob("*"):  # the kubelet does not make its own root
             if (controller / "tasks").exists() or (controller / "cgroup.procs").exists():
                 (controller / CGROUP).mkdir(exist_ok=True)
+        # All pods together would weigh as much as one process beside them.
+        for share, most in (("cpu/{}/cpu.shares", "4096"), ("{}/cpu.weight", "400")):
+            path = Path("/sys/fs/cgroup") / share.format(CGROUP)
+            if path.exists():
+                path.write_text(most)
         cpuset = Path("/sys/fs/cgroup/cpuset")
         for name in ("cpuset.cpus", "cpuset.mems"):  # version 1 starts a group without any
             if (cpuset / CGROUP / name).exists():

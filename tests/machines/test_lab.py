@@ -29,9 +29,9 @@ from spawner.kubernetes.names import RUN
 from tests.kubernetes.conftest import hub, hub_of, namespace  # noqa: F401 - fixtures
 from tests.kubernetes.hub import KubeHub, Namespace
 from tests.lab.kubernetes import Kubernetes
+from tests.lab.waiting import eventually
 from tests.machines.machines import run_on
 from tests.machines.test_keeper import Clock, closed, release
-from tests.process.hub import eventually
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(400)]
 
