@@ -20,7 +20,7 @@ def test_one_node_starts_answers_and_leaves_nothing(hub: KubeHub, namespace: Nam
     assert row["status"] == "released"
     assert row["reason"] == "asked"
     assert node["exit_reason"] == "released"
-    assert node["ready_at"] < node["gone_at"] <= row["released_at"]
+    assert node["ready_at"] <= node["gone_at"] <= row["released_at"]  # a kubelet tells ends in whole seconds
     assert node["host"] == "lab-machine-0"
     assert not hub.routes()
 
