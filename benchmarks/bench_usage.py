@@ -21,8 +21,9 @@ from sqlalchemy import text
 import services.catalog.tables  # noqa: F401 - registers the tables
 from benchmarks.harness import Figure, Report, percentile, timed
 from galilean.db import Database, metadata
+from services.metering.rebuild import rebuild
 from services.metering.report import Window, name_projects, report
-from services.metering.rollup import rebuild, used_since
+from services.metering.rollup import used_since
 from spawner import records
 from tests.postgres import PostgresServer
 

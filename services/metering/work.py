@@ -21,6 +21,7 @@ from galilean import centre
 from galilean.clock import Clock, utcnow
 from galilean.db import Database
 from services.metering import rollup, sampling
+from services.metering.rebuild import rebuild
 from services.metering.reconcile import Reconciler
 from spawner.use import UseMeter
 
@@ -29,6 +30,10 @@ log = logging.getLogger("galilean.metering")
 DIFFERENCE = "usage_difference"
 SAMPLE_SECONDS = 30.0
 MEASURE_MOST_SECONDS = 20.0
+#: Runs that are taken up in one transaction.
+BATCH = 500
+#: Of more that wait, as after an upgrade, the roll-up is made anew: that is quicker than so many batches.
+MANY = 10_000
 
 
 def difference(conn: Connection) -> dict[str, Any] | None:
@@ -113,9 +118,11 @@ class Metering:
         known = await self.db.run_read(rollup.state)
         if known.zone not in ("", str(self.zone)):
             log.warning("the site's zone is %s now: making the roll-up anew", self.zone)
-            await asyncio.to_thread(rollup.rebuild, self.db, zone=self.zone, now=self.clock())
-        while await self.db.run(rollup.roll_up, zone=self.zone, now=self.clock()) == rollup.BATCH:
-            pass
+            await asyncio.to_thread(rebuild, self.db, zone=self.zone, now=self.clock())
+        while await self.db.run(rollup.roll_up, zone=self.zone, now=self.clock(), limit=BATCH) == BATCH:
+            if await self.db.run_read(rollup.waiting) > MANY:
+                log.info("very many runs are to be taken up: making the roll-up anew")
+                await asyncio.to_thread(rebuild, self.db, zone=self.zone, now=self.clock())
 
     async def _measure(self) -> None:
         if self.meter is None:

@@ -2,23 +2,29 @@ from __future__ import annotations
 
 import random
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import Connection, delete, func, select, update
+from sqlalchemy import Connection, delete, event, func, insert, select, update
 
 import services.catalog.tables  # noqa: F401 - registers the tables
 from galilean.amounts import GIB
 from galilean.db import Database
+from services.metering import work
 from services.metering.cells import LEVELS, Calendar, by_day, tiles, us_of
+from services.metering.rebuild import FEW, rebuild
+from services.metering.reconcile import Reconciler
 from services.metering.report import KINDS, Figures, Window, report
-from services.metering.rollup import rebuild, roll_up, state, used_since
+from services.metering.rollup import roll_up, state, used_since
 from services.metering.tables import BLOCK, run_use, usage_daily
 from services.metering.usage import usage
+from services.metering.work import Metering
 from spawner.tables import cluster_nodes, clusters
 from tests.metering.rows import T0, add_node, add_run, at
+from tests.metering.test_reconcile import World
 
 BERLIN = ZoneInfo("Europe/Berlin")
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
@@ -164,6 +170,65 @@ def test_a_rebuild_is_what_was_added_up_as_runs_finished(db: Database) -> None:
         assert live == open_runs
 
 
+def test_a_rebuild_mends_rows_that_are_wrong_gone_or_of_nothing_and_leaves_the_others(db: Database) -> None:
+    with db.write() as conn:
+        a_centre(conn, seed=2)
+    rebuild(db, zone=BERLIN, now=NOW)
+    with db.write() as conn:
+        right = the_roll_up(conn)
+        (wrong, gone, *_), key = sorted(right), usage_daily.c
+        conn.execute(
+            update(usage_daily)
+            .where(key.block == wrong[0], key.key_id == wrong[1])
+            .values(wall_us=key.wall_us + 1)
+        )
+        conn.execute(delete(usage_daily).where(key.block == gone[0], key.key_id == gone[1]))
+        conn.execute(insert(usage_daily).values((1, *gone[1:])))
+    rebuilt = rebuild(db, zone=BERLIN, now=NOW)
+    with db.read() as conn:
+        assert the_roll_up(conn) == right
+        assert rebuilt.rows == len(right) > 3 / FEW
+
+
+def test_a_rebuild_comes_through_while_somebody_reads_for_long(db: Database) -> None:
+    with db.write() as conn:
+        a_centre(conn, seed=2)
+    rebuild(db, zone=BERLIN, now=NOW)
+    with db.read() as reader:
+        before = the_roll_up(reader)
+        rebuild(db, zone=UTC, now=NOW)
+    with db.write() as conn:
+        assert the_roll_up(conn) != before
+        conn.execute(update(clusters).values(rolled_up=False))
+        conn.execute(delete(usage_daily))
+        while roll_up(conn, zone=UTC, now=NOW):
+            pass
+        fresh = the_roll_up(conn)
+    rebuild(db, zone=UTC, now=NOW)
+    with db.read() as conn:
+        assert the_roll_up(conn) == fresh
+
+
+async def test_so_many_that_wait_are_taken_up_at_once(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    with db.write() as conn:
+        a_centre(conn, seed=2)
+    monkeypatch.setattr(work, "BATCH", 2)
+    monkeypatch.setattr(work, "MANY", 3)
+
+    class Nothing(Reconciler):
+        async def tick(self) -> None:
+            pass
+
+    metering = Metering(db, Nothing(db, World()), zone=BERLIN, clock=lambda: NOW)
+    await metering.tick()
+    with db.read() as conn:
+        assert state(conn).generation == 2  # a few, and then everything
+        taken = the_roll_up(conn)
+    rebuild(db, zone=BERLIN, now=NOW)
+    with db.read() as conn:
+        assert the_roll_up(conn) == taken
+
+
 def test_a_rebuild_by_another_zone_moves_what_was_used_to_its_days(db: Database) -> None:
     with db.write() as conn:
         add_run(conn, "R1", released_at=at(1200), ready_at=at(0))
@@ -253,3 +318,30 @@ def test_projects_stay_under_their_latest_name_when_they_are_gone(db: Database) 
         assert (line.label, line.deleted, line.first_start) == ("New", True, at(0))
         conn.execute(delete(usage_daily))
         assert report(conn, by="project", zone=UTC, now=at(30), live=lambda _conn, _ids: set()).lines == []
+
+
+def test_what_a_person_used_is_one_state_also_while_runs_are_taken_up(db: Database) -> None:
+    """A run that is taken up between two statements would be in none of them, or in both."""
+    with db.write() as conn:
+        for run in ("R1", "R2"):
+            add_run(conn, run, gpu=0, status="released", released_at=at(60))
+            add_node(conn, run, 0, T0, at(60))
+        add_run(conn, "R3", gpu=0)
+        add_node(conn, "R3", 0, at(30))
+        assert roll_up(conn, zone=UTC, now=at(60), limit=1) == 1
+    first = T0.date()
+    with db.read() as conn:
+        before = used_since(conn, "alice", first, zone=UTC, now=at(90))
+    assert before.core_milli_hours == 3 * 2000
+    with db.read() as conn:
+        state(conn)  # the reading has begun
+
+        def meanwhile(*_: Any) -> None:
+            event.remove(conn, "after_cursor_execute", meanwhile)
+            with db.write() as other:
+                assert roll_up(other, zone=UTC, now=at(60)) == 1
+
+        event.listen(conn, "after_cursor_execute", meanwhile)
+        assert used_since(conn, "alice", first, zone=UTC, now=at(90)) == before
+    with db.read() as conn:
+        assert used_since(conn, "alice", first, zone=UTC, now=at(90)) == before
