@@ -149,7 +149,9 @@ def test_two_that_together_need_more_than_there_is_never_deadlock(
     hub.release(first)
     serve()
     hub.runs(second)
-    assert status(hub, "younger") == "queued"
+    serve()  # as before, for who came last
+    eventually(lambda: status(hub, "younger") == "queued", 40, "the youngest waits on")
+    assert hub.ready(second)
     hub.release(second)
     serve()
     hub.runs("younger")
