@@ -175,6 +175,6 @@ def _move_away(settings: Settings, projects: Iterable[Project], log: Any) -> Non
 def handlers(wiring: Any) -> list[tuple[Any, ...]]:
     """What stands in the place of the hub's own."""
     return [
-        (r"/api/galilean/addresses", AddressesAPIHandler),
+        (r"/api/galilean/addresses", AddressesAPIHandler, {"wiring": wiring}),
         (r"/api/users/([^/]+)/servers/([^/]*)", ServerAPIHandler),
     ]

@@ -27,8 +27,8 @@ from traitlets import Any as AnyTrait
 from traitlets import Set, Unicode
 
 from galilean.errors import UserError, mark
-from galilean.rights import BLOCKED
 from galilean.web.language import translate
+from hub_config.blocked import check_sign_in
 
 #: bcrypt reads no further than this.
 PASSWORD_BYTES = 72
@@ -106,7 +106,7 @@ class GalileanAuthenticator(NativeAuthenticator):
 
     reserved_names = Set(Unicode(), help="Names that cannot be signed up: administrators.").tag(config=True)
     wrong_passwords = AnyTrait(help="Counts wrong passwords; made from the two settings for it.")
-    signed_up = AnyTrait(help="Called with the name of each new account.").tag(config=True)
+    signed_up = AnyTrait(help="Called with name and mail address of each new account.").tag(config=True)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -139,13 +139,8 @@ class GalileanAuthenticator(NativeAuthenticator):
         right = await self.in_thread(
             bcrypt.checkpw, _bytes(data.get("password", "")), info.password if info else _NOBODY
         )
-        if info and right and info.is_authorized and _is_blocked(handler, name):
-            # Only to whoever knows the password.
-            error = UserError(
-                403, mark("Your account is blocked. Ask the administrators; your files are where they were.")
-            )
-            raise web.HTTPError(403, error.text(translate).replace("%", "%%"))
         if info and right and info.is_authorized:
+            check_sign_in(handler, name)  # told only to whoever knows the password
             self.wrong_passwords.right(name)
             return name
         self.wrong_passwords.wrong(name)
@@ -189,7 +184,7 @@ class GalileanAuthenticator(NativeAuthenticator):
         """
         check_name(name, self.reserved_names)
         self.check_password(name, password)
-        if email and not _plausible(email):
+        if email and not plausible(email):
             raise UserError(400, mark("“{email}” does not look like a mail address."), email=email[:80])
         if self.get_user(name) or handler.find_user(name):
             raise UserError(409, mark("The name “{name}” is taken. Choose another one."), name=name)
@@ -199,7 +194,7 @@ class GalileanAuthenticator(NativeAuthenticator):
         self.keep_password(name, hashed, email=email)
         self.log.info("New account: %s", name)
         if self.signed_up:
-            self.signed_up(name)
+            self.signed_up(name, email)
 
     def keep_password(self, name: str, hashed: bytes, *, email: str = "") -> None:
         """Write the account's row, or the new password of an account that has one."""
@@ -214,6 +209,13 @@ class GalileanAuthenticator(NativeAuthenticator):
     def get_user(self, username: str) -> Any:
         """The account's row."""
         return UserInfo.find(self._session, self.normalize_username(username))
+
+    def keep_address(self, username: str, email: str) -> None:
+        """Another mail address than at sign-up; empty = none."""
+        info = self.get_user(username)
+        if info is not None:
+            info.email = email or None
+            self._session.commit()
 
     def address_of(self, username: str) -> str:
         """The mail address that somebody gave at sign-up, or empty."""
@@ -236,19 +238,14 @@ class GalileanAuthenticator(NativeAuthenticator):
         return list(HANDLERS)
 
 
-def _is_blocked(handler: Any, name: str) -> bool:
-    find = getattr(handler, "find_user", None)
-    user = find(name) if find else None
-    return user is not None and any(group.name == BLOCKED for group in user.groups)
-
-
 def _bytes(password: str) -> bytes:
     # Too long is simply wrong: bcrypt refuses more than it reads.
     encoded = password.encode()
     return encoded if len(encoded) <= PASSWORD_BYTES else b""
 
 
-def _plausible(email: str) -> bool:
+def plausible(email: str) -> bool:
+    """Whether a text looks like a mail address."""
     return (
         len(email) <= 128 and re.fullmatch(r"[A-Za-z0-9.+_-]+@[A-Za-z0-9._-]+\.[a-zA-Z]+", email) is not None
     )

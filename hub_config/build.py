@@ -166,7 +166,7 @@ def hub_traits(
             "check_common_password": True,
             "allowed_failed_logins": 8,
             "seconds_before_next_try": 300,
-            "reserved_names": sorted(settings.signup.admins),
+            "reserved_names": sorted({name.lower() for name in settings.signup.admins}),
         },
         "Spawner": {
             "poll_interval": POLL_SECONDS,

@@ -23,8 +23,9 @@ from traitlets import Any as AnyTrait
 from galilean.web.assets import AssetHandler
 from galilean.web.jinja import site_assets
 from galilean.web.quiet import hide_form_ids
-from hub_config import hub_database, people_api
+from hub_config import groups_api, hub_database, people_api
 from hub_config.api import handlers
+from hub_config.blocked import keep_out
 from hub_config.notes import never_deny_for_a_note
 from hub_config.role_sync import apply
 from hub_config.secrets import waiting_accounts
@@ -49,6 +50,7 @@ class GalileanHub(JupyterHub):
 
     def init_handlers(self) -> None:
         never_deny_for_a_note()
+        keep_out()
         super().init_handlers()
         ours = [
             (r"/galilean/(.*)", AssetHandler, {"assets": site_assets()}),
@@ -57,6 +59,7 @@ class GalileanHub(JupyterHub):
             (r"/spawn/([^/]+)", ToPortal),
             (r"/spawn/([^/]+)/([^/]+)", ToPortal),
             *people_api.handlers(self.wiring),
+            *groups_api.handlers(self.wiring),
             (r"/logout", SignOutHandler, {"wiring": self.wiring}),
             *handlers(self.wiring),
         ]

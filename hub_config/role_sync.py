@@ -46,7 +46,7 @@ class Following:
         version, known = found
         if known is None:
             return False
-        apply(hub_db, known)
+        apply(hub_db, known, before=self.rights)
         self.rights, self.version = known, version
         return True
 
@@ -56,12 +56,20 @@ def _read(conn: Connection, version: int | None) -> tuple[int, Rights | None]:
     return now, None if now == version else rights.read(conn)
 
 
-def apply(db: Any, known: Rights) -> None:
-    """Make hub roles and groups what they should be; in one commit of the hub's database."""
-    wanted = {GROUP_PREFIX + slug for slug in known.groups} | {ROLE_PREFIX + name for name in known.roles}
+def apply(db: Any, known: Rights, *, before: Rights | None = None) -> None:
+    """Make hub roles and groups what they should be; in one commit of the hub's database.
+
+    What is new begins without members: whoever had put people into a hub group of that name before it meant
+    anything, would else have given them what it means now. ``before`` is what was known; ``None`` = the same.
+    """
+    wanted, meant = _hub_groups(known), _hub_groups(known if before is None else before)
     for name in sorted(wanted | {BLOCKED}):
-        if orm.Group.find(db, name) is None:
+        group = orm.Group.find(db, name)
+        if group is None:
             db.add(orm.Group(name=name))
+        elif name not in meant and name != BLOCKED and group.users:
+            log.warning("The hub group %s had members before there was such a thing: taken out", name)
+            group.users = []
     db.flush()
     for spec in role_specs(known):
         role: Any = create_role(db, {k: spec[k] for k in ("name", "description", "scopes")}, commit=False)
@@ -80,3 +88,7 @@ def apply(db: Any, known: Rights) -> None:
             log.info("Deleting hub group %s", group.name)
             db.delete(group)
     db.commit()
+
+
+def _hub_groups(known: Rights) -> set[str]:
+    return {GROUP_PREFIX + slug for slug in known.groups} | {ROLE_PREFIX + name for name in known.roles}

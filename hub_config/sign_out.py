@@ -14,6 +14,7 @@ from jupyterhub.handlers.login import LogoutHandler
 from sqlalchemy import Connection
 
 from galilean.web.language import translate
+from hub_config.blocked import check_sign_in
 from services.release import ask, rules, store
 from spawner import records
 from spawner.records import Run
@@ -52,9 +53,10 @@ def _leave(conn: Connection, user: str, now: datetime) -> list[tuple[Run, str]]:
 
 
 def signed_in(wiring: Any) -> Any:
-    """``Authenticator.post_auth_hook``: whoever signs in is on the platform."""
+    """``Authenticator.post_auth_hook``: whoever signs in is on the platform, unless they are blocked."""
 
     async def hook(authenticator: Any, handler: Any, model: Any) -> Any:
+        check_sign_in(handler, model["name"])
         try:
             await wiring.database.run(store.seen_on_platform, model["name"], wiring.clock())
         except Exception:

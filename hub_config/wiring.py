@@ -10,8 +10,9 @@ the hub's configuration, as everywhere in JupyterHub.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,11 +33,14 @@ from hub_config.role_sync import Following
 from hub_config.secrets import given_directory, load_secrets, needed_by, waiting_accounts
 from hub_config.seeding import seed
 from hub_config.sign_out import signed_in
+from services.people import store
 from spawner.backends import inventory_of
 
 if TYPE_CHECKING:
     from spawner.inventory import Inventory
 
+
+log = logging.getLogger("galilean.hub")
 
 MACHINES_SECONDS = 15
 
@@ -82,6 +86,8 @@ class Wiring:
     room: Any = None
     clock: Clock = utcnow
     portal_key: str = ""
+    #: Names of those who are being deleted just now.
+    going: set[str] = field(default_factory=set)
 
     def __deepcopy__(self, memo: Any) -> Wiring:
         return self  # traitlets copies what is configured; a database must not be
@@ -168,7 +174,7 @@ def configure(c: Any, environ: dict[str, str] | None = None) -> Wiring:
 
         c.KubeCluster.pods = pod_nodes(settings.kubernetes.namespace)
     c.Authenticator.post_auth_hook = signed_in(wiring)
-    c.GalileanAuthenticator.signed_up = tell_admins(settings)
+    c.GalileanAuthenticator.signed_up = after_sign_up(wiring)
     lay(c, settings.jupyterhub)
     for path in config_files(env):
         exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), {"c": c, "get_config": lambda: c})  # noqa: S102
@@ -216,14 +222,30 @@ def room_of(settings: Settings) -> Any:
     return MachineRoom(settings)
 
 
-def tell_admins(settings: Settings) -> Any:
-    """What happens after somebody has signed up: a mail to the administrators, when there is a server."""
-    tasks: set[asyncio.Task[bool]] = set()
+def after_sign_up(wiring: Wiring) -> Any:
+    """What happens after somebody has signed up: the mail address stands where pages show and change it, and
+    the administrators get a letter, when there is a server for it.
+    """
+    settings = wiring.settings
+    tasks: set[asyncio.Task[Any]] = set()
 
-    def signed_up(name: str) -> None:
+    def soon(work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.create_task(work)
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    async def keep(name: str, email: str) -> None:
+        try:
+            await wiring.database.run(store.keep, name, now=wiring.clock(), by=name, mail=email)
+        except UserError as error:  # letters go to the address of the sign-up all the same
+            log.warning("The mail address of %s is not shown: %s", name, error)
+
+    def signed_up(name: str, email: str) -> None:
+        if email:
+            soon(keep(name, email))
         if not settings.mail.host or not settings.mail.admins:
             return
-        task = asyncio.create_task(
+        soon(
             send_soon(
                 settings.mail,
                 to=settings.mail.admins,
@@ -234,7 +256,5 @@ def tell_admins(settings: Settings) -> Any:
                 ),
             )
         )
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
 
     return signed_up

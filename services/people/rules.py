@@ -28,25 +28,27 @@ class Asker:
     Attributes
     ----------
     groups
-        Hub groups; for a service of ours empty.
-    scopes_rights
-        Rights that the token carries; a service's command has all that it needs by its scopes.
+        Hub groups; ``None`` for a service, which has what it carries.
+    carried
+        Rights that the token carries.
     service
-        A service of ours, which acts for whoever runs the machine.
+        The commands, which act for whoever runs the machine and may everything.
     """
 
     name: str
-    groups: frozenset[str] = frozenset()
+    groups: frozenset[str] | None = frozenset()
     carried: frozenset[str] = frozenset()
     service: bool = False
 
     def rights(self, known: Rights) -> frozenset[str]:
         """What the asker may hand out at most."""
-        return frozenset(RIGHTS) if self.service else known.given_by(self.groups) & self.carried
+        if self.service:
+            return frozenset(RIGHTS)
+        return self.carried if self.groups is None else known.given_by(self.groups) & self.carried
 
     def is_admin(self, known: Rights) -> bool:
         return self.service or (
-            "admin" in known.roles_of(self.groups) and frozenset(RIGHTS) <= self.rights(known)
+            "admin" in known.roles_of(self.groups or ()) and frozenset(RIGHTS) <= self.rights(known)
         )
 
 
@@ -75,10 +77,13 @@ def check_change(
     Raises
     ------
     UserError
-        403 for more than the asker has, or for raising oneself; 404 for a group or role that is not there.
+        400 for going into and out of the same group; 403 for more than the asker has, or for raising
+        oneself; 404 for a group or role that is not there.
     """
     adding, removing = set(add), set(remove)
-    for name in adding | removing:
+    for name in sorted(adding & removing):
+        raise UserError(400, mark("“{group}” cannot be given and taken at once."), group=name[:64])
+    for name in sorted(adding | removing):
         _known(known, name, leaving=name in removing)
     roles = [name for name in adding | removing if name.startswith(ROLE_PREFIX)]
     if roles:
@@ -89,12 +94,11 @@ def check_change(
         return
     moved = known.roles_of(adding | removing)
     _no_more_than_own(asker, known, moved)
-    if asker.name == person and known.roles_of({*present, *adding}) != known.roles_of(present):
+    # Also into a group that gives nothing: whoever manages groups could have it give something meanwhile.
+    if asker.name == person and adding - set(present):
         raise UserError(
             403,
-            mark(
-                "You cannot give yourself a role, nor go into a group that gives one. Ask an administrator."
-            ),
+            mark("You cannot give yourself a role, nor put yourself into a group. Ask an administrator."),
             reason="yourself",
         )
     if moved and set(removing) & set(present):
@@ -162,7 +166,7 @@ def check_roles_of_group(
     if asker.is_admin(known):
         return
     _no_more_than_own(asker, known, changed)
-    if changed and GROUP_PREFIX + slug in asker.groups:
+    if changed and GROUP_PREFIX + slug in (asker.groups or ()):
         raise UserError(
             403,
             mark("You are in this group: which roles it gives somebody else has to change."),
@@ -170,19 +174,19 @@ def check_roles_of_group(
         )
 
 
-def check_last_admin(admins: Collection[str], without: str) -> None:
-    """Whether an administrator who may sign in would be left.
+def check_last_admin(admins: Collection[str], *without: str) -> None:
+    """Whether an administrator who may sign in would be left without these people.
 
     Raises
     ------
     UserError
         409.
     """
-    if set(admins) <= {without}:
+    if without and set(admins) <= set(without):
         raise UserError(
             409,
             mark("“{name}” is the last administrator. Give the role to somebody else first."),
-            name=without,
+            name=without[0],
             reason="last-admin",
         )
 

@@ -48,6 +48,12 @@ def get(conn: Connection, name: str) -> Person | None:
     return Person(**row) if row else None
 
 
+def mails(conn: Connection, names: Sequence[str]) -> dict[str, str]:
+    """Mail addresses of those of whom one stands here."""
+    query = select(people.c.name, people.c.mail).where(people.c.name.in_(names), people.c.mail != "")
+    return {row.name: row.mail for row in conn.execute(query)}
+
+
 def everybody(conn: Connection) -> dict[str, Person]:
     """All of whom something stands here."""
     return {row["name"]: Person(**row) for row in conn.execute(select(people)).mappings()}
@@ -94,6 +100,11 @@ def note_rows(conn: Connection, import_id: str, rows: Sequence[Mapping[str, Any]
 
 def finish_import(conn: Connection, import_id: str, now: datetime) -> None:
     conn.execute(update(imports).where(imports.c.id == import_id).values(finished_at=now))
+
+
+def made_by(conn: Connection, import_id: str) -> set[str]:
+    """Names of the accounts that an import made, also of those it did not come to note."""
+    return set(conn.execute(select(people.c.name).where(people.c.import_id == import_id)).scalars())
 
 
 def undone(conn: Connection, import_id: str, now: datetime) -> None:
