@@ -408,11 +408,13 @@ def end(conn: Connection, exception_id: str, *, actor: Actor, now: datetime, rea
     Raises
     ------
     UserError
-        404 for none, 409 for one that was ended.
+        403 for one's own, which may be less than the roles give; 404 for none, 409 for one that was ended.
     """
     old = exception(conn, exception_id)
     if old.ended_at is not None:
         raise _ended()
+    if old.user == actor.name and not actor.admin:
+        raise OwnLimit(old.user, {str(old.measure): "end"})
     new = replace(old, ended_at=now, ended_by=actor.name)
     conn.execute(
         update(quota_exceptions)

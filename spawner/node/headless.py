@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from spawner.node import notebook
-from spawner.node.outputs import Outputs
+from spawner.node.outputs import Outputs, Room
 
 #: A page that closed its connection itself has left; one whose connection broke may come back.
 LEFT_SECONDS = 2.0
@@ -71,6 +71,7 @@ class Kernel:
     """What is known of one kernel."""
 
     stream: Any
+    room: Room = field(default_factory=Room)
     executions: dict[str, Execution] = field(default_factory=dict)
     open: dict[str, Any] = field(default_factory=dict)
     leaving: dict[str, asyncio.TimerHandle] = field(default_factory=dict)
@@ -241,7 +242,8 @@ class Headless:
             if other.cell_id == cell_id and other.done_at is not None:
                 del kernel.executions[other.key]
         self._asked += 1
-        kernel.executions[key] = Execution(key, str(header.get("session", "")), cell_id, code, self._asked)
+        session = str(header.get("session", ""))
+        kernel.executions[key] = Execution(key, session, cell_id, code, self._asked, Outputs(kernel.room))
         ended = [
             item for item in kernel.executions.values() if item.done_at is not None and not item.unwritten
         ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,15 +141,20 @@ def _source(cell: dict[str, Any]) -> str:
 def prepare(path: Path, text: str) -> Path:
     """Write the new file beside the old one, as accessible as that. Blocks.
 
+    Into a file that did not exist before, under a name that nobody knows before: in a folder where others may
+    write, too, one that lies there already could be a link to anywhere.
+
     Raises
     ------
     OSError
         When there is no room, or the directory cannot be written.
     """
-    beside = path.with_name(f".{path.name}.galilean~")
+    mode = os.stat(path).st_mode & 0o7777
+    handle, name = tempfile.mkstemp(".galilean~", f".{path.stem[:40]}.", path.parent)
+    beside = Path(name)
     try:
-        with open(beside, "w", encoding="utf-8", newline="") as file:
-            os.fchmod(file.fileno(), os.stat(path).st_mode & 0o7777)
+        with open(handle, "w", encoding="utf-8", newline="") as file:
+            os.fchmod(file.fileno(), mode)
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

@@ -2,28 +2,60 @@
 
 Follows Jupyter's messaging protocol and the notebook format 4.5: streams of one name run together, a carriage
 return overwrites its line, ``clear_output`` clears (or waits for the next output), displays are updated by
-their id wherever they stand. Text is bounded: a cell that prints for days would otherwise fill memory and make
-a notebook that nothing can open; its beginning and its end are kept.
+their id wherever they stand. All is bounded: a cell that prints or plots for days would otherwise fill memory
+and make a notebook that nothing can open. Of a stream the beginning and the end are kept, of displays the
+smaller ones; what is left out is said. A cell keeps so much, and all cells of a kernel together (:class:`Room`).
 """
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping
 from typing import Any
 
 #: Text of streams that one cell keeps; of more, the first and the last half.
 MOST_TEXT = 4 * 2**20
 LEFT_OUT = "\n… {n} characters left out …\n"
-#: Outputs that one cell keeps besides text.
+#: Outputs that one cell keeps.
 MOST_OUTPUTS = 2000
+#: Characters of all its outputs that one cell keeps, and all cells of a kernel; and what a cell may keep also when
+#: the others have used that up.
+MOST_CELL, MOST_KERNEL, LEAST_CELL = 32 * 2**20, 128 * 2**20, 64 * 2**10
+DROPPED = "… {n} outputs left out: too much to keep …\n"
 
 Output = dict[str, Any]
 
 
-class Outputs:
-    """Collects the outputs of one execution."""
+class Room:
+    """How much the cells of one kernel keep together.
 
-    def __init__(self) -> None:
+    Attributes
+    ----------
+    used
+        Characters. What a cell kept is given back when the cell is forgotten.
+    """
+
+    def __init__(self, most: int = MOST_KERNEL) -> None:
+        self.most, self.used = most, 0
+
+    def _give_back(self, held: list[int]) -> None:
+        self.used -= held[0]
+
+
+class Outputs:
+    """Collects the outputs of one execution.
+
+    Parameters
+    ----------
+    room
+        Of the kernel; ``None`` = one of its own.
+    """
+
+    def __init__(self, room: Room | None = None) -> None:
+        self._room = room or Room()
+        self._held = [0]
+        weakref.finalize(self, self._room._give_back, self._held).atexit = False
+        self._dropped = 0
         self.items: list[Output] = []
         self.count: int | None = None
         self.changed = 0
@@ -67,7 +99,10 @@ class Outputs:
             if item.get("_display_id") == display_id:
                 item["data"] = dict(content.get("data") or {})
                 item["metadata"] = dict(content.get("metadata") or {})
+                self._count(item)
                 found = True
+        if found:
+            self._fit()
         self.changed += found
         return found
 
@@ -90,7 +125,38 @@ class Outputs:
             found.append(clean)
         return found
 
+    def _count(self, item: Output) -> None:
+        """Take note of how much an item keeps now."""
+        size = _size(item)
+        more = size - item.get("_size", 0)
+        item["_size"] = size
+        self._held[0] += more
+        self._room.used += more
+
+    def _drop(self, place: int) -> None:
+        """Leave an item out, and say so where it stood; of several once."""
+        size = self.items.pop(place)["_size"]
+        self._held[0] -= size
+        self._room.used -= size
+        self._dropped += 1
+        said = next((item for item in self.items if "_said" in item), None)
+        if said is None:
+            said = {"output_type": "stream", "name": "stderr", "_head": "", "_left_out": 0, "_said": True}
+            self.items.insert(place, said)
+        said["_tail"] = DROPPED.format(n=self._dropped)
+
+    def _fit(self) -> None:
+        """Leave out as much as is too much, the largest first and errors last."""
+        most = min(MOST_CELL, self._held[0] + self._room.most - self._room.used)
+        while self._held[0] > max(LEAST_CELL, most):
+            places = [place for place, item in enumerate(self.items) if "_said" not in item]
+            self._drop(
+                max(places, key=lambda p: (self.items[p]["output_type"] != "error", self.items[p]["_size"]))
+            )
+
     def _clear(self) -> None:
+        self._room.used -= self._held[0]
+        self._held[0] = self._dropped = 0
         self.items.clear()
         self._clear_next = False
         self.changed += 1
@@ -105,13 +171,15 @@ class Outputs:
         if display_id:
             item["_display_id"] = display_id
         if len(self.items) >= MOST_OUTPUTS and item["output_type"] != "error":
-            del self.items[MOST_OUTPUTS // 2]
+            self._drop(next(p for p in range(MOST_OUTPUTS // 2, 0, -1) if "_said" not in self.items[p]))
         self.items.append(item)
+        self._count(item)
+        self._fit()
 
     def _stream(self, name: str, text: str) -> None:
         self._before()
         last = self.items[-1] if self.items else None
-        if last is None or last["output_type"] != "stream" or last["name"] != name:
+        if last is None or last["output_type"] != "stream" or last["name"] != name or "_said" in last:
             self._add({"output_type": "stream", "name": name, "_head": "", "_left_out": 0, "_tail": ""})
             last = self.items[-1]
         last["_tail"] = overwrite(last["_tail"], text)
@@ -121,6 +189,19 @@ class Outputs:
         if last["_head"] and len(last["_tail"]) > MOST_TEXT:
             last["_left_out"] += len(last["_tail"]) - half
             last["_tail"] = last["_tail"][-half:]
+        self._count(last)
+        self._fit()
+
+
+def _size(value: Any) -> int:
+    """Characters that a value keeps, roughly."""
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, Mapping):
+        return sum(len(str(key)) + _size(item) for key, item in value.items() if key != "_size")
+    if isinstance(value, (list, tuple)):
+        return sum(8 + _size(item) for item in value)
+    return 8
 
 
 def _text(stream: Output) -> str:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from spawner.node import notebook
 from spawner.node.busy import Process, Processes
-from spawner.node.outputs import MOST_TEXT, Outputs, overwrite
+from spawner.node.outputs import LEAST_CELL, MOST_CELL, MOST_OUTPUTS, MOST_TEXT, Outputs, Room, overwrite
 from spawner.node.place import Place
 from spawner.node.presence import Presence, Reporter
 
@@ -160,6 +163,82 @@ def test_outputs_follow_the_protocol() -> None:
     assert [item["output_type"] for item in outputs.written()] == ["execute_result"]
     outputs.take("clear_output", {"wait": False})
     assert outputs.written() == []
+
+
+def held(outputs: Outputs) -> int:
+    return len(json.dumps(outputs.written()))
+
+
+def display(outputs: Outputs, size: int, **more: object) -> None:
+    outputs.take("display_data", {"data": {"image/png": "x" * size}, "metadata": {}, **more})
+
+
+def test_pictures_without_end_do_not_fill_memory_and_that_is_said() -> None:
+    outputs = Outputs()
+    outputs.take("stream", {"name": "stdout", "text": "begins\n"})
+    for _ in range(10):
+        display(outputs, MOST_CELL // 4)
+    outputs.take("error", {"ename": "E", "evalue": "", "traceback": ["x" * 100]})
+    assert held(outputs) < 1.1 * MOST_CELL
+    kinds = [item["output_type"] for item in outputs.written()]
+    assert (kinds.count("display_data"), kinds[-1], kinds.count("stream")) == (3, "error", 2)
+    said = "".join(text for item in outputs.written() for text in item.get("text", ()))
+    assert "7 outputs left out" in said
+    outputs.take("clear_output", {"wait": False})
+    display(outputs, MOST_CELL + 1)  # one alone is too much
+    assert [item["output_type"] for item in outputs.written()] == ["stream"]
+    outputs.take("stream", {"name": "stderr", "text": "goes on\n"})
+    assert outputs.written()[-1]["text"] == ["goes on\n"]
+    for _ in range(MOST_OUTPUTS + 9):
+        display(outputs, 1)
+    assert len(outputs.written()) <= MOST_OUTPUTS + 2
+
+
+def test_a_display_that_grows_is_bounded_too() -> None:
+    outputs = Outputs()
+    display(outputs, 1, transient={"display_id": "d"})
+    outputs.update("d", {"data": {"text/html": ["x" * 1000] * (MOST_CELL // 1000 + 9)}})
+    assert held(outputs) < 1000
+
+
+def test_all_cells_of_a_kernel_keep_no_more_than_the_kernel_may() -> None:
+    room = Room(10 * LEAST_CELL)
+    cells = [Outputs(room) for _ in range(40)]
+    for cell in cells:
+        for _ in range(8):
+            display(cell, LEAST_CELL // 2)
+    assert sum(held(cell) for cell in cells) < 1.1 * (room.most + len(cells) * LEAST_CELL)
+    assert len(cells[0].written()) == 8
+    # A cell that is forgotten makes room for others.
+    cell = cells[-1]
+    before = len(cell.written())
+    del cells[:-1]
+    for _ in range(4):
+        display(cell, LEAST_CELL // 2)
+    assert len(cell.written()) >= before + 4
+    assert room.used <= room.most
+    cell.take("clear_output", {"wait": False})
+    assert room.used == 0
+
+
+def test_a_notebook_is_written_past_whatever_lies_beside_it(tmp_path: Path) -> None:
+    book, precious = tmp_path / f"{'b' * 240}.ipynb", tmp_path / "precious"
+    book.write_text("{}")
+    book.chmod(0o640)
+    precious.write_text("mine")
+    for name in (f".{book.name}.galilean~", f".{book.stem[:40]}.galilean~"):
+        if len(name) < 256:
+            (tmp_path / name).symlink_to(precious)
+    short = tmp_path / "a.ipynb"
+    short.write_text("{}")
+    (tmp_path / ".a.ipynb.galilean~").symlink_to(precious)
+    for path in (book, short):
+        beside = notebook.prepare(path, "new")
+        assert notebook.replace(path, beside, notebook.stamp_of(path))
+        assert (path.read_text(), path.is_symlink()) == ("new", False)
+    assert book.stat().st_mode & 0o777 == 0o640
+    assert precious.read_text() == "mine"
+    assert not [path for path in tmp_path.iterdir() if path.name.endswith("~") and not path.is_symlink()]
 
 
 def test_text_without_end_keeps_its_beginning_and_its_end() -> None:

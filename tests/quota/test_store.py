@@ -153,6 +153,16 @@ async def test_nobody_changes_an_own_exception_upwards(site: Database) -> None:
     assert lines(site)[-1] == ("head", "quota.refused", "head")
 
 
+async def test_nobody_ends_an_own_exception_that_gives_less_than_the_roles(site: Database) -> None:
+    given = await site.run(store.give, "head", [(Measure("gpu"), 0)], reason="Too many", **BY)
+    with pytest.raises(UserError) as refused:
+        await store.changed(site, store.end, given[0].id, actor=HEAD, now=NOW)
+    assert (refused.value.status, refused.value.reason) == (403, "own-limit")
+    assert limit(site, "gpu", "head", "teacher") == 0
+    assert lines(site)[-1] == ("head", "quota.refused", "head")
+    await store.changed(site, store.end, given[0].id, **BY)
+
+
 async def test_an_exception_holds_until_it_ends_by_itself(site: Database) -> None:
     friday = NOW + timedelta(days=5)
     await site.run(
