@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -224,15 +224,9 @@ def room_of(settings: Settings) -> Any:
 
 def after_sign_up(wiring: Wiring) -> Any:
     """What happens after somebody has signed up: the mail address stands where pages show and change it, and
-    the administrators get a letter, when there is a server for it.
+    the administrators are told.
     """
-    settings = wiring.settings
-    tasks: set[asyncio.Task[Any]] = set()
-
-    def soon(work: Coroutine[Any, Any, Any]) -> None:
-        task = asyncio.create_task(work)
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
+    tell, tasks = tell_admins(wiring.settings), set[asyncio.Task[None]]()
 
     async def keep(name: str, email: str) -> None:
         try:
@@ -241,11 +235,23 @@ def after_sign_up(wiring: Wiring) -> Any:
             log.warning("The mail address of %s is not shown: %s", name, error)
 
     def signed_up(name: str, email: str) -> None:
+        tell(name)
         if email:
-            soon(keep(name, email))
+            task = asyncio.create_task(keep(name, email))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+
+    return signed_up
+
+
+def tell_admins(settings: Settings) -> Any:
+    """Write to the administrators, when there is a server for it, that somebody waits."""
+    tasks: set[asyncio.Task[bool]] = set()
+
+    def signed_up(name: str) -> None:
         if not settings.mail.host or not settings.mail.admins:
             return
-        soon(
+        task = asyncio.create_task(
             send_soon(
                 settings.mail,
                 to=settings.mail.admins,
@@ -256,5 +262,7 @@ def after_sign_up(wiring: Wiring) -> Any:
                 ),
             )
         )
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
 
     return signed_up
