@@ -5,7 +5,8 @@ status names: that takes the right to read figures (``nodes/metrics``) and no ot
 list of them nor the API server's way through to them, which would open every door of a kubelet. GPUs come
 from DCGM's exporter where the site has one.
 
-A machine that does not answer leaves its nodes unmeasured this time, and the others are measured all the same.
+A machine that does not answer leaves its nodes unmeasured this time, and the others are measured all the same:
+each has its time limit, all together have one, and who was silent the last time is asked last.
 Samples of pods that are not ours are read over; which pod is which node is said by our inventory's rules.
 """
 
@@ -30,7 +31,9 @@ from spawner.kubernetes.api import KubeAPI
 from spawner.kubernetes.inventory import sighting_of
 from spawner.use import GpuUse, NodeUse
 
-ASK_SECONDS = 10.0
+ASK_SECONDS = 5.0
+#: All of them together; whoever was not asked by then is not measured this time.
+ROUND_SECONDS = 15.0
 #: So many machines are asked at once.
 AT_ONCE = 32
 _MOST_BYTES = 32 * 2**20
@@ -81,7 +84,10 @@ class KubeUseMeter:
         *,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         log: logging.Logger | None = None,
+        ask_seconds: float = ASK_SECONDS,
+        round_seconds: float = ROUND_SECONDS,
     ) -> None:
+        self._ask_seconds, self._round_seconds = ask_seconds, round_seconds
         self._api = api
         self._source = source
         self._clock = clock
@@ -100,11 +106,7 @@ class KubeUseMeter:
         places = [place for pod in pods if (place := place_of(pod)) is not None]
         hosts = sorted({place.host for place in places})
         gpu_hosts = {place.host for place in places if place.gpu}
-        limit = asyncio.Semaphore(AT_ONCE)
-        uses, cards = await asyncio.gather(
-            asyncio.gather(*(self._ask("kubelet", self._source.kubelet, host, limit) for host in hosts)),
-            asyncio.gather(*(self._ask("GPUs", self._source.gpus, host, limit) for host in gpu_hosts)),
-        )
+        uses, cards = await self._ask_all(hosts, gpu_hosts)
         if hosts and not any(text is not None for text in uses):
             raise ConnectionError("No kubelet answers: nothing can be measured")
         at = self._clock()
@@ -133,16 +135,40 @@ class KubeUseMeter:
         await self._source.close()
         await self._api.close()
 
+    async def _ask_all(
+        self, hosts: Iterable[str], gpu_hosts: Iterable[str]
+    ) -> tuple[list[str | None], list[str | None]]:
+        """What kubelets and exporters say; ``None`` for who does not, or was not asked in time."""
+        limit = asyncio.Semaphore(AT_ONCE)
+        asked = [("kubelet", host, self._source.kubelet) for host in hosts]
+        asked += [("GPUs", host, self._source.gpus) for host in sorted(gpu_hosts)]
+        # The semaphore lets them in in this order.
+        asked.sort(key=lambda one: one[:2] in self._silent)
+        tasks = {
+            asyncio.create_task(self._ask(what, ask, host, limit)): (what, host) for what, host, ask in asked
+        }
+        try:
+            done, _ = await asyncio.wait(tasks, timeout=self._round_seconds) if tasks else (set(), set())
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        said = {tasks[task]: task.result() for task in done}
+        return (
+            [said.get(("kubelet", host)) for host in hosts],
+            [said.get(("GPUs", host)) for host in gpu_hosts],
+        )
+
     async def _ask(
         self, what: str, ask: Callable[[str], Any], host: str, limit: asyncio.Semaphore
     ) -> str | None:
         try:
-            async with limit, asyncio.timeout(ASK_SECONDS):
+            async with limit, asyncio.timeout(self._ask_seconds):
                 text = await ask(host)
         except Exception as error:  # one machine of many; told once, until it answers again
             if (what, host) not in self._silent:
                 self._log.warning(
-                    "%s of %s cannot be measured: %s", what, host, error or type(error).__name__
+                    "%s of %s cannot be measured: %s", what, host, str(error) or type(error).__name__
                 )
             self._silent.add((what, host))
             return None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from spawner.gpu import gpus_of
-from spawner.kubernetes.use import KubeUseMeter, pods_of
+from spawner.kubernetes.use import AT_ONCE, KubeUseMeter, pods_of
 from spawner.use import GpuUse
 from tests.kubernetes.memory import Progress
 from tests.kubernetes.test_manifests import spec
@@ -127,3 +128,40 @@ def test_a_share_of_a_card_is_told_by_what_computed() -> None:
         'DCGM_FI_PROF_GR_ENGINE_ACTIVE{UUID="a",GPU_I_ID="1",namespace="people",pod="p"} 0.25\n'
     )
     assert gpus_of(text)["people", "p"].permille == 250
+
+
+class Silent(Machines):
+    """A machine without a text takes the question and never answers."""
+
+    def __init__(self, kubelets: dict[str, str]) -> None:
+        super().__init__(kubelets)
+        self.asked: list[str] = []
+
+    async def kubelet(self, host: str) -> str:
+        self.asked.append(host)
+        if host not in self.kubelets:
+            await asyncio.Event().wait()
+        return await super().kubelet(host)
+
+
+async def test_machines_that_never_answer_do_not_hide_the_others(world: Any) -> None:
+    cluster, names = await pods(world, nodes=2 * AT_ONCE + 1)
+    silent = Silent({"10.0.0.9": KUBELET.format(names[9])})  # the last of all, in their order
+    found = await KubeUseMeter(cluster, silent, clock=lambda: NOW, ask_seconds=0.01).measure()
+    assert len(found) == 1
+    assert (silent.asked[-1], len(silent.asked)) == ("10.0.0.9", 2 * AT_ONCE + 1)
+
+
+async def test_all_machines_together_have_a_time_and_who_was_silent_is_asked_last(world: Any) -> None:
+    cluster, names = await pods(world, nodes=AT_ONCE + 2)
+    told = {"10.0.0.0": KUBELET.format(names[0])}
+    silent = Silent(told)
+    asks = KubeUseMeter(cluster, silent, clock=lambda: NOW, ask_seconds=3600, round_seconds=0.01)
+    assert [one.rank for one in await asks.measure()] == [0]
+    asks = KubeUseMeter(cluster, silent, clock=lambda: NOW, ask_seconds=0.01)
+    await asks.measure()
+    told["10.0.0.33"] = KUBELET.format(names[33])  # it is back; the others are not
+    await asks.measure()
+    silent.asked.clear()
+    await asks.measure()
+    assert sorted(silent.asked[:2]) == ["10.0.0.0", "10.0.0.33"]
