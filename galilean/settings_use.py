@@ -13,7 +13,8 @@ class Use(Section):
     """What nodes really use, next to what was booked."""
 
     measured: bool = Field(default=True, description="Whether it is measured at all.")
-    interval_seconds: int = Field(default=30, ge=5, le=300, description="How often.")
+    # A gap of two minutes ends what is measured, and after three nothing is known of the present.
+    interval_seconds: int = Field(default=30, ge=5, le=60, description="How often.")
     kubelet_port: int = Field(
         default=10250, ge=1, le=65535, description="Kubernetes: where the kubelets of the machines answer."
     )

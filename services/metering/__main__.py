@@ -5,7 +5,7 @@ from __future__ import annotations
 from galilean.service import Context, Tick, run_service
 from galilean.settings import Settings
 from services.metering.reconcile import Reconciler
-from services.metering.work import SAMPLE_SECONDS, Metering
+from services.metering.work import Metering
 from spawner.backends import inventory_of, use_meter_of
 
 
@@ -16,7 +16,7 @@ def reconcile_seconds(settings: Settings) -> float:
 
 def interval_seconds(settings: Settings) -> float:
     """How often there is a turn: what finished is taken up, and whatever is due is done."""
-    return min(reconcile_seconds(settings), SAMPLE_SECONDS)
+    return min(reconcile_seconds(settings), float(settings.use.interval_seconds))
 
 
 def build(context: Context) -> Tick:
@@ -34,6 +34,7 @@ def build(context: Context) -> Tick:
         zone=context.settings.site.zone,
         meter=use_meter_of(context.settings),
         reconcile_seconds=reconcile_seconds(context.settings),
+        sample_seconds=float(context.settings.use.interval_seconds),
         clock=context.clock,
         registry=context.registry,
         details=context.details,

@@ -6,7 +6,8 @@ which closes into ``usage_daily`` with the run. A sample belongs to the day in w
 
 :func:`advance` is pure. Processor time is a counter that may begin again; memory and GPU are as they were at the
 sample, for the time since the one before. A first sample, one after a gap of more than two minutes, and one by a
-clock that was set back only say where to count on from: what nobody measured is not guessed.
+clock that was set back only say where to count on from: what nobody measured is not guessed. Below which part of
+its processors a node is idle stands in the terms of its run; a node with a card that nobody measures is not.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from services.metering.tables import run_use
 from spawner.tables import cluster_nodes, clusters, node_use
 from spawner.use import NodeUse
 
-IDLE_PERMILLE = 50  #: of the processors that the node has
+#: Of a node's processors, where the terms of its run say nothing else.
+IDLE_PERMILLE = 50
 LONGEST = timedelta(minutes=2)
 SECOND_US = 1_000_000
 
@@ -36,6 +38,8 @@ class Metered:
 
     Attributes
     ----------
+    idle_permille
+        Under which part of its processors it counts as idle, as the terms of its run say.
     measured_at, counter_us, used_at
         Of the last sample; ``None`` = there was none.
     """
@@ -45,6 +49,7 @@ class Metered:
     attempt: int
     cpu_millicores: int
     gpu: int
+    idle_permille: int = IDLE_PERMILLE
     measured_at: datetime | None = None
     counter_us: int = 0
     used_at: datetime | None = None
@@ -83,7 +88,9 @@ def advance(node: Metered, use: NodeUse) -> Step:
     cpu = max(use.cpu_us_total - node.counter_us, 0)  # less than before: it began again
     gpu = use.gpu.permille if use.gpu is not None else 0
     cards = use.gpu.cards if use.gpu is not None else 0
-    idle = cpu * 1000 * 1000 < elapsed * node.cpu_millicores * IDLE_PERMILLE and gpu == 0
+    # Cards that nobody measures may be at work: then the processors alone prove nothing.
+    unseen = cards < node.gpu
+    idle = cpu * 1000 * 1000 < elapsed * node.cpu_millicores * node.idle_permille and not gpu and not unseen
     return Step(
         measured_us=elapsed,
         cpu_used_us=cpu,
@@ -103,7 +110,7 @@ def metered(conn: Connection) -> list[Metered]:
     query = (
         select(
             n.cluster_id, n.rank, n.attempt, clusters.c.cpu_millicores, clusters.c.gpu,
-            u.measured_at, func.coalesce(u.counter_us, 0), u.used_at,
+            clusters.c.release_terms, u.measured_at, func.coalesce(u.counter_us, 0), u.used_at,
         )
         .join(clusters, clusters.c.id == n.cluster_id)
         .outerjoin(node_use, and_(u.cluster_id == n.cluster_id, u.rank == n.rank, u.attempt == n.attempt))
@@ -111,11 +118,18 @@ def metered(conn: Connection) -> list[Metered]:
     )  # fmt: skip
     return [
         Metered(
-            run=run, rank=rank, attempt=attempt, cpu_millicores=cpu, gpu=gpu, measured_at=measured,
-            counter_us=counter, used_at=used,
+            run=run, rank=rank, attempt=attempt, cpu_millicores=cpu, gpu=gpu, idle_permille=_idle_permille(terms),
+            measured_at=measured, counter_us=counter, used_at=used,
         )
-        for run, rank, attempt, cpu, gpu, measured, counter, used in conn.execute(query)
+        for run, rank, attempt, cpu, gpu, terms, measured, counter, used in conn.execute(query)
     ]  # fmt: skip
+
+
+def _idle_permille(terms: Any) -> int:
+    try:
+        return int(float(terms["idle_percent"]) * 10)
+    except (KeyError, TypeError, ValueError):  # a run without terms, or of another version
+        return IDLE_PERMILLE
 
 
 def note(conn: Connection, samples: Iterable[NodeUse], *, zone: tzinfo) -> int:

@@ -28,7 +28,6 @@ from spawner.use import UseMeter
 log = logging.getLogger("galilean.metering")
 
 DIFFERENCE = "usage_difference"
-SAMPLE_SECONDS = 30.0
 MEASURE_MOST_SECONDS = 20.0
 #: Runs that are taken up in one transaction.
 BATCH = 500
@@ -58,7 +57,7 @@ class Metering:
     reconciler
         Compares ledger and backend, each ``reconcile_seconds``.
     meter
-        Measures real use; ``None`` where the backend cannot.
+        Measures real use, each ``sample_seconds``; ``None`` where the backend cannot.
     monotonic
         For what is due.
     """
@@ -71,6 +70,7 @@ class Metering:
         zone: tzinfo,
         meter: UseMeter | None = None,
         reconcile_seconds: float = 60.0,
+        sample_seconds: float = 30.0,
         clock: Clock = utcnow,
         monotonic: Callable[[], float] = time.monotonic,
         registry: CollectorRegistry | None = None,
@@ -78,7 +78,7 @@ class Metering:
     ) -> None:
         self.db, self.reconciler, self.zone, self.meter = db, reconciler, zone, meter
         self.clock, self.monotonic = clock, monotonic
-        self.reconcile_seconds = reconcile_seconds
+        self.reconcile_seconds, self.sample_seconds = reconcile_seconds, sample_seconds
         self.details = {} if details is None else details
         self._due: dict[str, float] = {}
         registry = registry or CollectorRegistry()
@@ -103,7 +103,7 @@ class Metering:
             await self.reconciler.tick()
             await self.db.run(tell_difference, dict(self.details.get("difference") or {}), self.clock())
         await self._roll_up()
-        if self._is_due("sample", SAMPLE_SECONDS):
+        if self._is_due("sample", self.sample_seconds):
             await self._measure()
             await self._tell()
 

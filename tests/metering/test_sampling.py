@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -55,9 +56,18 @@ def use(total: int | None, *, gpu: int | None = None, seconds: float = 30, memor
             id="one of two processors",
         ),
         pytest.param(
-            node(), use(102 * S), {"cpu_used_us": 2 * S, "idle_us": 30 * S, "used_at": at(-5)}, id="under five percent"
+            node(gpu=0), use(102 * S), {"cpu_used_us": 2 * S, "idle_us": 30 * S, "used_at": at(-5)},
+            id="under five percent",
         ),
-        pytest.param(node(), use(103 * S), {"idle_us": 0}, id="five percent of two processors is not idle"),
+        pytest.param(node(gpu=0), use(103 * S), {"idle_us": 0}, id="five percent of two processors is not idle"),
+        pytest.param(
+            node(gpu=0, idle_permille=100), use(103 * S), {"idle_us": 30 * S}, id="unless ten percent are idle"
+        ),
+        pytest.param(
+            node(), use(100 * S), {"idle_us": 0, "gpu_idle_us": 0, "used_at": at(0, seconds=30)},
+            id="a card that nobody measures may be at work",
+        ),
+        pytest.param(node(gpu=2), use(100 * S, gpu=0), {"idle_us": 0}, id="one of two cards is not measured"),
         pytest.param(
             node(), use(100 * S, gpu=0), {"idle_us": 30 * S, "gpu_idle_us": 30 * S, "gpu_used_us": 0}, id="card idle"
         ),
@@ -83,7 +93,7 @@ def test_a_sample_adds_what_is_new(before: Metered, sample: NodeUse, wanted: dic
 def test_real_use_is_added_up_by_node_and_by_day_and_closes_into_the_reports(db: Database) -> None:
     midnight = datetime(2026, 3, 3, tzinfo=UTC)
     with db.write() as conn:
-        add_run(conn, "R1")
+        add_run(conn, "R1", gpu=0)
         add_node(conn, "R1", 0, T0, at(1), attempt=1)
         add_node(conn, "R1", 0, at(2), attempt=2)
         for step, total in ((-60, 10), (-30, 40), (0, 40), (30, 45)):
@@ -199,3 +209,43 @@ async def test_metrics_tell_what_is_held_and_used_by_pool_and_administrators_the
     assert found is not None
     assert (found["nodes"], found["sighted"], len(found["missing"])) == (3, 0, 3)
     assert found["strays"] == [{"run": "STRAY", "rank": 0}]
+
+
+def test_what_counts_as_idle_stands_in_the_terms_of_the_run(db: Database) -> None:
+    with db.write() as conn:
+        for run, terms in (
+            ("R1", {"idle_percent": 40}),
+            ("R2", {}),
+            ("R3", None),
+            ("R4", {"idle_percent": "?"}),
+        ):
+            add_run(conn, run, gpu=0, release_terms=terms)
+            add_node(conn, run, 0, T0)
+        for seconds, total in ((0, 0), (30, 15)):  # half of one of two processors
+            note(
+                conn, [replace(use(total * S, seconds=seconds), run=f"R{n}") for n in (1, 2, 3, 4)], zone=UTC
+            )
+        rows = conn.execute(select(node_use.c.cluster_id, node_use.c.idle_us).order_by(node_use.c.cluster_id))
+        assert [tuple(row) for row in rows] == [("R1", 30 * S), ("R2", 0), ("R3", 0), ("R4", 0)]
+
+
+async def test_it_is_measured_as_often_as_the_settings_say(sqlite_db: Database) -> None:
+    class Counting:
+        times = 0
+
+        async def measure(self) -> Sequence[NodeUse]:
+            self.times += 1
+            return []
+
+        async def close(self) -> None:
+            """Nothing to close."""
+
+    meter, seconds = Counting(), 0.0
+    metering = Metering(
+        sqlite_db, Reconciler(sqlite_db, Nothing(), clock=lambda: T0), zone=UTC, meter=meter, sample_seconds=10,
+        clock=lambda: T0, monotonic=lambda: seconds,
+    )  # fmt: skip
+    for _ in range(12):
+        await metering.tick()
+        seconds += 5
+    assert meter.times == 6
