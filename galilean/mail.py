@@ -1,23 +1,28 @@
 """Mail to people, when the settings name a server. The product works without.
 
-``smtplib`` blocks, so a message is sent in a thread; a server that is away costs a line in the log and
-nothing else. Addresses and subjects never carry what somebody wrote into a header unchecked:
+``smtplib`` blocks, so a message is sent in a thread, one that the end of the process does not wait for; a server
+that is away costs a line in the log and nothing else. Addresses and subjects never carry what somebody wrote into a header unchecked:
 ``EmailMessage`` refuses line breaks.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import smtplib
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from email.message import EmailMessage
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from galilean.settings import Mail
 
 log = logging.getLogger("galilean.mail")
 TIMEOUT_SECONDS = 20
+T = TypeVar("T")
 
 
 def send(settings: Mail, *, to: Sequence[str], subject: str, text: str) -> bool:
@@ -46,10 +51,40 @@ def send(settings: Mail, *, to: Sequence[str], subject: str, text: str) -> bool:
     return True
 
 
+def in_thread(call: Callable[[], T]) -> asyncio.Future[T]:
+    """Run a call in a thread of its own that ends with the process.
+
+    The event loop's own threads are waited for when it closes, however long a server keeps one of them.
+    """
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def tell(result: T | None, error: BaseException | None) -> None:
+        if future.done():
+            return
+        if error is None:
+            future.set_result(result)  # type: ignore[arg-type]
+        else:
+            future.set_exception(error)
+
+    def run() -> None:
+        result: T | None = None
+        error: BaseException | None = None
+        try:
+            result = call()
+        except BaseException as raised:  # told to whoever waits
+            error = raised
+        with contextlib.suppress(RuntimeError):  # the loop has closed meanwhile
+            loop.call_soon_threadsafe(tell, result, error)
+
+    threading.Thread(target=run, name="mail", daemon=True).start()
+    return future
+
+
 async def send_soon(settings: Mail, *, to: Sequence[str], subject: str, text: str) -> bool:
     """The same from an event loop: in a thread, and a failure is logged, not raised."""
     try:
-        return await asyncio.to_thread(send, settings, to=to, subject=subject, text=text)
+        return await in_thread(partial(send, settings, to=to, subject=subject, text=text))
     except (OSError, smtplib.SMTPException) as error:
         log.warning("mail to %d people was not sent: %s", len(to), error)
         return False

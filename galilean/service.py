@@ -9,8 +9,10 @@ dated years ahead locks nobody out. For the moment of a change two may overlap: 
 
 The schedule does not drift: ticks are at whole multiples of the interval from the start; those missed by a
 long tick are left out. A tick that raises is logged and tried again with growing pauses (at most a
-minute); a tick that hangs is given up after a time limit. ``/health`` says in words what is wrong,
-``/metrics`` is Prometheus text. Both listen on the loopback address only, unless told otherwise.
+minute); a tick that hangs is given up after a time limit. What may take long and holds nothing up, such as
+mail, is done *beside* the ticks, by a task of its own that stops when the lease is lost or the service ends.
+``/health`` says in words what is wrong, ``/metrics`` is Prometheus text. Both listen on the loopback address
+only, unless told otherwise.
 
 Nothing of JupyterHub is imported: these processes stay small.
 """
@@ -202,6 +204,25 @@ def next_tick_at(started: float, now: float, interval_seconds: float) -> float:
     return started + (passed + 1) * interval_seconds
 
 
+@dataclass(frozen=True, kw_only=True)
+class Beside:
+    """What the holder of the lease does beside its ticks.
+
+    Attributes
+    ----------
+    name
+        For the log.
+    work
+        One round. Cancelled when the lease is lost or the service ends; it may take some seconds to end cleanly.
+    interval_seconds
+        Between the end of one round and the beginning of the next.
+    """
+
+    name: str
+    work: Tick
+    interval_seconds: float
+
+
 @dataclass
 class Health:
     """What is known of the loop; read by ``/health``."""
@@ -231,6 +252,8 @@ class Service:
         Handed in; the registry collects the service's metrics.
     tick_limit_seconds
         A tick that takes longer is given up; ``None`` = a minute, or three intervals where that is longer.
+    beside
+        What is done beside the ticks.
     """
 
     def __init__(
@@ -245,7 +268,9 @@ class Service:
         registry: CollectorRegistry | None = None,
         lease_seconds: float = LEASE_SECONDS,
         tick_limit_seconds: float | None = None,
+        beside: Sequence[Beside] = (),
     ) -> None:
+        self.beside = tuple(beside)
         self.name, self.tick, self.interval_seconds = name, tick, interval_seconds
         self.clock, self.monotonic = clock, monotonic
         self.tick_limit_seconds = tick_limit_seconds or max(60.0, 3 * interval_seconds)
@@ -300,6 +325,7 @@ class Service:
     async def run(self) -> None:
         """Work until :meth:`stop`; never raises because of a tick or of the database."""
         keeper = asyncio.create_task(self._keep_lease())
+        others = [asyncio.create_task(self._work_beside(one)) for one in self.beside]
         try:
             started = self.monotonic()
             while not self._stop.is_set():
@@ -312,6 +338,9 @@ class Service:
                     wait = min(wait, self.lease.lease_seconds / 3)
                 await self._sleep(wait)
         finally:
+            self._stop.set()
+            # Before the lease is let go, as whoever takes it does the same.
+            await asyncio.gather(*others, return_exceptions=True)
             keeper.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await keeper
@@ -354,6 +383,29 @@ class Service:
         self.log.error(
             "tick failed (%d in a row): %s", self.health.failures, problem, exc_info=exc_info and first
         )
+
+    async def _work_beside(self, one: Beside) -> None:
+        while not self._stop.is_set():
+            if self.lease.held:
+                await self._one_round(one)
+            await self._sleep(one.interval_seconds)
+
+    async def _one_round(self, one: Beside) -> None:
+        work = asyncio.ensure_future(one.work())
+        ends = asyncio.create_task(self._stop.wait())
+        try:
+            while not work.done() and self.lease.held and not ends.done():
+                look = self.lease.lease_seconds / 10
+                await asyncio.wait({work, ends}, timeout=look, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            ends.cancel()
+            work.cancel()  # nothing where it is done
+        try:
+            await work
+        except asyncio.CancelledError:
+            self.log.info("%s stops in the middle of a round", one.name)
+        except Exception:
+            self.log.exception("%s", one.name)
 
     async def _keep_lease(self) -> None:
         while True:
@@ -401,7 +453,7 @@ def application(service: Service, routes: Sequence[Any] = ()) -> Application:
 
 @dataclass
 class Context:
-    """What a service's tick is built from; ``parts`` is its own to fill."""
+    """What a service's tick is built from; ``parts`` and ``beside`` are its own to fill."""
 
     settings: Settings
     db: Database
@@ -411,6 +463,7 @@ class Context:
     clock: Clock = utcnow
     details: dict[str, Any] = field(default_factory=dict)
     parts: dict[str, Any] = field(default_factory=dict)
+    beside: list[Beside] = field(default_factory=list)
 
 
 Routes = Callable[[Context], Sequence[Any]]
@@ -474,12 +527,14 @@ async def _serve(
     db = Database(settings.database_url, threads=threads)
     hub = HubAPI(env["JUPYTERHUB_API_URL"], env["JUPYTERHUB_API_TOKEN"])
     context = Context(settings=settings, db=db, hub=hub, registry=registry, environ=env)
+    tick = build(context)
     service = Service(
         name,
         db,
-        build(context),
+        tick,
         interval_seconds=interval(settings) if callable(interval) else interval,
         registry=registry,
+        beside=context.beside,
     )
     service.health.details = context.details
     host, port = env.get("GALILEAN_SERVICE_HOST", "127.0.0.1"), int(env.get("GALILEAN_SERVICE_PORT") or 0)

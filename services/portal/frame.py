@@ -19,7 +19,7 @@ from services.people.waiting import count_waiting
 from services.portal.admin import entries_for, is_current
 from services.portal.api.clusters import cluster_for, release_cluster
 from services.portal.api.usage import limits_of
-from services.portal.held import Mine, mine_of, read_mine, view_of
+from services.portal.held import Mine, mine_of, read_mine, read_runs, view_of
 from services.portal.longer import extend_cluster, go_on_without
 from services.portal.machines import park_of, read_notices, wrong_now
 from spawner import records
@@ -149,7 +149,7 @@ async def meter_values(handler: PageHandler, mine: Mine) -> dict[str, Any]:
         "meter": {"shown": handler.person.has_role or bool(mine.clusters)},
         "mine": mine,
         "limits": await limits_of(handler.portal, handler.person),
-        "grace_seconds": handler.portal.settings.release.grace_seconds,
+        "grace_seconds": mine.grace_seconds,
         "environment_titles": {
             name: entry.title for name, entry in handler.portal.settings.environments.items()
         },
@@ -160,8 +160,8 @@ async def mine_for(handler: PageHandler) -> Mine:
     """What the visitor holds; read once for a request."""
     known = getattr(handler, "_mine", None)
     if known is None:
-        runs, intervals = await handler.portal.db.run_read(read_mine, handler.person.name)
-        known = mine_of(handler.portal, runs, intervals)
+        portal = handler.portal
+        known = mine_of(portal, await portal.db.run_read(read_mine, portal, handler.person.name))
         handler._mine = known  # type: ignore[attr-defined]
     return known
 
@@ -180,10 +180,10 @@ class Release(PageHandler):
         run = await cluster_for(self.portal, self.person, run_id)
         if not run.is_open:
             raise UserError(409, mark("This cluster has gone back already."))
-        intervals = await self.portal.db.run_read(records.intervals, [run.id])
+        rows = await self.portal.db.run_read(read_runs, self.portal, [run])
         await self.render_fragment(
             "release_dialog.html",
-            cluster=view_of(self.portal, run, intervals[run.id]),
+            cluster=view_of(self.portal, run, rows),
             others=run.user != self.person.name,
         )
 

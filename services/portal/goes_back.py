@@ -48,7 +48,7 @@ class GoesBack:
     may_when_done: bool = False
 
 
-def goes_back(run: Run, now: datetime, *, grace_seconds: int = 300) -> GoesBack:
+def goes_back(run: Run, now: datetime, *, grace_seconds: int = 300, tells: bool = False) -> GoesBack:
     """When and why a run goes back, as things are.
 
     Parameters
@@ -59,8 +59,13 @@ def goes_back(run: Run, now: datetime, *, grace_seconds: int = 300) -> GoesBack:
         UTC.
     grace_seconds
         The site's, for a row without terms of its own.
+    tells
+        Whether its nodes tell what runs there (:func:`services.release.ask.telling`).
     """
-    asks = {"may_extend": may_extend(run, now), "may_when_done": may_when_done(run, now)}
+    asks = {
+        "may_extend": may_extend(run, now, grace_seconds=grace_seconds),
+        "may_when_done": may_when_done(run, tells=tells),
+    }
     if run.word != "running":
         return GoesBack(**asks)
     terms = terms_of(run, grace_seconds=grace_seconds)

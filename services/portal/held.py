@@ -5,7 +5,7 @@ Made of rows that are read in two queries, whatever the number of clusters.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -16,6 +16,8 @@ from galilean.web.context import Portal
 from services.portal.addresses import project_path
 from services.portal.api.clusters import doors, node_state
 from services.portal.goes_back import GoesBack, goes_back
+from services.portal.my_limits import site_grace_seconds
+from services.release import ask
 from spawner import records
 from spawner.records import NodeInterval, Run
 
@@ -79,6 +81,7 @@ class Mine:
 
     clusters: tuple[ClusterView, ...]
     held: Held
+    grace_seconds: int = 300
 
     @property
     def running(self) -> int:
@@ -109,19 +112,51 @@ class Mine:
         return any(cluster.goes_back.soon for cluster in self.clusters)
 
 
-def read_mine(conn: Connection, user: str) -> tuple[list[Run], dict[str, list[NodeInterval]]]:
-    """A person's open runs, newest first, and their node intervals."""
-    runs = records.list_runs(conn, user=user, limit=MOST)
-    return runs, records.intervals(conn, [run.id for run in runs])
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """What was read of open runs, newest first.
+
+    Attributes
+    ----------
+    intervals
+        Of their nodes, by run id.
+    tells
+        Ids of those whose nodes tell what runs there.
+    grace_seconds
+        The centre's, for rows without terms of their own.
+    """
+
+    runs: Sequence[Run]
+    intervals: Mapping[str, Sequence[NodeInterval]]
+    tells: frozenset[str] = frozenset()
+    grace_seconds: int = 300
 
 
-def mine_of(portal: Portal, runs: Sequence[Run], intervals: dict[str, list[NodeInterval]]) -> Mine:
+def read_mine(conn: Connection, portal: Portal, user: str) -> Rows:
+    """A person's open runs with their nodes."""
+    return read_runs(conn, portal, records.list_runs(conn, user=user, limit=MOST))
+
+
+def read_runs(conn: Connection, portal: Portal, runs: Sequence[Run]) -> Rows:
+    """What belongs to these runs."""
+    ids = [run.id for run in runs]
+    return Rows(
+        runs=runs,
+        intervals=records.intervals(conn, ids),
+        tells=ask.telling(conn, ids),
+        grace_seconds=site_grace_seconds(conn, portal),
+    )
+
+
+def mine_of(portal: Portal, rows: Rows) -> Mine:
     """Views of rows; those held longest first, then what is on its way."""
     order = {"running": 0, "starting": 1, "waiting": 2}
-    views = [view_of(portal, run, intervals.get(run.id, ())) for run in runs]
+    runs = rows.runs
+    views = [view_of(portal, run, rows) for run in runs]
     views.sort(key=lambda view: (order.get(view.word, 3), view.run.ready_at or view.run.queued_at))
     return Mine(
         clusters=tuple(views),
+        grace_seconds=rows.grace_seconds,
         held=Held(
             clusters=len(runs),
             cpu_millicores=sum(run.together("cpu_millicores") for run in runs),
@@ -131,8 +166,9 @@ def mine_of(portal: Portal, runs: Sequence[Run], intervals: dict[str, list[NodeI
     )
 
 
-def view_of(portal: Portal, run: Run, nodes: Sequence[NodeInterval]) -> ClusterView:
+def view_of(portal: Portal, run: Run, rows: Rows) -> ClusterView:
     """One cluster with its nodes of the present attempt, by rank."""
+    nodes = rows.intervals.get(run.id, ())
     present = [node for node in nodes if node.attempt == run.attempt]
     views = []
     for node in sorted(present, key=lambda item: item.rank):
@@ -147,5 +183,7 @@ def view_of(portal: Portal, run: Run, nodes: Sequence[NodeInterval]) -> ClusterV
         nodes=tuple(views),
         project_url=portal.prefix + project_path(run.project_owner, run.project_slug),
         url=f"{portal.prefix}clusters/{run.id}",
-        goes_back=goes_back(run, portal.clock(), grace_seconds=portal.settings.release.grace_seconds),
+        goes_back=goes_back(
+            run, portal.clock(), grace_seconds=rows.grace_seconds, tells=run.id in rows.tells
+        ),
     )

@@ -87,6 +87,11 @@ def rules_kept(portal: Portal) -> Kept[Rules]:
     return portal.parts.setdefault("release_rules", release.kept())
 
 
+def site_grace_seconds(conn: Connection, portal: Portal) -> int:
+    """How long the automatic policies wait after leaving, as the centre decided: for runs without terms."""
+    return rules_kept(portal).get(conn).site.grace_seconds
+
+
 async def limits_and_rest(portal: Portal, user: str, roles: Sequence[str]) -> Mine:
     """What somebody of these roles may hold, holds, and has left."""
     policy: Policy = portal.parts.setdefault("quota_policy", Policy())

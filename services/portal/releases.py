@@ -56,12 +56,13 @@ async def outlook(portal: Portal, run: Run, translate: Translate) -> said.Releas
     """When a cluster goes back, and what its holder may ask for."""
     now, left = portal.clock(), budget_seconds(portal)
 
-    def read(conn: Connection) -> tuple[ask.Extension, int]:
+    def read(conn: Connection) -> tuple[ask.Extension, int, bool]:
         grace = ask.terms_of(run, grace_seconds=rules.read(conn).site.grace_seconds).grace_seconds
         seconds = left(conn, [run.id], now).get(run.id) if run.word == "running" else None
-        return ask.extension_of(run, now, grace_seconds=grace, budget_seconds=seconds), grace
+        more = ask.extension_of(run, now, grace_seconds=grace, budget_seconds=seconds)
+        return more, grace, bool(ask.telling(conn, [run.id]))
 
-    extension, grace_seconds = await portal.db.run_read(read)
+    extension, grace_seconds, tells = await portal.db.run_read(read)
     return said.ReleaseOutlook(
         id=run.id,
         release=run.release_policy,
@@ -73,35 +74,44 @@ async def outlook(portal: Portal, run: Run, translate: Translate) -> said.Releas
         extend_until=extension.until,
         extend_most=extension.most,
         extend_bound=extension.reason,
-        may_when_done=ask.may_when_done(run, now),
+        may_when_done=ask.may_when_done(run, tells=tells),
     )
 
 
 # -------------------------------------------------------------------------------------------------- notices
 
 
+@dataclass(frozen=True, kw_only=True)
+class About:
+    """The open runs that notices are about, and the ids of those whose nodes tell what runs there."""
+
+    runs: Mapping[str, Run]
+    tells: frozenset[str]
+
+
 async def notices_for(
     portal: Portal, person: Visitor, *, unread_only: bool, limit: int, before: str
-) -> tuple[list[Notice], dict[str, Run]]:
+) -> tuple[list[Notice], About]:
     """What somebody was told, and the open runs that it is about."""
 
-    def read(conn: Connection) -> tuple[list[Notice], dict[str, Run]]:
+    def read(conn: Connection) -> tuple[list[Notice], About]:
         if unread_only:
             found = notices.unread(conn, person.name)
         else:
             found = notices.list_for(conn, person.name, limit=limit + 1, before=before)
         runs = {run.id: run for run in records.list_runs(conn, user=person.name, limit=200)}
-        return found, runs
+        warned = [one.cluster_id for one in found if one.kind == "warning" and one.cluster_id in runs]
+        return found, About(runs=runs, tells=ask.telling(conn, warned))
 
     return await portal.db.run_read(read)
 
 
 def notice_model(
-    portal: Portal, notice: Notice, runs: Mapping[str, Run], translate: Translate, zone: Any
+    portal: Portal, notice: Notice, about: About, translate: Translate, zone: Any
 ) -> said.Notice:
     """A notice in the visitor's language and zone."""
     now = portal.clock()
-    run = runs.get(notice.cluster_id)
+    run = about.runs.get(notice.cluster_id)
     # Only the last warning of a cluster is about what comes.
     live = run is not None and notice.kind == "warning" and run.stop_asked_at is None
     return said.Notice(
@@ -114,7 +124,7 @@ def notice_model(
         url=portal.prefix + notice.address,
         params=dict(notice.params),
         read_at=notice.read_at,
-        when_done=bool(live and run and ask.may_when_done(run, now)),
+        when_done=bool(live and run and ask.may_when_done(run, tells=run.id in about.tells)),
         extend=bool(live and run and ask.may_extend(run, now)),
     )
 

@@ -47,11 +47,15 @@ class Seen:
         self._noted[user] = now
         if len(self._noted) > REMEMBERED_MOST:
             del self._noted[next(iter(self._noted))]
+        noted = False
         try:
-            await self.portal.db.run(seen_on_platform, user, now, since=since)
+            noted = await self.portal.db.run(seen_on_platform, user, now, since=since)
         except Exception as error:
             # A page is shown also while nobody can write.
             log.warning("could not note that somebody is there: %s", error)
+        # What was not written must not keep the next page from it: an old page would, again and again.
+        if not noted and self._noted.get(user) == now:
+            del self._noted[user]
 
     def forget(self, user: str) -> None:
         """Note the next page of somebody at once: they signed out."""

@@ -6,8 +6,9 @@ import importlib
 
 import httpx
 
-from galilean.service import Context, Tick, run_service
+from galilean.service import Beside, Context, Tick, run_service
 from galilean.settings import Settings
+from services.release.post import Post
 from services.release.releaser import Budgets, Releaser, Witness
 from spawner.backends import inventory_of
 from spawner.inventory import Inventory, Sighting
@@ -62,6 +63,8 @@ def build(context: Context) -> Tick:
     long budgets last.
     """
     portal = context.environ.get("GALILEAN_PORTAL_URL", "")
+    post = Post(context.settings, context.db, context.hub, clock=context.clock, details=context.details)
+    context.beside.append(Beside(name="mail", work=post.tick, interval_seconds=INTERVAL_SECONDS))
     return Releaser(
         context.settings,
         context.db,

@@ -6,11 +6,11 @@ transaction. An extension never reaches past the hard maximum or a budget, and n
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, update
+from sqlalchemy import Connection, and_, select, update
 
 from galilean.errors import UserError, mark, render
 from services.release import rules
@@ -18,7 +18,7 @@ from services.release.decide import both_saw
 from services.release.terms import WITNESS_LAG_SECONDS, Terms, allowed_until, from_json, wait_seconds
 from spawner import records
 from spawner.records import Run
-from spawner.tables import clusters
+from spawner.tables import cluster_nodes, clusters, node_use
 
 #: Who asks with a node's own token; programs of the person's hold it, too.
 NODE = "node"
@@ -92,19 +92,37 @@ def _wait(terms: Terms) -> int:
         return 0
 
 
-def may_extend(run: Run, now: datetime) -> datetime | None:
+def may_extend(run: Run, now: datetime, *, grace_seconds: int = 300) -> datetime | None:
     """Where one press would bring the end of a run; ``None`` = it cannot be extended."""
-    return extension_of(run, now).until
+    return extension_of(run, now, grace_seconds=grace_seconds).until
 
 
-def may_when_done(run: Run, now: datetime) -> bool:
-    """Whether a run may go on without its holder, until nothing runs on it any more."""
-    return (
-        run.is_open
-        and run.word in ("starting", "running", "waiting")
-        and run.stop_asked_at is None
-        and run.release_policy == "auto"
+def telling(conn: Connection, run_ids: Collection[str]) -> frozenset[str]:
+    """Those of these runs with a node that tells whether anything runs in it; without one nothing says *done*."""
+    if not run_ids:
+        return frozenset()
+    n, u = cluster_nodes.c, node_use.c
+    query = (
+        select(n.cluster_id)
+        .distinct()
+        .join(node_use, and_(u.cluster_id == n.cluster_id, u.rank == n.rank, u.attempt == n.attempt))
+        .where(n.cluster_id.in_(list(run_ids)), n.gone_at.is_(None), u.told_at.is_not(None))
     )
+    return frozenset(conn.execute(query).scalars())
+
+
+def may_when_done(run: Run, *, tells: bool) -> bool:
+    """Whether a run may go on without its holder, until nothing runs on it any more.
+
+    Parameters
+    ----------
+    run
+        Its row.
+    tells
+        Whether a node of it tells what runs there (:func:`telling`). Of one that cannot, such as one that has not
+        started yet, nobody would know when it is done: it would go back as soon as its holder left.
+    """
+    return run.is_open and run.stop_asked_at is None and run.release_policy == "auto" and tells
 
 
 def extend(
@@ -183,16 +201,24 @@ def when_done(conn: Connection, run: Run, *, now: datetime, by: str) -> Run:
     Raises
     ------
     UserError
-        409 for another policy, or a run that ends.
+        409 for another policy, a run that ends, and nodes that do not tell what runs there.
     """
     if run.release_policy == "auto-when-done" and run.is_open:
         return run
-    if not may_when_done(run, now):
+    tells = bool(telling(conn, [run.id]))
+    if not may_when_done(run, tells=True):
         raise UserError(
             409, mark("Only a cluster with automatic release can go on without you."), reason="policy"
         )
+    if not tells:
+        raise UserError(
+            409,
+            mark("This cluster does not say what runs on it, so it would not be known when it is done."),
+            reason="untold",
+        )
     _need_somebody(run, now, by)
-    terms = terms_of(run, grace_seconds=rules.read(conn).site.grace_seconds).with_policy("auto-when-done")
+    held = 0 if run.ready_at is None else int((now - run.ready_at).total_seconds())
+    terms = terms_of(run, grace_seconds=rules.read(conn).site.grace_seconds).unattended(held_seconds=held)
     conn.execute(
         update(clusters)
         .where(clusters.c.id == run.id, clusters.c.released_at.is_(None), clusters.c.stop_asked_at.is_(None))

@@ -20,7 +20,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from services.release.terms import Terms
+from services.release.terms import WITNESS_LAG_SECONDS, Terms
 
 #: A node tells each half a minute while something runs on it; one that missed three rounds runs nothing.
 BUSY_TOLD_SECONDS = 100
@@ -182,7 +182,9 @@ def _leaving(terms: Terms, facts: Facts, now: datetime) -> tuple[datetime, str, 
     if wait is None:
         return None
     last = there_at(terms, facts)
-    at, why, warn = last + timedelta(seconds=wait), "left", min(terms.warn_seconds, wait // 2)
+    # Not so early that somebody is warned who is there, whose presence is known with a lag.
+    warn = min(terms.warn_seconds, wait // 2, max(0, wait - 2 * WITNESS_LAG_SECONDS))
+    at, why = last + timedelta(seconds=wait), "left"
     out = facts.signed_out_at
     if terms.automatic and out is not None and out >= facts.held_since:
         at, why, warn = min(at, out), "signed_out", 0

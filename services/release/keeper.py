@@ -8,6 +8,9 @@ window is half over.
 A cluster that is there already is taken as the schedule's: it goes back at the schedule's end. Nobody needs to
 be there while the schedule holds it, within what an extension may do: never past the hard maximum, and no
 further ahead than the person might extend themselves.
+
+A schedule that cannot be read (a zone that this machine does not know, a row that somebody wrote by hand) is
+left out and told of in the log, once; everybody else's are kept.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from datetime import date, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, select, update
+from sqlalchemy.exc import SQLAlchemyError
 
 from galilean import notices
 from galilean.clock import Clock
@@ -77,6 +81,7 @@ class Keeper:
         self.db, self.hub, self.clock = db, hub, clock
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._under_way: dict[str, asyncio.Task[None]] = {}
+        self._unreadable: set[str] = set()
 
     async def keep(self, rules: Rules) -> None:
         """Begin what is due, hold what was begun, tell of what was missed. Starts go on beside the round."""
@@ -98,20 +103,38 @@ class Keeper:
 
     def _wanted(self, conn: Connection, holidays: Sequence[str], now: datetime) -> Wanted:
         found = Wanted()
-        for schedule in schedules.list_all(conn, enabled_only=True):
-            lead = _lead_seconds(conn, schedule, now) if _soon(schedule, now, holidays) else LEAD_SECONDS
-            window = due(schedule, now, holidays, lead_seconds=lead)
-            if window is not None:
-                run = records.open_run(conn, schedule.user, str(schedule.request.get("server", "")))
-                if run is None or run.stop_asked_at is not None:
-                    found.due.append(Due(schedule, window))
-                else:
-                    found.there.append((Due(schedule, window), run.id))
-            elif (over := missed(schedule, now, holidays)) is not None:
-                found.missed.append(Due(schedule, over))
-            elif schedule.run_id:
-                found.to_hold += _to_hold(conn, schedule, now)
+        rows, unreadable = schedules.rows(conn, enabled_only=True)
+        for schedule in rows:
+            try:
+                self._look(conn, schedule, holidays, now, found)
+            except SQLAlchemyError:
+                raise
+            except Exception as error:
+                unreadable[schedule.id] = error
+        for schedule_id in unreadable.keys() - self._unreadable:
+            log.error("schedule %s cannot be kept: %r", schedule_id, unreadable[schedule_id])
+        self._unreadable = set(unreadable)
         return found
+
+    def _look(
+        self, conn: Connection, schedule: Schedule, holidays: Sequence[str], now: datetime, found: Wanted
+    ) -> None:
+        lead = _lead_seconds(conn, schedule, now) if _soon(schedule, now, holidays) else LEAD_SECONDS
+        window = due(schedule, now, holidays, lead_seconds=lead)
+        if window is not None:
+            _params(
+                Due(schedule, window)
+            )  # what is told of it must not fail later, when others are written, too
+            run = records.open_run(conn, schedule.user, str(schedule.request.get("server", "")))
+            if run is None or run.stop_asked_at is not None:
+                found.due.append(Due(schedule, window))
+            else:
+                found.there.append((Due(schedule, window), run.id))
+        elif (over := missed(schedule, now, holidays)) is not None:
+            _params(Due(schedule, over))
+            found.missed.append(Due(schedule, over))
+        elif schedule.run_id:
+            found.to_hold += _to_hold(conn, schedule, now)
 
     async def _begin(self, one: Due) -> None:
         schedule = one.schedule

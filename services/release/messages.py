@@ -9,10 +9,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection
-
 from galilean import notices
 from galilean.errors import mark
+from galilean.notices import Notice
 from services.release.decide import Warn
 from services.release.store import Held
 
@@ -40,23 +39,20 @@ RELEASED = {
 UNMAILED = frozenset({"left", "signed_out"})
 
 
-def tell_warned(conn: Connection, held: Held, warn: Warn, now: datetime) -> None:
-    """Tell the holder that a cluster goes back soon."""
+def warning(held: Held, warn: Warn, now: datetime) -> Notice:
+    """That a cluster goes back soon, for its holder."""
     text = STILL_RUNS if warn.offer_when_done else WARNED.get(warn.why, WARNED["left"])
-    _tell(conn, held, now, kind="warning", text=text, mail=True, goes_at=warn.until.isoformat())
+    return _of(held, now, kind="warning", text=text, mail=True, goes_at=warn.until.isoformat())
 
 
-def tell_released(conn: Connection, held: Held, reason: str, now: datetime) -> None:
-    """Tell the holder that a cluster went back, and why."""
+def release(held: Held, reason: str, now: datetime) -> Notice:
+    """That a cluster went back and why, for its holder."""
     text = RELEASED.get(reason, RELEASED["left"])
-    _tell(conn, held, now, kind="released", text=text, mail=reason not in UNMAILED)
+    return _of(held, now, kind="released", text=text, mail=reason not in UNMAILED)
 
 
-def _tell(
-    conn: Connection, held: Held, now: datetime, *, kind: str, text: str, mail: bool, **params: Any
-) -> None:
-    notices.tell(
-        conn,
+def _of(held: Held, now: datetime, *, kind: str, text: str, mail: bool, **params: Any) -> Notice:
+    return notices.notice(
         held.user,
         now=now,
         kind=kind,

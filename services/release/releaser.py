@@ -16,6 +16,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge
 from sqlalchemy import Connection
 
+from galilean import notices
 from galilean.clock import Clock, utcnow
 from galilean.db import Database
 from galilean.errors import UserError
@@ -26,7 +27,6 @@ from services.release.decide import Keep, Release, Warn, decide, there_at
 from services.release.entries import EntryCleaner
 from services.release.finish import ACTOR, Finish, Finisher, why_finish
 from services.release.keeper import Keeper
-from services.release.post import Post
 from services.release.store import Held
 from services.release.terms import WITNESS_LAG_SECONDS
 from services.release.watch import Watch
@@ -37,6 +37,9 @@ from spawner.records import NodeInterval, Run
 log = logging.getLogger("galilean.release")
 
 ENTRIES_EVERY_SECONDS = 60.0
+#: Budgets are added up so often; between, their ends stand as they were found.
+BUDGETS_EVERY_SECONDS = 60.0
+PRUNE_EVERY_SECONDS = 3600.0
 #: An end that moves on while somebody is there is written into the row at such steps.
 ROUGHLY_SECONDS = 55
 Witness = Callable[[], Awaitable[bool]]
@@ -54,28 +57,38 @@ class Round:
         What is to be done now.
     ends
         Ends to be written into rows: run id, when, why.
+    seen
+        When people were seen on their clusters, to be written where it outlives those: by person.
     """
 
     release: list[tuple[Held, str]] = field(default_factory=list)
     warn: list[tuple[Held, Warn]] = field(default_factory=list)
     ends: list[tuple[str, datetime | None, str]] = field(default_factory=list)
+    seen: dict[str, datetime] = field(default_factory=dict)
 
     @property
     def due(self) -> list[str]:
         """Ids of those that are decided once more where it is written."""
         return [held.id for held, _ in (*self.release, *self.warn)]
 
+    @property
+    def nothing(self) -> bool:
+        """Whether there is nothing to write."""
+        return not (self.release or self.warn or self.ends or self.seen)
+
 
 def look_at(found: Iterable[Held], now: datetime) -> Round:
-    """Decide all held clusters. One whose policy is not known is kept, and said so in the log."""
+    """Decide all held clusters. One whose terms cannot be read is kept, and said so in the log."""
     round_ = Round()
     for held in found:
         try:
             decision = decide(held.terms, held.facts, now)
             end = _end_to_note(held, decision, now)
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             log.error("run %s is kept: %s", held.id, error)
             continue
+        if _is_ahead(held):
+            round_.seen[held.user] = held.seen_ahead  # type: ignore[assignment]
         if isinstance(decision, Release):
             round_.release.append((held, decision.reason))
         elif isinstance(decision, Warn):
@@ -83,6 +96,14 @@ def look_at(found: Iterable[Held], now: datetime) -> Round:
         if end is not None:
             round_.ends.append(end)
     return round_
+
+
+def _is_ahead(held: Held) -> bool:
+    """Whether to write down that the person was seen on a cluster: they may have left it before this one ends."""
+    seen, known = held.seen_ahead, held.known_seen_at
+    if seen is None or held.terms.automatic or held.terms.policy == "manual":
+        return False
+    return known is None or (seen - known).total_seconds() >= ROUGHLY_SECONDS
 
 
 def _end_to_note(
@@ -141,8 +162,10 @@ class Releaser:
         self.finisher = Finisher(db, hub, inventory, clock=clock, monotonic=monotonic)
         self.entries = EntryCleaner(db, hub)
         self.keeper = Keeper(db, hub, clock=clock)
-        self.post = Post(settings, db, hub, monotonic=monotonic)
         self._entries_at = monotonic() + ENTRIES_EVERY_SECONDS / 2
+        self._prune_at = monotonic() + ENTRIES_EVERY_SECONDS
+        self._budget_ends: dict[str, datetime | None] = {}
+        self._budgets_at = float("-inf")
         # Placing and starting have their limits in the hub; a minute more and nobody is at it any longer.
         self._start_limit_seconds = settings.gang_timeout_seconds + settings.start_timeout_seconds + 60
         registry = registry or CollectorRegistry()
@@ -169,18 +192,27 @@ class Releaser:
         if not hub_there:
             return
         now = self.clock()
-        if believed:
-            await self._decide(now)
+        await self._decide(now, believed=believed)
         runs, lives = await self.db.run_read(store.ending)
-        await self.keeper.keep(await self.db.run_read(self.rules.get))
         wanted = self._wanted(runs, lives, now)
         self._unfinished.set(len(wanted))
         await self.finisher.finish(wanted)
         self.details["unfinished"] = dict(self.finisher.waiting())
-        await self.post.round(now)
+        # What somebody pressed comes before what somebody planned.
+        await self.keeper.keep(await self.db.run_read(self.rules.get))
         if self.monotonic() >= self._entries_at:
             self._entries_at = self.monotonic() + ENTRIES_EVERY_SECONDS
             await self.entries.clean()
+        if self.monotonic() >= self._prune_at:
+            self._prune_at = self.monotonic() + PRUNE_EVERY_SECONDS
+            await self._prune(now)
+
+    async def _prune(self, now: datetime) -> None:
+        """Notices that are old enough go, some at a time: nobody waits for it."""
+        while ids := await self.db.run_read(notices.outdated, now):
+            await self.db.run(notices.remove, ids)
+            if len(ids) < notices.AT_ONCE:
+                break
 
     async def _hub_answers(self) -> bool:
         try:
@@ -189,10 +221,15 @@ class Releaser:
             return error.status not in (502, 503, 504)
         return True
 
-    async def _decide(self, now: datetime) -> None:
-        """Decide all, then once more those that something happens to, where it is written."""
+    async def _decide(self, now: datetime, *, believed: bool) -> None:
+        """Decide all, then once more those that something happens to, where it is written.
+
+        While presence is not believed, only that somebody *was* seen is written down.
+        """
         round_ = look_at(await self.db.run_read(self._read, now), now)
-        if not (round_.due or round_.ends):
+        if not believed:
+            round_ = Round(seen=round_.seen)
+        if round_.nothing:
             return
         released, warned = await self.db.run(self._carry_out, round_, now)
         for held, reason in released:
@@ -204,26 +241,56 @@ class Releaser:
     def _read(self, conn: Connection, now: datetime, ids: Sequence[str] | None = None) -> list[Held]:
         grace_seconds = self.rules.get(conn).site.grace_seconds
         found = store.held(conn, grace_seconds=grace_seconds, ids=ids)
-        bounded = [held.id for held in found if held.budgeted]
-        if self.budgets is not None and bounded:
-            found = store.with_budgets(found, self.budgets(conn, bounded, now))
-        return found
+        bounded = [held for held in found if held.budgeted]
+        if self.budgets is None or not bounded:
+            return found
+        self._add_up_budgets(conn, bounded, now, of_all=ids is None)
+        left = {
+            held.id: max((end - now).total_seconds(), 0.0)
+            for held in bounded
+            if (end := self._budget_ends.get(held.id)) is not None
+        }
+        return store.with_budgets(found, left)
+
+    def _add_up_budgets(
+        self, conn: Connection, bounded: Sequence[Held], now: datetime, *, of_all: bool
+    ) -> None:
+        """When budgets run out: of all people each minute, and at once where it matters.
+
+        It matters where something is about to happen (``of_all`` false), and where one of a person's clusters is
+        new: it uses up what the others have.
+        """
+        assert self.budgets is not None
+        wanted = bounded
+        if of_all and self.monotonic() >= self._budgets_at:
+            self._budgets_at = self.monotonic() + BUDGETS_EVERY_SECONDS
+            self._budget_ends.clear()
+        elif of_all:
+            new = {held.user for held in bounded if held.id not in self._budget_ends}
+            wanted = [held for held in bounded if held.user in new]
+        if wanted:
+            ids = [held.id for held in wanted]
+            left = self.budgets(conn, ids, now)
+            for run_id in ids:
+                seconds = left.get(run_id)
+                self._budget_ends[run_id] = None if seconds is None else now + timedelta(seconds=seconds)
 
     def _carry_out(
         self, conn: Connection, round_: Round, now: datetime
     ) -> tuple[list[tuple[Held, str]], list[tuple[Held, Warn]]]:
         """In one transaction, on the rows as they are then: somebody may have come back."""
+        store.note_seen(conn, round_.seen)
         store.note_ends(conn, round_.ends)
         if not round_.due:
             return [], []
         again = look_at(self._read(conn, now, round_.due), now)
-        released = []
-        for held, reason in again.release:
-            if records.ask_stop(conn, held.id, reason=reason, asked_by=ACTOR, now=now):
-                messages.tell_released(conn, held, reason, now)
-                released.append((held, reason))
-        for held, warn in again.warn:
-            messages.tell_warned(conn, held, warn, now)
+        released = [
+            (held, reason)
+            for held, reason in again.release
+            if records.ask_stop(conn, held.id, reason=reason, asked_by=ACTOR, now=now)
+        ]
+        told = [messages.release(held, reason, now) for held, reason in released]
+        notices.tell_all(conn, told + [messages.warning(held, warn, now) for held, warn in again.warn])
         store.note_ends(conn, again.ends)
         store.note_warned(conn, [held.id for held, _ in again.warn], now)
         return released, again.warn

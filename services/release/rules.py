@@ -126,7 +126,7 @@ def terms_for(rules: Rules, roles: Iterable[str], policy: str, manual: bool) -> 
             for name in offered_to(rules, roles, manual)
         ]
         extend = max(EXTEND_LEAST_SECONDS, *waits)
-    return Terms(
+    terms = Terms(
         policy=policy,
         grace_seconds=site.grace_seconds,
         most_seconds=_longest(most),
@@ -135,6 +135,7 @@ def terms_for(rules: Rules, roles: Iterable[str], policy: str, manual: bool) -> 
         extend_seconds=extend,
         warn_seconds=WARN_SECONDS,
     )
+    return terms.unattended() if policy == "auto-when-done" else terms
 
 
 def _longest(values: Collection[int | None]) -> int | None:

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 from ulid import ULID
 
 from galilean.errors import UserError, mark
-from services.release.calendar import DAY_MINUTES, Schedule
+from services.release.calendar import DAY_MINUTES, Schedule, window_of
 from services.release.tables import schedules
 
 MOST = 20  #: of one person
@@ -69,13 +69,33 @@ def get(conn: Connection, schedule_id: str, user: str) -> Schedule:
 
 
 def list_all(conn: Connection, *, user: str | None = None, enabled_only: bool = False) -> list[Schedule]:
-    """Schedules of one person or of everybody, oldest first."""
+    """Schedules of one person or of everybody, oldest first; without those that cannot be read."""
+    return rows(conn, user=user, enabled_only=enabled_only)[0]
+
+
+def rows(
+    conn: Connection, *, user: str | None = None, enabled_only: bool = False
+) -> tuple[list[Schedule], dict[str, Exception]]:
+    """The same, and why others cannot be read, by their ids."""
     query = select(schedules).order_by(_s.id)
     if user is not None:
         query = query.where(_s.user == user)
     if enabled_only:
         query = query.where(_s.enabled)
-    return [_schedule(row) for row in conn.execute(query).mappings()]
+    found: list[Schedule] = []
+    unreadable: dict[str, Exception] = {}
+    for row in conn.execute(query).mappings():
+        try:
+            one = _schedule(row)
+            window_of(one, date(2000, 1, 3))
+            one.request.get("project")
+        except (
+            Exception
+        ) as error:  # a row that somebody wrote by hand, a zone that this machine does not know
+            unreadable[row["id"]] = error
+        else:
+            found.append(one)
+    return found, unreadable
 
 
 def change(

@@ -7,11 +7,27 @@ cluster what :func:`services.release.decide.decide` asks for, and whole rows onl
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from typing import Any
 
-from sqlalchemy import Connection, and_, bindparam, case, exists, func, insert, not_, or_, select, update
+from sqlalchemy import (
+    Connection,
+    and_,
+    bindparam,
+    case,
+    column,
+    exists,
+    func,
+    insert,
+    not_,
+    or_,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
 from services.release.calendar import release_of
@@ -23,10 +39,21 @@ from spawner.records import NodeInterval, Run
 from spawner.states import Status, Target
 from spawner.tables import cluster_nodes, clusters, node_use
 
+#: So many ids are named in one statement.
+AT_ONCE = 5000
+
 
 @dataclass(frozen=True, kw_only=True)
 class Held:
-    """A cluster that is held and that nobody has asked to end."""
+    """A cluster that is held and that nobody has asked to end.
+
+    Attributes
+    ----------
+    seen_ahead, known_seen_at
+        When its person was last seen on one of their clusters, where ``presence`` does not say so; what it says.
+    budgeted
+        Whether a budget bounds it.
+    """
 
     id: str
     user: str
@@ -36,6 +63,8 @@ class Held:
     facts: Facts
     release_at: datetime | None
     release_why: str
+    seen_ahead: datetime | None = None
+    known_seen_at: datetime | None = None
     budgeted: bool = False
 
 
@@ -98,6 +127,8 @@ def held(conn: Connection, *, grace_seconds: int, ids: Collection[str] | None = 
                 facts=facts,
                 release_at=row.release_at,
                 release_why=row.release_why,
+                seen_ahead=person.seen_ahead,
+                known_seen_at=person.known_seen_at,
                 budgeted=bool((row.release_terms or {}).get("budgets")),
             )
         )
@@ -116,6 +147,8 @@ def with_budgets(found: Iterable[Held], seconds: Mapping[str, float]) -> list[He
 class _Person:
     seen_at: datetime | None = None
     signed_out_at: datetime | None = None
+    seen_ahead: datetime | None = None
+    known_seen_at: datetime | None = None
 
 
 _NOBODY = _Person()
@@ -142,29 +175,34 @@ def _people(conn: Connection) -> dict[str, _Person]:
         if out_at is not None and platform_at is not None and platform_at > out_at:
             out_at = None
         moments = [at for at in (seen_at, platform_at) if at is not None]
-        found[user] = _Person(max(moments) if moments else None, out_at)
+        last = max(moments) if moments else None
+        ahead = seen_at if last != platform_at and out_at is None else None
+        found[user] = _Person(last, out_at, ahead, platform_at)
     return found
 
 
 def _uses(conn: Connection, ids: Collection[str] | None) -> dict[str, tuple[datetime | None, ...]]:
     """By run id: busy_at, ran_at, batch_at, used_at, measured_at, over all its nodes."""
-    u = node_use.c
+    n, u = cluster_nodes.c, node_use.c
     says = u.busy_at == u.told_at
     query = (
         select(
-            u.cluster_id,
+            n.cluster_id,
             func.max(case((says, u.busy_at))),
             func.max(u.busy_at),
             func.max(case((and_(says, u.busy["processes"].as_integer() > 0), u.busy_at))),
             func.max(u.used_at),
-            # Use is known when it was measured on every node.
-            func.min(u.measured_at),
+            # Use is known when it was measured on every node that is there, and only then.
+            case((func.count(u.measured_at) == func.count(), func.min(u.measured_at))),
         )
-        .join(clusters, and_(_c.id == u.cluster_id, _c.released_at.is_(None)))
-        .group_by(u.cluster_id)
+        .select_from(cluster_nodes)
+        .join(clusters, and_(_c.id == n.cluster_id, _c.released_at.is_(None)))
+        .outerjoin(node_use, and_(u.cluster_id == n.cluster_id, u.rank == n.rank, u.attempt == n.attempt))
+        .where(n.gone_at.is_(None))
+        .group_by(n.cluster_id)
     )
     if ids is not None:
-        query = query.where(u.cluster_id.in_(list(ids)))
+        query = query.where(n.cluster_id.in_(list(ids)))
     return {row[0]: tuple(row[1:]) for row in conn.execute(query)}
 
 
@@ -176,12 +214,15 @@ def _scheduled(conn: Connection) -> dict[str, datetime]:
             s.run_id != "", s.done_day != "", s.release_minute.is_not(None)
         )
     )
-    return {
-        row.run_id: release_of(
-            date.fromisoformat(row.done_day), row.ready_minute, row.release_minute, row.zone
-        )
-        for row in rows
-    }
+    found = {}
+    for row in rows:
+        # One that says no end, such as by a zone that this machine does not know, must not keep the others from
+        # theirs. The keeper tells of it, once.
+        with suppress(Exception):
+            found[row.run_id] = release_of(
+                date.fromisoformat(row.done_day), row.ready_minute, row.release_minute, row.zone
+            )
+    return found
 
 
 def ending(conn: Connection) -> tuple[list[Run], dict[str, list[NodeInterval]]]:
@@ -212,19 +253,65 @@ _NOTE = (
     .where(_c.id == bindparam("b_id"), _c.released_at.is_(None))
     .values(release_at=bindparam("b_at", type_=_c.release_at.type), release_why=bindparam("b_why"))
 )
+#: PostgreSQL takes all of them in one statement: ten thousand of them cost a round half of its second.
+_NOTE_ALL = text(
+    """
+    UPDATE clusters SET release_at = noted.at, release_why = noted.why
+    FROM unnest(CAST(:ids AS varchar[]), CAST(:ats AS timestamptz[]), CAST(:whys AS varchar[]))
+        AS noted(id, at, why)
+    WHERE clusters.id = noted.id AND clusters.released_at IS NULL
+    """
+)
+_SEEN_ALL = text(
+    "SELECT * FROM unnest(CAST(:users AS varchar[]), CAST(:ats AS timestamptz[])) AS seen(b_user, b_at)"
+).columns(column("b_user"), column("b_at"))
 
 
 def note_ends(conn: Connection, ends: Iterable[tuple[str, datetime | None, str]]) -> None:
     """Write into the rows when each run goes back, as last decided: (run id, when, why)."""
     rows = [{"b_id": run_id, "b_at": at, "b_why": why} for run_id, at, why in ends]
-    if rows:
+    if not rows:
+        return
+    if conn.dialect.name == "sqlite":
         conn.execute(_NOTE, rows)
+    else:
+        ids, ats, whys = ([row[name] for row in rows] for name in ("b_id", "b_at", "b_why"))
+        conn.execute(_NOTE_ALL, {"ids": ids, "ats": ats, "whys": whys})
+
+
+def note_seen(conn: Connection, seen: Mapping[str, datetime]) -> None:
+    """Note when people were seen on their clusters, by person: a cluster that is closed says it no more.
+
+    Only forward, and never past a sign-out that still counts: a page left open on a cluster is no sign-in.
+    """
+    people = sorted(seen.items())
+    if not people:
+        return
+    given: Any
+    if conn.dialect.name == "sqlite":
+        query = sqlite.insert(presence).values(user=bindparam("b_user"), platform_seen_at=bindparam("b_at"))
+        given = [{"b_user": user, "b_at": at} for user, at in people]
+    else:
+        query = postgresql.insert(presence).from_select(["user", "platform_seen_at"], _SEEN_ALL)
+        given = {"users": [user for user, _ in people], "ats": [at for _, at in people]}
+    p, new = presence.c, query.excluded.platform_seen_at
+    query = query.on_conflict_do_update(
+        index_elements=["user"],
+        set_={"platform_seen_at": new},
+        where=and_(
+            or_(p.platform_seen_at.is_(None), p.platform_seen_at < new),
+            or_(p.signed_out_at.is_(None), p.signed_out_at < p.platform_seen_at, p.signed_out_at >= new),
+        ),
+    )
+    conn.execute(query, given)
 
 
 def note_warned(conn: Connection, run_ids: Collection[str], now: datetime) -> None:
     """Write into the rows that the person was warned."""
-    if run_ids:
-        conn.execute(update(clusters).where(_c.id.in_(list(run_ids))).values(warned_at=now))
+    ids = sorted(run_ids)
+    for begin in range(0, len(ids), AT_ONCE):
+        some = _c.id.in_(ids[begin : begin + AT_ONCE])
+        conn.execute(update(clusters).where(some).values(warned_at=now))
 
 
 # ------------------------------------------------------------------------------------- the person's own word

@@ -77,16 +77,20 @@ class Terms:
     def bound_seconds(self) -> int | None:
         """The hard maximum that really holds: an unattended run always has one."""
         if self.policy == "auto-when-done":
-            return min(self.most_seconds or WHEN_DONE_MOST_SECONDS, WHEN_DONE_MOST_SECONDS)
+            return self.most_seconds or WHEN_DONE_MOST_SECONDS
         return self.most_seconds
 
     def to_json(self) -> dict[str, Any]:
         """As ``clusters.release_terms`` keeps it."""
         return asdict(self)
 
-    def with_policy(self, policy: str) -> Terms:
-        """The same terms under another policy."""
-        return replace(self, policy=policy)
+    def unattended(self, *, held_seconds: int = 0) -> Terms:
+        """The same terms for a run that goes on without its person from now, ``held_seconds`` after it was ready.
+
+        However long it was held before, it has as long from now on; a hard maximum stays what it is.
+        """
+        bound = held_seconds + WHEN_DONE_MOST_SECONDS
+        return replace(self, policy="auto-when-done", most_seconds=min(self.most_seconds or bound, bound))
 
 
 _FIELDS = frozenset(field.name for field in fields(Terms))

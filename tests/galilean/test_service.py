@@ -18,6 +18,7 @@ from tornado.testing import bind_unused_port
 
 from galilean.db import Database, metadata
 from galilean.service import (
+    Beside,
     Lease,
     LeaseRow,
     Service,
@@ -228,6 +229,62 @@ async def test_stop_ends_the_loop_after_the_tick_and_lets_the_lease_go(db: Datab
     await asyncio.wait_for(one.run(), 10)
     other = Lease(db, "metering")
     assert await other.keep()
+
+
+class Hanging:
+    """Work beside the ticks that never comes to an end by itself."""
+
+    def __init__(self) -> None:
+        self.begun, self.ended = asyncio.Event(), asyncio.Event()
+
+    async def work(self) -> None:
+        self.begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)  # it may take a moment to end cleanly
+            self.ended.set()
+
+
+async def test_what_hangs_beside_the_ticks_holds_up_none_and_ends_with_the_service(db: Database) -> None:
+    hanging, ticks = Hanging(), 0
+
+    async def tick() -> None:
+        nonlocal ticks
+        ticks += 1
+        if ticks > 2 and hanging.begun.is_set():
+            one.stop()
+
+    beside = [Beside(name="mail", work=hanging.work, interval_seconds=0.01)]
+    one = Service("metering", db, tick, interval_seconds=0.02, beside=beside)
+    await asyncio.wait_for(one.run(), 60)
+    assert ticks > 2
+    assert hanging.ended.is_set()
+    assert await Lease(db, "metering").keep(), "let go after the work had ended"
+
+
+async def test_work_beside_the_ticks_stops_when_the_lease_is_lost_and_what_it_raises_is_told(
+    db: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    clocks, hanging = Clocks(), Hanging()
+
+    async def nothing() -> None:
+        pass
+
+    one = service(db, clocks, nothing, lease_seconds=0.1)
+    assert await one.lease.keep()
+    round_ = asyncio.create_task(one._one_round(Beside(name="mail", work=hanging.work, interval_seconds=1)))
+    await hanging.begun.wait()
+    clocks.pass_(11)
+    await asyncio.wait_for(round_, 60)
+    assert hanging.ended.is_set()
+
+    async def broken() -> None:
+        raise RuntimeError("no")
+
+    assert await one.lease.keep()
+    await one._one_round(Beside(name="mail", work=broken, interval_seconds=1))
+    assert "RuntimeError: no" in caplog.text
 
 
 async def test_health_and_metrics_answer(db: Database) -> None:

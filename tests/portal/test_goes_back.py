@@ -84,10 +84,11 @@ def test_a_warning_is_soon_while_it_holds():
 
 
 def test_what_may_be_asked_for_is_told_with_it():
-    back = goes_back(HELD, NOW)
+    back = goes_back(HELD, NOW, tells=True)
     assert back.may_when_done
+    assert not goes_back(HELD, NOW).may_when_done, "nobody would know when it is done"
     assert back.may_extend is not None
     assert back.may_extend > NOW
-    manual = goes_back(replace(HELD, release_policy="manual", release_terms=None), NOW)
+    manual = goes_back(replace(HELD, release_policy="manual", release_terms=None), NOW, tells=True)
     assert not manual.may_when_done
     assert manual.may_extend is None

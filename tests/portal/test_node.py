@@ -41,6 +41,10 @@ class OwnNode:
         assert answer.status_code == 200, answer.text
         return answer.json()
 
+    def tell(self, busy: dict[str, int]) -> None:
+        """Say what runs in it."""
+        assert self.client.post("/presence", json={**self.asks, "busy": busy}).status_code == 204
+
     def change(self, **values: Any) -> None:
         with self.site.portal.db.write() as conn:
             conn.execute(update(clusters).where(clusters.c.id == self.run).values(values))
@@ -61,7 +65,9 @@ def test_a_node_learns_how_its_cluster_stands(node: OwnNode) -> None:
     ]
     assert said["nodes"][1]["lab_url"] == "/user/alice/heat-flow/node-1/lab"
     assert (said["state"], said["release"]["policy"]) == ("running", "auto")
-    assert said["can"] == {"when_done": True, "release": True}
+    assert said["can"] == {"when_done": False, "release": True}, "it has not said yet what runs"
+    node.tell({})
+    assert node.status()["can"] == {"when_done": True, "release": True}
     assert said["use"]["cpu_percent"] is None
     assert said["warning"] is None
 
@@ -77,6 +83,8 @@ def test_a_node_extends_as_far_as_one_press_and_no_further(node: OwnNode) -> Non
 
 
 def test_a_node_goes_on_when_done_and_releases_itself(node: OwnNode) -> None:
+    assert node.post("when-done").json()["reason"] == "untold"
+    node.tell({})
     after = node.post("when-done").json()
     assert (after["release"]["policy"], after["release"]["when_done"]) == ("auto-when-done", True)
     released = node.post("release")

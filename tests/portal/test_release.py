@@ -10,9 +10,10 @@ import pytest
 from sqlalchemy import select, update
 
 from galilean import notices
-from services.release import messages
+from services.release import messages, rules
 from services.release.tables import presence
-from spawner.tables import clusters
+from spawner import records, use
+from spawner.tables import clusters, node_use
 from tests.portal.conftest import Sign, made
 from tests.portal.live import LiveSite
 
@@ -29,6 +30,14 @@ def running(site: LiveSite, client: httpx.Client, **options: Any) -> str:
     raise AssertionError("it did not start")
 
 
+def telling(site: LiveSite, run_id: str) -> None:
+    """Its node says what runs there: nothing."""
+    with site.portal.db.write() as conn:
+        run = records.get(conn, run_id)
+        assert run is not None
+        use.tell_busy(conn, run, 0, {}, datetime.now(UTC))
+
+
 def row(site: LiveSite, run_id: str) -> Any:
     with site.portal.db.read() as conn:
         return conn.execute(select(clusters).where(clusters.c.id == run_id)).one()
@@ -38,7 +47,10 @@ def test_one_press_extends_and_says_how_far(site: LiveSite, sign: Sign) -> None:
     alice, bob = sign("alice"), sign("bob")
     run = running(site, alice)
     before = alice.get(f"/clusters/{run}/release").json()
-    assert before["extend_until"] and before["may_when_done"] and before["words"]
+    assert before["extend_until"] and before["words"]
+    assert not before["may_when_done"], "nobody would know when it is done"
+    telling(site, run)
+    assert alice.get(f"/clusters/{run}/release").json()["may_when_done"]
     after = alice.post(f"/clusters/{run}/extend").json()
     assert after["extended_until"] is not None
     assert row(site, run).extended_until is not None
@@ -58,6 +70,9 @@ def test_one_press_extends_and_says_how_far(site: LiveSite, sign: Sign) -> None:
 def test_going_on_alone_changes_the_policy_once_and_only_from_automatic(site: LiveSite, sign: Sign) -> None:
     alice = sign("alice")
     run = running(site, alice)
+    refused = alice.post(f"/clusters/{run}/when-done")
+    assert (refused.status_code, refused.json()["reason"]) == (409, "untold")
+    telling(site, run)
     assert alice.post(f"/clusters/{run}/when-done").json()["release"] == "auto-when-done"
     assert alice.post(f"/clusters/{run}/when-done").status_code == 200
     with site.portal.db.write() as conn:
@@ -80,6 +95,8 @@ def test_notices_are_read_by_their_person_in_their_language_and_zone(site: LiveS
             conn, "alice", now=datetime.now(UTC), kind="warning", text=messages.WARNED["left"], cluster_id=run,
             mail=True, project="Heat", goes_at=soon.isoformat(),
         )  # fmt: skip
+    assert not alice.get("/notices").json()["items"][0]["when_done"]
+    telling(site, run)
     (notice,) = alice.get("/notices").json()["items"]
     assert "Heat goes back at 2026-03-02 09:30" in notice["text"]
     assert notice["when_done"] and notice["extend"] and notice["url"]
@@ -168,6 +185,8 @@ def test_signing_out_says_what_goes_back_when_and_lets_one_choose(site: LiveSite
     nothing = alice.get(site.url + "sign-out")
     assert nothing.status_code == 302 and nothing.headers["location"].endswith("/hub/logout")
     run = running(site, alice)
+    assert "Go on without me" not in alice.get(site.url + "sign-out").text
+    telling(site, run)
     page = alice.get(site.url + "sign-out").text
     assert "Goes back as soon as you sign out" in page and "Go on without me" in page
     answer = alice.post(site.url + "sign-out", data={f"run-{run}": "when-done"})
@@ -185,3 +204,48 @@ def test_a_script_with_a_token_is_not_taken_for_somebody_on_a_page(
     sign("alice").get(site.url + path)
     with site.portal.db.read() as conn:
         assert conn.execute(select(presence)).all() == []
+
+
+def test_runs_without_terms_are_told_of_by_the_rules_of_the_centre_not_by_the_file(
+    site: LiveSite, sign: Sign
+) -> None:
+    alice, root = sign("alice"), sign("root")
+    run = running(site, alice)
+    with site.portal.db.write() as conn:
+        conn.execute(update(clusters).where(clusters.c.id == run).values(release_terms=None))
+        rules.set_site(conn, {"grace_seconds": 22 * 60}, now=datetime.now(UTC), actor="root")
+    for client, page in ((alice, ""), (alice, "meter"), (root, "admin/online")):
+        assert "22 min" in client.get(site.url + page).text, page
+    drawer = alice.get(f"{site.url}projects/alice/heat-flow/run?run={run}").text
+    assert "22 min" in drawer
+
+
+def test_the_list_of_clusters_tells_what_is_used_and_since_when_nothing_is(
+    site: LiveSite, sign: Sign
+) -> None:
+    alice = sign("alice")
+    run = running(site, alice)
+    assert alice.get("/clusters").json()["items"][0]["use"] is None
+    now = datetime.now(UTC)
+    with site.portal.db.write() as conn:
+        size = records.get(conn, run)
+        assert size is not None
+        conn.execute(
+            update(clusters)
+            .where(clusters.c.id == run)
+            .values(
+                proxy_seen_at=now, node_seen_at=now - timedelta(hours=1), release_at=now, release_why="idle",
+                ready_at=now - timedelta(hours=2),
+            )
+        )  # fmt: skip
+        conn.execute(
+            node_use.insert().values(
+                cluster_id=run, rank=0, attempt=size.attempt, measured_at=now,
+                cpu_permille=size.cpu_millicores // 4, used_at=now - timedelta(hours=1),
+            )
+        )  # fmt: skip
+    for said in (alice.get("/clusters").json()["items"][0], alice.get(f"/clusters/{run}").json()):
+        assert said["use"]["cpu_percent"] == 25.0 and said["use"]["gpu_percent"] is None
+        since = datetime.fromisoformat(said["use"]["idle_since"])
+        assert since == datetime.fromisoformat(said["last_seen_at"]) == now - timedelta(hours=1)
+        assert said["release_why"] == "idle" and said["release_at"]

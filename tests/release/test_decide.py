@@ -189,6 +189,25 @@ def test_warnings(name: str, now: float, terms: dict[str, Any], known: dict[str,
     assert decided(name, now, terms, **{"warned_at": None, **known}) == expected
 
 
+def test_who_is_there_is_not_warned_though_presence_lags() -> None:
+    """It may be known 75 seconds late that somebody is there; a short grace warns later, or not at all."""
+    found = {}
+    for grace in (120, 180, 300):
+        for second in range(0, grace, 5):
+            now = T0 + timedelta(seconds=second)
+            if isinstance(decide(Terms(policy="auto", grace_seconds=grace), Facts(held_since=T0), now), Warn):
+                found.setdefault(grace, second)
+    assert found == {180: 2 * WITNESS_LAG_SECONDS, 300: 150}
+
+
+def test_going_on_alone_lasts_from_the_press_on_and_never_past_the_hard_maximum() -> None:
+    held = 8 * 86400
+    assert Terms(policy="auto").unattended(held_seconds=held).bound_seconds == held + WHEN_DONE_MOST_SECONDS
+    bounded = Terms(policy="auto", most_seconds=9 * 86400).unattended(held_seconds=held)
+    assert (bounded.policy, bounded.bound_seconds) == ("auto-when-done", 9 * 86400)
+    assert from_json(None, policy="auto-when-done", grace_seconds=1).bound_seconds == WHEN_DONE_MOST_SECONDS
+
+
 def test_every_policy_of_the_settings_is_known_and_others_are_not() -> None:
     waits = {name: wait_seconds(name, grace_seconds=GRACE) for name in RELEASE_POLICIES}
     assert waits["auto"] == waits["auto-when-done"] == 300 and waits["manual"] is None

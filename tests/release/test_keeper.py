@@ -4,6 +4,8 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import JSON, update
+from sqlalchemy.exc import DataError, StatementError
 
 from galilean import notices
 from galilean.db import Database
@@ -12,6 +14,7 @@ from services.release import schedules
 from services.release.calendar import Schedule
 from services.release.keeper import Keeper
 from services.release.rules import Rules, SiteRule
+from services.release.tables import schedules as schedules_table
 from services.release.terms import Terms
 from spawner import records
 from tests.metering.rows import T0, add_run, at
@@ -252,3 +255,53 @@ async def test_two_processes_that_overlap_start_one_cluster(sqlite_db: Database)
     assert len(hub.starts) == 1
     with sqlite_db.read() as conn:
         assert records.count_open(conn, user="alice") == 1
+
+
+@pytest.mark.parametrize(
+    "broken", [{"zone": "Mars/Olympus"}, {"weekdays": None}, {"weekdays": 3}, {"first_day": None}, {"request": []}]
+)  # fmt: skip
+async def test_a_schedule_that_cannot_be_read_keeps_no_other_from_its_hour(
+    db: Database, broken: dict[str, Any]
+) -> None:
+    hub, keeper, clocks = world(db)
+    bad, good = made(db), made(db, user="bob")
+    with db.write() as conn:
+        if None in broken.values():  # the column refuses it: JSON's own null
+            broken = dict.fromkeys(broken, JSON.NULL)
+        try:
+            with conn.begin_nested():
+                conn.execute(update(schedules_table).where(schedules_table.c.id == bad.id).values(broken))
+        except (DataError, StatementError):
+            pytest.skip("the database refuses such a row")
+    await rounds(keeper, clocks, 600)
+    assert {user for user, _, _ in hub.starts} >= {"bob"}
+    with db.read() as conn:
+        assert schedules.get(conn, good.id, "bob").run_id
+        assert good.id in {one.id for one in schedules.list_all(conn)}
+
+
+async def test_a_schedule_that_cannot_be_read_stops_no_release(db: Database) -> None:
+    it = World(db)
+    bad = made(db, user="bob")
+    with db.write() as conn:
+        schedules.note_done(conn, bad.id, T0.date(), run_id="R9")
+        conn.execute(
+            update(schedules_table).where(schedules_table.c.id == bad.id).values(zone="Mars/Olympus")
+        )
+    await it.pass_(400)
+    assert it.run.reason == "left"
+
+
+async def test_what_somebody_pressed_does_not_wait_for_what_somebody_planned(sqlite_db: Database) -> None:
+    class Broken(Keeper):
+        async def keep(self, rules: Rules) -> None:
+            raise RuntimeError("no")
+
+    it = World(sqlite_db, "manual")
+    it.service.keeper = Broken(sqlite_db, it.hub, clock=it.clocks.now)
+    with sqlite_db.write() as conn:
+        records.ask_stop(conn, "R1", reason="user", asked_by="alice", now=it.clocks.now())
+    it.clocks.seconds += 10
+    with pytest.raises(RuntimeError):
+        await it.service.tick()
+    assert it.run.word == "released"

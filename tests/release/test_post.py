@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import email
+import smtplib
+import threading
 from datetime import timedelta
 from email import policy
+from typing import Any
 
 import pytest
 
@@ -132,3 +135,104 @@ async def test_a_name_of_a_project_cannot_write_into_a_letters_head(sqlite_db: D
     )  # fmt: skip
     assert await post.round(at(2)) == 1
     assert "\n" not in subjects[0] and "\r" not in subjects[0]
+
+
+class Mailbox:
+    """A mail server by what it answers to each address."""
+
+    def __init__(self, **answers: Exception) -> None:
+        self.answers, self.went = answers, list[str]()
+
+    def send(self, mail: object, *, to: list[str], subject: str, text: str) -> bool:
+        error = self.answers.get(to[0].partition("@")[0])
+        if error is not None:
+            raise error
+        self.went.append(to[0])
+        return True
+
+
+def posting(db: Database, send: Any, seconds: Any = lambda: 0.0) -> Post:
+    settings = Settings.model_validate({"mail": {"host": "mail.invalid"}})
+    return Post(settings, db, None, clock=lambda: at(0.1), monotonic=seconds, send=send)  # type: ignore[arg-type]
+
+
+def waiting(db: Database) -> list[str]:
+    with db.read() as conn:
+        return [one.user for one in notices.to_mail(conn)]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        smtplib.SMTPRecipientsRefused({"a@example.edu": (550, b"no such person")}),
+        smtplib.SMTPDataError(552, b"too long"),
+        smtplib.SMTPNotSupportedError("SMTPUTF8"),
+        UnicodeEncodeError("ascii", "x", 0, 1, "no"),
+    ],
+)
+async def test_a_letter_that_is_refused_for_good_holds_up_no_other(
+    sqlite_db: Database, error: Exception
+) -> None:
+    box = Mailbox(a=error)
+    post = posting(sqlite_db, box.send)
+    for user in ("a@example.edu", "b@example.edu"):
+        tell(sqlite_db, user)
+    assert await post.round(at(0.1)) == 1
+    assert box.went == ["b@example.edu"] and waiting(sqlite_db) == []
+
+
+async def test_a_letter_that_is_put_off_is_tried_again_alone(sqlite_db: Database) -> None:
+    seconds = 0.0
+    box = Mailbox(a=smtplib.SMTPRecipientsRefused({"a@example.edu": (450, b"come again")}))
+    post = posting(sqlite_db, box.send, lambda: seconds)
+    for user in ("a@example.edu", "b@example.edu"):
+        tell(sqlite_db, user)
+    assert await post.round(at(0.1)) == 1
+    assert waiting(sqlite_db) == ["a@example.edu"]
+    tell(sqlite_db, "c@example.edu")
+    box.answers.clear()
+    assert await post.round(at(0.2)) == 1
+    assert box.went == ["b@example.edu", "c@example.edu"]
+    seconds = 61.0
+    assert await post.round(at(1.2)) == 1
+    assert waiting(sqlite_db) == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        smtplib.SMTPAuthenticationError(535, b"no"),
+        smtplib.SMTPSenderRefused(550, b"no", "hub@example.edu"),
+        smtplib.SMTPServerDisconnected("gone"),
+    ],
+)
+async def test_what_the_site_did_wrong_costs_no_letter(sqlite_db: Database, error: Exception) -> None:
+    post = posting(sqlite_db, Mailbox(a=error).send)
+    for user in ("a@example.edu", "b@example.edu"):
+        tell(sqlite_db, user)
+    assert await post.round(at(0.1)) == 0
+    assert len(waiting(sqlite_db)) == 2
+    assert "waits" in post.details["mail"]
+
+
+async def test_a_round_that_is_cancelled_lets_the_letter_on_its_way_arrive_and_begins_no_other(
+    sqlite_db: Database,
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    box = Mailbox()
+
+    def slow(*args: Any, **words: Any) -> bool:
+        begun.set()
+        assert go_on.wait(60)
+        return box.send(*args, **words)
+
+    post = posting(sqlite_db, slow)
+    for user in ("a@example.edu", "b@example.edu"):
+        tell(sqlite_db, user)
+    round_ = asyncio.create_task(post.round(at(0.1)))
+    await asyncio.to_thread(begun.wait, 60)
+    round_.cancel()
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await round_
+    assert box.went == ["a@example.edu"] and waiting(sqlite_db) == ["b@example.edu"]

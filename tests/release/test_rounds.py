@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import insert, select, update
+from sqlalchemy import event, insert, select, update
 
 from galilean import notices
 from galilean.db import Database
@@ -15,10 +15,11 @@ from galilean.errors import UserError
 from galilean.settings import Settings
 from services.release import ask, store
 from services.release.releaser import Releaser
+from services.release.tables import presence
 from services.release.terms import Terms
 from spawner import records
 from spawner.records import Run
-from spawner.tables import clusters, node_use
+from spawner.tables import cluster_nodes, clusters, node_use
 from tests.metering.rows import T0, add_node, add_run, at
 from tests.release.worlds import Backend, Clocks, Hub
 
@@ -107,7 +108,7 @@ async def test_the_warning_says_that_something_still_runs_and_when_done_lets_it_
     await world.pass_(200, each=world.busy)
     assert [kind for kind, text in world.told if "still runs" in text] == ["warning"]
     with db.write() as conn:
-        assert ask.may_when_done(world.run, world.clocks.now())
+        assert ask.may_when_done(world.run, tells=True)
         ask.when_done(conn, world.run, now=world.clocks.now(), by="alice")
     assert world.run.release_terms["budgets"] == [1]  # type: ignore[index]  # what others keep there stays
     await world.pass_(1800, step=30, each=world.busy)
@@ -317,3 +318,165 @@ async def test_ended_clusters_leave_a_line_for_their_person_only(sqlite_db: Data
         rows = conn.execute(select(clusters.c.reason)).scalars().all()
         assert notices.list_for(conn, "bob") == []
     assert rows == ["left"]
+
+
+async def test_leaving_one_cluster_does_not_take_back_that_its_person_was_there(db: Database) -> None:
+    world = World(db, "2h")
+    world.hub.has("alice", "other")
+    with db.write() as conn:
+        add_run(conn, "R2", server="other", ready_at=at(60))
+        add_node(conn, "R2", 0, at(60))
+    world.clocks.seconds = 100 * 60.0
+
+    def look() -> None:
+        with db.write() as conn:
+            now = world.clocks.now()
+            records.saw(conn, "alice", "other", proxy_at=now, node_at=now)
+
+    await world.pass_(60, each=look)  # presence is not even believed yet
+    world.hub.end("alice", "other")
+    world.clocks.seconds = 150 * 60.0
+    await world.pass_(120)
+    assert (world.run.word, world.told) == ("running", [])
+    assert world.run.release_at is not None and at(220) <= world.run.release_at <= at(221)
+    world.clocks.seconds = 209 * 60.0
+    await world.pass_(300)
+    assert world.kinds() == ["warning"]
+    await world.pass_(600)
+    assert world.run.reason == "left"
+
+
+def test_a_page_left_open_on_a_cluster_is_no_sign_in(db: Database) -> None:
+    def seen() -> datetime | None:
+        with db.write() as conn:
+            return conn.execute(
+                select(presence.c.platform_seen_at).where(presence.c.user == "alice")
+            ).scalar()
+
+    def note(moment: datetime) -> None:
+        with db.write() as conn:
+            store.note_seen(conn, {"alice": moment})
+
+    note(at(1))
+    note(at(0))
+    assert seen() == at(1), "only forward"
+    with db.write() as conn:
+        store.signed_out(conn, "alice", at(10))
+    note(at(9))
+    assert seen() == at(9)
+    note(at(11))
+    assert seen() == at(9), "not past the sign-out"
+    with db.write() as conn:
+        store.seen_on_platform(conn, "alice", at(12))
+    note(at(13))
+    assert seen() == at(13), "signed in again"
+
+
+async def test_a_cluster_that_was_held_long_goes_on_alone_for_a_week_from_then_on(db: Database) -> None:
+    world = World(db)
+    world.clocks.seconds = 8 * 86400.0
+    world.look()
+    world.busy()
+    with db.write() as conn:
+        ask.when_done(conn, world.run, now=world.clocks.now(), by="alice")
+    await world.pass_(600, step=30, each=world.busy)
+    assert (world.run.word, world.run.release_why) == ("running", "most")
+    assert world.run.release_at == at(15 * 24 * 60)
+
+
+def test_who_cannot_tell_what_runs_cannot_go_on_alone(db: Database) -> None:
+    world = World(db)
+    world.use(measured_at=T0, used_at=T0)
+    with db.write() as conn:
+        assert ask.telling(conn, ["R1"]) == frozenset()
+        with pytest.raises(UserError) as refused:
+            ask.when_done(conn, world.run, now=world.clocks.now(), by="alice")
+    assert (refused.value.status, refused.value.reason) == (409, "untold")
+    assert not ask.may_when_done(world.run, tells=False)
+    world.busy(kernels=0)
+    with db.write() as conn:
+        assert ask.telling(conn, ["R1", "R2"]) == {"R1"}
+        assert ask.when_done(conn, world.run, now=world.clocks.now(), by="alice").release_policy != "auto"
+
+
+async def test_a_cluster_is_idle_only_while_all_of_it_is_measured(db: Database) -> None:
+    world = World(db, "manual", idle_seconds=1800)
+    with db.write() as conn:
+        add_node(conn, "R1", 1, T0)
+
+    def measured() -> None:
+        world.use(measured_at=world.clocks.now())
+
+    await world.pass_(2400, step=60, each=measured)
+    assert (world.run.word, world.run.release_why, world.told) == ("running", "", [])
+    with db.write() as conn:  # the other one has gone: what is there is measured
+        conn.execute(
+            update(cluster_nodes).where(cluster_nodes.c.rank == 1).values(gone_at=world.clocks.now())
+        )
+    await world.pass_(60, step=60, each=measured)
+    assert (world.run.release_why, world.kinds()) == ("idle", ["warning"])
+
+
+async def test_budgets_are_added_up_each_minute_and_where_something_happens(sqlite_db: Database) -> None:
+    world = World(sqlite_db, "manual")
+    asked: list[list[str]] = []
+    budgets = world.service.budgets
+    assert budgets is not None
+
+    def counted(conn: Any, run_ids: Sequence[str], now: datetime) -> Any:
+        asked.append(list(run_ids))
+        return budgets(conn, run_ids, now)
+
+    world.service.budgets = counted
+    world.budget["R1"] = 3600
+    await world.pass_(900, step=5)
+    assert 15 <= len(asked) <= 17, "not in each of 180 rounds"
+    assert world.run.release_at == at(60)
+    asked.clear()
+    with sqlite_db.write() as conn:  # another one of the same person uses it up, too
+        kept = {**Terms(policy="manual").to_json(), "budgets": [1]}
+        add_run(conn, "R2", server="other", ready_at=at(15), release_terms=kept)
+    world.budget = {"R1": 1000, "R2": 1000}
+    await world.pass_(5, step=5)
+    assert sorted(asked[0]) == ["R1", "R2"]
+    await world.pass_(90, step=5)
+    world.budget = {}  # in this moment an administrator gives more
+    await world.pass_(10, step=5)
+    assert world.run.word == "running" and world.run.release_at is None
+
+
+async def test_old_notices_go_the_read_ones_first(db: Database) -> None:
+    world = World(db, "manual")
+    days = timedelta(days=1)
+    with db.write() as conn:
+        for user, age, read in (("a", 31, True), ("b", 31, False), ("c", 91, False), ("d", 29, True)):
+            told = notices.tell(conn, user, now=T0 - age * days, kind="role", text="x")
+            if read:
+                notices.mark_read(conn, user, [told], T0 - age * days)
+    await world.pass_(90)
+    with db.read() as conn:
+        assert [bool(notices.list_for(conn, user)) for user in "abcd"] == [False, True, False, True]
+
+
+def test_what_is_to_be_mailed_is_found_by_its_index(sqlite_db: Database) -> None:
+    with sqlite_db.read() as conn:
+        plans: list[str] = []
+
+        def explain(conn: Any, cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+            cursor.execute("EXPLAIN QUERY PLAN " + statement, parameters)
+            plans.extend(str(row) for row in cursor.fetchall())
+
+        event.listen(conn, "before_cursor_execute", explain)
+        notices.to_mail(conn)
+    assert any("ix_notices_to_mail" in plan for plan in plans), plans
+
+
+async def test_a_cluster_whose_terms_cannot_be_read_holds_up_no_other(db: Database) -> None:
+    world = World(db)
+    world.hub.has("alice", "other")
+    with db.write() as conn:
+        broken = {**Terms(policy="auto").to_json(), "grace_seconds": "soon"}
+        add_run(conn, "R0", server="other", release_terms=broken)
+        add_node(conn, "R0", 0, T0)
+    await world.pass_(400)
+    assert (world.run.reason, world.hub.run("R0").word) == ("left", "running")

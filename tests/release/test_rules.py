@@ -136,3 +136,11 @@ def test_a_process_reads_again_only_what_was_decided_anew(sqlite_db: Database) -
         rules.set_site(conn, {"most_seconds": 86400}, now=T0, actor="root")
         then = freeze(conn, user="ada", roles=["student"], policy="2h", manual=False)
     assert (frozen["most_seconds"], then["most_seconds"], then["policy"]) == (None, 86400, "2h")
+
+
+def test_a_run_that_goes_on_alone_is_bounded_when_it_is_admitted() -> None:
+    week = 7 * 86400
+    generous = Rules(site=SiteRule(most_seconds=30 * 86400))
+    assert terms_for(generous, [], "auto-when-done", False).most_seconds == week
+    assert terms_for(generous, [], "auto", False).most_seconds == 30 * 86400
+    assert terms_for(RULES, ["student"], "auto-when-done", False).most_seconds == 86400

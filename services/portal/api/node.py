@@ -29,6 +29,7 @@ from services.portal.api.clusters import doors, held_seconds, node_state
 from services.portal.api.operation import Operation
 from services.portal.api.presence import check_token
 from services.portal.longer import budget_seconds
+from services.portal.my_limits import site_grace_seconds
 from services.portal.pages.endings import explanation_of
 from services.portal.said import Translate
 from services.release import ask
@@ -93,7 +94,15 @@ class NodeHandler(Handler):
             kept = use.use_of(conn, run, asks.rank)
             left = budget_seconds(portal)(conn, [run.id], now).get(run.id)
             return status_of(
-                portal, run, intervals, kept, now=now, translate=self.translate, budget_left=left
+                portal,
+                run,
+                intervals,
+                kept,
+                now=now,
+                translate=self.translate,
+                budget_left=left,
+                grace_seconds=site_grace_seconds(conn, portal),
+                tells=bool(ask.telling(conn, [run.id])),
             )
 
         go = portal.db.run_read if change is None else portal.db.run
@@ -188,13 +197,13 @@ def status_of(
     now: datetime,
     translate: Translate,
     budget_left: float | None = None,
+    grace_seconds: int = 300,
+    tells: bool = False,
 ) -> NodeStatus:
-    """How a run stands, from its rows."""
+    """How a run stands, from its rows; ``grace_seconds`` of the centre, for a row without terms."""
     site = portal_public_url(portal.settings) if portal.settings.web.subdomain_host else portal.prefix
-    terms = ask.terms_of(run, grace_seconds=portal.settings.release.grace_seconds)
-    more = ask.extension_of(
-        run, now, grace_seconds=portal.settings.release.grace_seconds, budget_seconds=budget_left
-    )
+    terms = ask.terms_of(run, grace_seconds=grace_seconds)
+    more = ask.extension_of(run, now, grace_seconds=grace_seconds, budget_seconds=budget_left)
     told = explanation_of(run)
     return NodeStatus(
         run=run.id,
@@ -227,7 +236,7 @@ def status_of(
         },
         extend={"until": _iso(more.until), "until_most": _iso(more.most)} if more.until else None,
         can={
-            "when_done": ask.may_when_done(run, now),
+            "when_done": ask.may_when_done(run, tells=tells),
             "release": run.is_open and run.stop_asked_at is None,
         },
         warning=_warning(run, terms, kept, now),

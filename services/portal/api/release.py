@@ -56,14 +56,14 @@ class WhenDone(ReleaseHandler):
 class Notices(ReleaseHandler):
     async def get(self) -> None:
         unread, limit = self.word("state", "unread", "all") == "unread", self.limit()
-        found, runs = await releases.notices_for(
+        found, about = await releases.notices_for(
             self.portal, self.person, unread_only=unread, limit=limit, before=self.query("cursor")
         )
         zone = self.zone()
         self.write_json(
             ListOf[models.Notice](
                 items=[
-                    releases.notice_model(self.portal, notice, runs, self.translate, zone)
+                    releases.notice_model(self.portal, notice, about, self.translate, zone)
                     for notice in found[:limit]
                 ],
                 next=found[limit - 1].id if not unread and len(found) > limit else None,

@@ -12,6 +12,7 @@ from galilean.errors import UserError, mark
 from galilean.web.handlers import PageHandler
 from services.portal.api.clusters import cluster_for, release_cluster
 from services.portal.machines import park_of
+from services.portal.my_limits import site_grace_seconds
 from services.portal.online import (
     CSV_HEAD,
     HELD,
@@ -34,13 +35,16 @@ class OnlinePage(PageHandler):
     """What the page and its file have in common."""
 
     right = "clusters:read-all"
+    grace_seconds: int
 
     async def shown(self) -> tuple[View, list[Row], list[Row]]:
         """The view that the address asks for, all rows, and those of the view."""
         view = View.parse({key: self.get_query_argument(key) for key in self.request.query_arguments})
         now = self.portal.clock()
-        runs, uses = await self.portal.db.run_read(read_held)
-        rows = rows_of(runs, uses, now, grace_seconds=self.portal.settings.release.grace_seconds)
+        (runs, uses), self.grace_seconds = await self.portal.db.run_read(
+            lambda conn: (read_held(conn), site_grace_seconds(conn, self.portal))
+        )
+        rows = rows_of(runs, uses, now, grace_seconds=self.grace_seconds)
         return view, rows, arrange(rows, view, now)
 
 
@@ -79,7 +83,7 @@ class Online(OnlinePage):
             "held_choices": list(HELD),
             "words": WORDS,
             "may_release": self.person.may("clusters:release-all"),
-            "grace_seconds": self.portal.settings.release.grace_seconds,
+            "grace_seconds": self.grace_seconds,
             "unisolated": self.portal.settings.backend == "process",
         }
         if self.is_fragment and not self.request.headers.get("HX-History-Restore-Request"):

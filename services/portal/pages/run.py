@@ -26,7 +26,7 @@ from services.machines.rules import Free, Size
 from services.portal.api.clusters import doors, held_seconds, place_in_line
 from services.portal.machines import gpu_choices, pool_choices
 from services.portal.machines import never as machines_never
-from services.portal.my_limits import limits_and_rest
+from services.portal.my_limits import limits_and_rest, site_grace_seconds
 from services.portal.pages import run_form as rules
 from services.portal.pages.endings import failure_of
 from services.portal.pages.progress import TILES_MOST, latest_attempt, progress, typical_seconds
@@ -96,10 +96,16 @@ class RunPage(ProjectPage):
     """What the three handlers share."""
 
     most_seconds: int | None = None
-    grace_seconds: int | None = None
+    grace_seconds: int = 300
 
     async def scene(self, run_id: str | None) -> Scene:
-        return await self.portal.db.run_read(scene, self.project, self.person.name, run_id)
+        found, self.grace_seconds = await self.portal.db.run_read(
+            lambda conn: (
+                scene(conn, self.project, self.person.name, run_id),
+                site_grace_seconds(conn, self.portal),
+            )
+        )
+        return found
 
     def html(self, frame: dict[str, Any], found: Scene, form: rules.RunForm | None) -> str:
         """The inside of the drawer."""
@@ -144,9 +150,9 @@ class RunPage(ProjectPage):
         return self.portal.jinja.get_template("run_drawer.html").render(values)
 
     def _grace(self, run: Run | None) -> int:
-        """Of the terms of a run, else of what is offered now."""
+        """Of the terms of a run, else of the centre's rules now."""
         frozen = (run.release_terms or {}).get("grace_seconds") if run is not None else None
-        return frozen or self.grace_seconds or self.portal.settings.release.grace_seconds
+        return frozen or self.grace_seconds
 
     async def form(self, found: Scene) -> rules.RunForm | None:
         """The form with the last configuration filled in; only where it is shown."""
@@ -162,7 +168,7 @@ class RunPage(ProjectPage):
             rules.ModelOption(name=choice.name, title=choice.title, free=choice.free)
             for choice in (await gpu_choices(self.portal) if settings.gpu_models else ())
         ]
-        self.most_seconds, self.grace_seconds = mine.most_seconds, mine.grace_seconds
+        self.most_seconds = mine.most_seconds
         return rules.run_form(
             settings,
             limits,

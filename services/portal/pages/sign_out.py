@@ -14,7 +14,7 @@ from services.portal.api.clusters import release_cluster
 from services.portal.frame import mine_for
 from services.portal.held import ClusterView
 from services.portal.longer import go_on_without
-from services.release import ask, rules
+from services.release import ask
 
 CHOICES = ("policy", "now", "when-done")
 
@@ -25,12 +25,9 @@ class SignOut(PageHandler):
         if not mine.clusters:
             self.redirect(self.portal.hub_url + "logout")
             return
-        now = self.portal.clock()
-        known = await self.portal.db.run_read(rules.read)
         await self.render_page(
             "sign_out.html",
-            clusters=[(view, self._words(view, known.site.grace_seconds)) for view in mine.clusters],
-            may_when_done=lambda run: ask.may_when_done(run, now),
+            clusters=[(view, self._words(view, mine.grace_seconds)) for view in mine.clusters],
         )
 
     def _words(self, view: ClusterView, grace_seconds: int) -> str:
