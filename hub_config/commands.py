@@ -7,11 +7,12 @@ read ``<state>/secrets`` may use these commands; that is the whole of their acce
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import sys
 from collections.abc import Coroutine
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -230,54 +231,82 @@ def clusters() -> None:
 
 @clusters_app.command("list")
 def clusters_list(as_json: AsJson = False) -> None:
-    """List every cluster that waits, starts, runs or is being released."""
-    from galilean.amounts import format_bytes, plain_number
+    """List every cluster that waits, starts, runs or is being released, and what it really uses."""
+    from galilean.clock import utcnow
     from galilean.db import Database
-    from spawner import records
+    from services.portal.online import read_held, rows_of
 
     database = Database(_migrated(load_settings()).database_url)
     try:
         with database.read() as conn:
-            rows = records.all_open(conn)
+            rows = rows_of(*read_held(conn), utcnow())
     finally:
         database.close()
     if as_json:
-        typer.echo(
-            json.dumps(
-                [
-                    {
-                        "id": run.id,
-                        "user": run.user,
-                        "server": run.server,
-                        "project": f"{run.project_owner}/{run.project_slug}",
-                        "state": run.word,
-                        "nodes": run.nodes,
-                        "cpu": run.cpu_millicores / 1000,
-                        "memory": run.memory_bytes,
-                        "gpu": run.gpu,
-                        "ready_at": run.ready_at.isoformat() if run.ready_at else None,
-                        "release": run.release_policy,
-                    }
-                    for run in rows
-                ]
-            )
-        )
+        typer.echo(json.dumps([_cluster_as_json(row) for row in rows]))
         return
     if not rows:
         say(mark("Nothing is held."))
-    for run in rows:
-        since = f"{run.ready_at:%Y-%m-%d %H:%M:%S} UTC" if run.ready_at else "-"
+    for row in rows:
+        _say_cluster(row)
+
+
+def _cluster_as_json(row: Any) -> dict[str, Any]:
+    run = row.run
+    return {
+        "id": run.id,
+        "user": run.user,
+        "server": run.server,
+        "project": f"{run.project_owner}/{run.project_slug}",
+        "state": run.word,
+        "nodes": run.nodes,
+        "cpu": run.cpu_millicores / 1000,
+        "memory": run.memory_bytes,
+        "gpu": run.gpu,
+        "ready_at": _iso(run.ready_at),
+        "cpu_now_percent": None if row.cpu_now is None else round(100 * row.cpu_now, 1),
+        "gpu_now_percent": None if row.gpu_now is None else round(100 * row.gpu_now, 1),
+        "idle_since": _iso(row.idle_since),
+        "last_seen_at": _iso(row.seen_at),
+        "release": run.release_policy,
+        "release_at": _iso(run.release_at),
+        "release_why": run.release_why,
+    }
+
+
+def _say_cluster(row: Any) -> None:
+    from galilean.amounts import format_bytes, plain_number
+
+    run = row.run
+    say(
+        mark("{id}  {state} {user}: {project}  {nodes} × {cores} cores, {memory}  since {since}"),
+        id=run.id,
+        state=f"{run.word:9}",
+        user=run.user,
+        project=f"{run.project_owner}/{run.project_slug}",
+        nodes=run.nodes,
+        cores=plain_number(run.cpu_millicores / 1000),
+        memory=format_bytes(run.memory_bytes),
+        since=_moment(run.ready_at),
+    )
+    if run.word == "running":
         say(
-            mark("{id}  {state} {user}: {project}  {nodes} × {cores} cores, {memory}  since {since}"),
-            id=run.id,
-            state=f"{run.word:9}",
-            user=run.user,
-            project=f"{run.project_owner}/{run.project_slug}",
-            nodes=run.nodes,
-            cores=plain_number(run.cpu_millicores / 1000),
-            memory=format_bytes(run.memory_bytes),
-            since=since,
+            mark("    CPU {cpu}, GPU {gpu}, idle since {idle}; last seen {seen}; {policy}: goes back {back}"),
+            cpu="-" if row.cpu_now is None else f"{row.cpu_now:.0%}",
+            gpu="-" if row.gpu_now is None else f"{row.gpu_now:.0%}",
+            idle=_moment(row.idle_since),
+            seen=_moment(row.seen_at),
+            policy=run.release_policy,
+            back=_moment(run.release_at),
         )
+
+
+def _iso(at: datetime | None) -> str | None:
+    return None if at is None else at.isoformat()
+
+
+def _moment(at: datetime | None) -> str:
+    return "-" if at is None else f"{at:%Y-%m-%d %H:%M:%S} UTC"
 
 
 @clusters_app.command("release")
@@ -286,14 +315,19 @@ def clusters_release(
     every: Annotated[
         bool, typer.Option("--all", help="Every cluster, as before the product is taken away.")
     ] = False,
+    reason: Annotated[
+        str, typer.Option("--reason", help="What its person is told, at most 300 letters.", metavar="TEXT")
+    ] = "",
 ) -> None:
     """Release a cluster: now, or as soon as the hub is back. Exit code 1 when some of `--all` are left."""
     if every == bool(run_id):
         raise typer.BadParameter("name one cluster by its ID, or say --all")
+    if every and reason:
+        raise typer.BadParameter("--reason is told to the person of one cluster; --all tells nobody")
     settings = _migrated(load_settings())
     if not every:
         run_id = run_id.strip().upper()
-        say(_run(_release(settings, run_id)), id=run_id)
+        say(_run(_release(settings, run_id, " ".join(reason.split())[:300])), id=run_id)
         return
     from hub_config.start import release_all
 
@@ -303,10 +337,13 @@ def clusters_release(
         raise typer.Exit(1)
 
 
-async def _release(settings: Settings, run_id: str) -> str:
+async def _release(settings: Settings, run_id: str, why: str) -> str:
+    from galilean.clock import utcnow
     from galilean.db import Database
-    from hub_config.start import command_hub, release_run
+    from hub_config.start import command_hub
+    from services.portal.api.clusters import note_release
     from spawner import records
+    from spawner.states import Status
 
     database = Database(settings.database_url)
     hub = command_hub(settings)
@@ -318,7 +355,11 @@ async def _release(settings: Settings, run_id: str) -> str:
             )
         if run.released_at is not None:
             return mark("{id} is released already.")
-        await release_run(database, hub, run, "admin", "command")
+        # In its row first, so that a hub that is away carries it out later.
+        await database.run(note_release, run, by="command", others=True, why=why, now=utcnow())
+        if run.status != Status.QUEUED:
+            with contextlib.suppress(UserError):
+                await hub.stop(run.user, run.server)
         for _ in range(300):
             now = await database.run_read(records.get, run_id)
             if now is None or now.released_at is not None:

@@ -6,19 +6,19 @@ millions: two statements read them all, whatever is shown.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, and_, func, select
 
 from galilean.db import UTCDateTime
 from services.portal.goes_back import GoesBack, goes_back
 from services.portal.pages.table_view import TableView
 from spawner import records
 from spawner.records import Run
-from spawner.tables import clusters, node_use
+from spawner.tables import cluster_nodes, clusters, node_use
 
 SORTS = ("held", "person", "project", "pool", "nodes", "cores", "memory", "gpu", "cpu_now", "gpu_now", "seen")
 HELD = {"1h": timedelta(hours=1), "2h": timedelta(hours=2), "8h": timedelta(hours=8), "1d": timedelta(days=1)}
@@ -31,12 +31,16 @@ FRESH = timedelta(minutes=3)
 
 @dataclass(frozen=True, kw_only=True)
 class Use:
-    """What a cluster's nodes were last measured to use, together; ``cpu_permille`` 1000 = one CPU."""
+    """What a cluster's nodes were last measured to use, together; ``cpu_permille`` 1000 = one CPU.
+
+    Without ``whole`` a node of it is not measured, and nobody can say that the cluster is idle.
+    """
 
     measured_at: datetime
     cpu_permille: int = 0
     gpu_permille: int | None = None
     used_at: datetime | None = None
+    whole: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,40 +99,42 @@ class View(TableView):
 
 def read_held(conn: Connection) -> tuple[list[Run], dict[str, Use]]:
     """All open runs, and what was last measured of each."""
-    u = node_use.c
-    # Of the last placing only: nodes of an earlier one are gone.
-    latest = (
-        select(u.cluster_id, func.max(u.attempt).label("attempt"))
-        .join(clusters, clusters.c.id == u.cluster_id)
-        .where(clusters.c.released_at.is_(None))
-        .group_by(u.cluster_id)
-        .subquery()
-    )
+    return records.all_open(conn), uses_of(conn)
+
+
+def uses_of(conn: Connection, ids: Collection[str] | None = None) -> dict[str, Use]:
+    """What was last measured of open runs, by id, of those of which something was; ``ids`` = of these only."""
+    n, u = cluster_nodes.c, node_use.c
     query = (
         select(
-            u.cluster_id,
-            func.max(u.measured_at, type_=UTCDateTime()).label("measured_at"),
+            n.cluster_id,
+            func.min(u.measured_at, type_=UTCDateTime()).label("measured_at"),
             func.sum(u.cpu_permille).label("cpu_permille"),
             func.sum(u.gpu_permille).label("gpu_permille"),
             func.max(u.used_at, type_=UTCDateTime()).label("used_at"),
+            (func.count(u.measured_at) == func.count()).label("whole"),
         )
-        .join(latest, (latest.c.cluster_id == u.cluster_id) & (latest.c.attempt == u.attempt))
-        .where(u.measured_at.is_not(None))
-        .group_by(u.cluster_id)
+        .join(clusters, and_(clusters.c.id == n.cluster_id, clusters.c.released_at.is_(None)))
+        .outerjoin(node_use, and_(u.cluster_id == n.cluster_id, u.rank == n.rank, u.attempt == n.attempt))
+        .where(n.gone_at.is_(None))
+        .group_by(n.cluster_id)
+        .having(func.count(u.measured_at) > 0)
     )
-    uses = {
+    if ids is not None:
+        query = query.where(n.cluster_id.in_(list(ids)))
+    return {
         row.cluster_id: Use(
             measured_at=row.measured_at,
             cpu_permille=int(row.cpu_permille),
             gpu_permille=None if row.gpu_permille is None else int(row.gpu_permille),
             used_at=row.used_at,
+            whole=bool(row.whole),
         )
         for row in conn.execute(query)
     }
-    return records.all_open(conn), uses
 
 
-def row_of(run: Run, use: Use | None, now: datetime, *, grace_seconds: int) -> Row:
+def row_of(run: Run, use: Use | None, now: datetime, *, grace_seconds: int = 300) -> Row:
     """A held cluster with what is told of it."""
     cpu = gpu = idle = None
     if use is not None and now - use.measured_at <= FRESH and run.word == "running":
@@ -136,7 +142,7 @@ def row_of(run: Run, use: Use | None, now: datetime, *, grace_seconds: int) -> R
         if use.gpu_permille is not None and run.gpu:
             gpu = min(1.0, use.gpu_permille / (1000 * run.together("gpu")))
         used = use.used_at or run.ready_at
-        idle = used if used is not None and now - used >= IDLE else None
+        idle = used if use.whole and used is not None and now - used >= IDLE else None
     seen = [at for at in (run.proxy_seen_at, run.node_seen_at) if at is not None]
     return Row(
         run=run,

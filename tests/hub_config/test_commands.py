@@ -7,23 +7,28 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import select, update
 from typer.testing import CliRunner
 
+from galilean import notices
 from galilean.cli import build_app
 from galilean.clock import utcnow
 from galilean.db import Database
 from galilean.errors import UserError
 from galilean.migrate import newest, upgrade
 from galilean.settings import Settings
+from galilean.tables import audit_log
 from hub_config.doctor import examine
 from hub_config.secrets import waiting_accounts
 from hub_config.start import check_public_port, prepare_state
 from spawner import records, steps
 from spawner.request import ClusterRequest
+from spawner.tables import cluster_nodes, clusters, node_use
 from tests.hub_config.conftest import SiteFactory
 from tests.spawner.backends import plan_of
 
@@ -264,7 +269,54 @@ def test_what_the_hub_does_not_release_in_time_is_told_and_stays_asked_for(
     assert left.stop_asked_at is not None
 
 
-@pytest.mark.parametrize("words", [(), ("01K", "--all")])
+def test_whoever_loses_a_cluster_by_the_command_line_is_told_why(
+    three_held: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hub_config.start.command_hub", lambda _: HubThatStops(three_held))
+    done = galilean("clusters", "release", f"01K{1:023}", "--reason", "The machine room\ngets too warm")
+    assert done.exit_code == 0, done.output
+    with three_held.read() as conn:
+        run = records.get(conn, f"01K{1:023}")
+        (told,) = notices.list_for(conn, "bob")
+        assert notices.list_for(conn, "ada") == []
+        (line,) = conn.execute(select(audit_log).where(audit_log.c.action == "cluster.release")).all()
+    assert run is not None
+    assert not run.is_open
+    assert run.reason == "admin"
+    assert told.params["why"] == "The machine room gets too warm"
+    assert (line.subject, line.reason) == ("bob/bob", "The machine room gets too warm")
+
+
+def test_the_list_tells_what_is_used_and_when_it_goes_back(three_held: Database) -> None:
+    now = utcnow()
+    with three_held.write() as conn:
+        run = records.get(conn, f"01K{1:023}")
+        assert run is not None
+        held = {
+            "status": "running",
+            "ready_at": now - timedelta(hours=2),
+            "release_at": now,
+            "release_why": "left",
+        }
+        conn.execute(update(clusters).where(clusters.c.id == run.id).values(held))
+        conn.execute(cluster_nodes.insert().values(cluster_id=run.id, rank=0, name="n", ready_at=now))
+        conn.execute(
+            node_use.insert().values(
+                cluster_id=run.id, rank=0, attempt=1, measured_at=now, used_at=now - timedelta(hours=1),
+                cpu_permille=run.cpu_millicores // 2,
+            )
+        )  # fmt: skip
+    (one,) = [
+        row for row in json.loads(galilean("clusters", "list", "--json").stdout) if row["user"] == "bob"
+    ]
+    assert (one["cpu_now_percent"], one["gpu_now_percent"], one["release_why"]) == (50.0, None, "left")
+    assert datetime.fromisoformat(one["idle_since"]) == now - timedelta(hours=1)
+    text = galilean("clusters", "list").stdout
+    assert "CPU 50%, GPU -, idle since" in text
+    assert text.count("goes back") == 1, "of those that run"
+
+
+@pytest.mark.parametrize("words", [(), ("01K", "--all"), ("--all", "--reason", "x")])
 def test_one_cluster_or_all_of_them_are_named(words: tuple[str, ...]) -> None:
     done = galilean("clusters", "release", *words)
     assert done.exit_code == 2

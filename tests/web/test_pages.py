@@ -258,6 +258,20 @@ def test_an_old_measurement_says_nothing_of_now(site: Site) -> None:
     assert (row.cpu_now, row.idle_since) == (None, None)
 
 
+def test_a_cluster_of_which_a_node_is_not_measured_is_not_called_idle(site: Site) -> None:
+    run_id = site.cluster("bob", "Folding", held=timedelta(hours=3), nodes=2)
+    now = datetime.now(UTC)
+    with site.portal.db.write() as conn:
+        use = {"cluster_id": run_id, "measured_at": now, "used_at": now - timedelta(hours=2)}
+        conn.execute(node_use.insert().values(rank=0, **use))
+        (row,) = rows_of(*read_held(conn), now)
+        assert row.cpu_now is not None
+        assert row.idle_since is None
+        conn.execute(node_use.insert().values(rank=1, **use))
+        (row,) = rows_of(*read_held(conn), now)
+        assert row.idle_since == now - timedelta(hours=2)
+
+
 def test_a_views_address_gives_back_the_view() -> None:
     from urllib.parse import parse_qsl
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -27,6 +28,7 @@ from galilean.web.visitor import Visitor
 from services.catalog.store import Project
 from services.portal.api import models
 from services.portal.api.projects import need_role, write_audit
+from services.portal.online import Use, row_of, uses_of
 from services.portal.pages.endings import explanation_of
 from services.portal.pages.progress import latest_attempt, progress
 from services.portal.said import Translate
@@ -173,7 +175,8 @@ async def release_cluster(
     others = run.user != person.name
     if others and not person.may("clusters:release-all"):
         raise UserError(403, mark("You may release your own clusters only."))
-    await portal.db.run(_note_release, run, person, others, why, address, portal.clock())
+    now = portal.clock()
+    await portal.db.run(note_release, run, by=person.name, others=others, why=why, address=address, now=now)
     if run.status != Status.QUEUED:
         try:
             await hub.stop(run.user, run.server)
@@ -186,20 +189,33 @@ _RELEASED = mark("{project} was released by an administrator ({person}). Its fil
 _RELEASED_WHY = mark("{project} was released by an administrator ({person}): {why}. Its files stay.")
 
 
-def _note_release(
-    conn: Any, run: Run, person: Visitor, others: bool, why: str, address: str, now: datetime
+def note_release(
+    conn: Any, run: Run, *, by: str, others: bool, why: str = "", address: str = "", now: datetime
 ) -> None:
+    """Ask for the end of a run in its row; of somebody else's, tell its person who did, and why, and keep it.
+
+    Parameters
+    ----------
+    conn, run, now
+        A transaction, an open run, UTC.
+    by, address
+        Who asks, and from where.
+    others
+        Whether the run is somebody else's.
+    why
+        What its person is told.
+    """
     reason = "admin" if others else "user"
     explanation = None
     if others:
         message = mark("An administrator ({person}) released this cluster: {why}") if why else mark(
             "An administrator ({person}) released this cluster."
         )  # fmt: skip
-        explanation = {"message": message, "params": {"person": person.name, "why": why}}
+        explanation = {"message": message, "params": {"person": by, "why": why}}
         write_audit(
             conn,
             at=now,
-            actor=person.name,
+            actor=by,
             address=address,
             action="cluster.release",
             subject=f"{run.user}/{run.server}",
@@ -215,14 +231,14 @@ def _note_release(
             cluster_id=run.id,
             mail=True,
             project=run.project_name,
-            person=person.name,
+            person=by,
             why=why,
         )
     if run.status == Status.QUEUED and records.cancel_waiting(
-        conn, run.id, reason=reason, asked_by=person.name, now=now
+        conn, run.id, reason=reason, asked_by=by, now=now
     ):
         return
-    records.ask_stop(conn, run.id, reason=reason, asked_by=person.name, now=now, explanation=explanation)
+    records.ask_stop(conn, run.id, reason=reason, asked_by=by, now=now, explanation=explanation)
 
 
 # ------------------------------------------------------------------------------------------------ addresses
@@ -259,9 +275,16 @@ def held_seconds(run: Run, now: datetime) -> int:
 
 
 def cluster_values(
-    portal: Portal, run: Run, *, now: datetime, translate: Translate, place: int | None = None
+    portal: Portal,
+    run: Run,
+    *,
+    now: datetime,
+    translate: Translate,
+    place: int | None = None,
+    use: Use | None = None,
 ) -> dict[str, Any]:
     told = explanation_of(run)
+    row = row_of(run, use, now)
     return {
         "id": run.id,
         "user": run.user,
@@ -290,6 +313,17 @@ def cluster_values(
         "seconds": held_seconds(run, now),
         "place_in_line": place,
         "url": node_url(portal, run.user, run.server) if run.word == "running" else None,
+        "use": None
+        if row.cpu_now is None or use is None
+        else models.ClusterUse(
+            measured_at=use.measured_at,
+            cpu_percent=round(100 * row.cpu_now, 1),
+            gpu_percent=None if row.gpu_now is None else round(100 * row.gpu_now, 1),
+            idle_since=row.idle_since,
+        ),
+        "last_seen_at": row.seen_at,
+        "release_at": run.release_at if run.is_open else None,
+        "release_why": run.release_why if run.is_open else "",
     }
 
 
@@ -315,6 +349,7 @@ def detail_model(
     now: datetime,
     translate: Translate,
     place: int | None = None,
+    use: Use | None = None,
 ) -> models.ClusterDetail:
     """A run with its nodes, their doors, and the steps of its start."""
     running = run.word == "running"
@@ -342,7 +377,9 @@ def detail_model(
         for step in progress(run, intervals, now=now).steps
     ]
     return models.ClusterDetail(
-        **cluster_values(portal, run, now=now, translate=translate, place=place), node_list=nodes, steps=steps
+        **cluster_values(portal, run, now=now, translate=translate, place=place, use=use),
+        node_list=nodes,
+        steps=steps,
     )
 
 
@@ -353,9 +390,24 @@ def place_in_line(conn: Any, run: Run) -> int | None:
     return records.waits_longer(conn, pool=run.pool, gpu_model=run.gpu_model, run=run) + 1
 
 
-def with_nodes(conn: Any, run_id: str) -> tuple[Run, list[NodeInterval], int | None] | None:
-    """A run, its node intervals and its place in line, in one read."""
+@dataclass(frozen=True, kw_only=True)
+class Detail:
+    """A run with all that is told of it, in one read."""
+
+    run: Run
+    intervals: list[NodeInterval]
+    place: int | None
+    use: Use | None
+
+
+def with_nodes(conn: Any, run_id: str) -> Detail | None:
+    """A run, its node intervals, its place in line and what it uses; ``None`` when it is not there."""
     run = records.get(conn, run_id)
     if run is None:
         return None
-    return run, records.intervals(conn, [run.id])[run.id], place_in_line(conn, run)
+    return Detail(
+        run=run,
+        intervals=records.intervals(conn, [run.id])[run.id],
+        place=place_in_line(conn, run),
+        use=uses_of(conn, [run.id]).get(run.id),
+    )

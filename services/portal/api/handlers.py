@@ -30,6 +30,7 @@ from services.portal.api import (
     release,
 )
 from services.portal.api.base import Handler
+from services.portal.online import uses_of
 
 
 class Projects(Handler):
@@ -122,13 +123,20 @@ class Clusters(Handler):
         )
         following = Cursor.encode(runs[limit - 1].id) if len(runs) > limit else None
         runs = runs[:limit]
-        places = await self.portal.db.run_read(_places, runs)
+        places, uses = await self.portal.db.run_read(
+            lambda conn: (_places(conn, runs), uses_of(conn, [run.id for run in runs if run.is_open]))
+        )
         now = self.portal.clock()
         self.write_json(
             models.ListOf[models.Cluster](
                 items=[
                     clusters.cluster_model(
-                        self.portal, run, now=now, translate=self.translate, place=places.get(run.id)
+                        self.portal,
+                        run,
+                        now=now,
+                        translate=self.translate,
+                        place=places.get(run.id),
+                        use=uses.get(run.id),
                     )
                     for run in runs
                 ],
@@ -199,14 +207,14 @@ async def detail(handler: Handler, run_id: str) -> models.ClusterDetail:
     found = await handler.portal.db.run_read(clusters.with_nodes, run_id)
     if found is None:
         raise clusters.no_such_cluster()
-    run, intervals, place = found
     return clusters.detail_model(
         handler.portal,
-        run,
-        intervals,
+        found.run,
+        found.intervals,
         now=handler.portal.clock(),
         translate=handler.translate,
-        place=place,
+        place=found.place,
+        use=found.use,
     )
 
 

@@ -165,6 +165,15 @@ class StartStep(Outgoing):
     took: str = ""
 
 
+class ClusterUse(Outgoing):
+    """What the nodes of a cluster really use, together, as last measured from outside."""
+
+    measured_at: datetime
+    cpu_percent: float = Field(description="Of the CPUs that it holds.")
+    gpu_percent: float | None = Field(description="Of its cards; null = nobody measures them.")
+    idle_since: datetime | None = Field(description="Nothing worth speaking of was used since then.")
+
+
 class Cluster(Outgoing):
     id: str
     user: str
@@ -191,6 +200,14 @@ class Cluster(Outgoing):
     seconds: int = Field(description="Wall time held, from ready.")
     place_in_line: int | None = Field(default=None, description="While it waits: 1 = next.")
     url: str | None = Field(default=None, description="JupyterLab of node-0, while it runs.")
+    use: ClusterUse | None = Field(default=None, description="While it runs; null = not measured (lately).")
+    last_seen_at: datetime | None = Field(
+        default=None, description="When its person was last there, by both witnesses."
+    )
+    release_at: datetime | None = Field(
+        default=None, description="When it goes back, as last decided; null = not by itself."
+    )
+    release_why: str = Field(default="", description="Why it goes back then, a word for programs.")
 
 
 class ClusterDetail(Cluster):
