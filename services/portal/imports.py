@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,7 @@ from sqlalchemy import Connection, select
 from galilean import audit, notices
 from galilean.errors import UserError, mark
 from galilean.rights import GROUP_PREFIX, ROLE_PREFIX
+from galilean.web.context import Portal
 from galilean.web.handlers import BaseHandler
 from services.catalog.tables import projects
 from services.people import store
@@ -31,6 +32,8 @@ log = logging.getLogger("galilean.portal")
 
 NOTE_EVERY = 10
 AT_ONCE = 2  # the hub hashes two passwords at once
+KEPT_MOST = 5  # imports whose passwords wait to be fetched
+LEFT = "left"
 MADE, ADDED, SAME, LEFT_OUT, FAILED, UNDONE, KEPT = (
     "made", "added", "same", "left out", "failed", "undone", "kept",
 )  # fmt: skip
@@ -38,17 +41,42 @@ MADE, ADDED, SAME, LEFT_OUT, FAILED, UNDONE, KEPT = (
 
 @dataclass
 class Job:
-    """An import that this process carries out, and the passwords that it made."""
+    """An import that this process carries out or takes back, and the passwords that it made."""
 
     by: str
     rows: list[dict[str, Any]]
     passwords: dict[str, str] = field(default_factory=dict)
-    task: asyncio.Task[None] | None = None
+    task: asyncio.Task[Any] | None = None
+    running: bool = True
+
+    async def work(self, work: Coroutine[Any, Any, Any]) -> Any:
+        try:
+            return await work
+        finally:
+            self.running = False
 
 
 def jobs(handler: BaseHandler) -> dict[str, Job]:
     """Of this process."""
     return handler.portal.parts.setdefault("imports", {})
+
+
+def _begin(handler: BaseHandler, job: Job) -> Job:
+    """Be the only one at work from now on; passwords that nobody fetched yet are kept.
+
+    Raises
+    ------
+    UserError
+        409 while another one is.
+    """
+    known = jobs(handler)
+    if any(other.running for other in known.values()):
+        raise UserError(409, mark("An import runs already. Wait until it is through."))
+    kept = [key for key, other in known.items() if other.passwords][-KEPT_MOST:]
+    for key in [key for key in known if key not in kept]:
+        del known[key]
+    known[""] = job  # until it has an id
+    return job
 
 
 async def preview(handler: BaseHandler, raw: bytes, own_role: str = "") -> list[Line]:
@@ -81,18 +109,15 @@ async def begin(handler: BaseHandler, lines: Sequence[Line], file: str) -> str:
     portal = handler.portal
     if not any(line.good for line in lines):
         raise UserError(400, mark("No line of the file can be imported."))
-    if any(job.task is not None and not job.task.done() for job in jobs(handler).values()):
-        raise UserError(409, mark("An import runs already. Wait until it is through."))
-    rows = [plain(line) for line in lines]
-    import_id = await portal.db.run(
-        lambda conn: store.begin_import(
-            conn, by=handler.person.name, file=file, rows=rows, now=portal.clock()
+    job = _begin(handler, Job(by=handler.person.name, rows=[plain(line) for line in lines]))
+    try:
+        import_id = await portal.db.run(
+            lambda conn: store.begin_import(conn, by=job.by, file=file, rows=job.rows, now=portal.clock())
         )
-    )
-    job = Job(by=handler.person.name, rows=rows)
-    jobs(handler).clear()
+    finally:
+        del jobs(handler)[""]
     jobs(handler)[import_id] = job
-    job.task = asyncio.create_task(_work(handler, import_id, job, lines, file))
+    job.task = asyncio.create_task(job.work(_work(handler, import_id, job, lines, file)))
     return import_id
 
 
@@ -108,24 +133,45 @@ async def _work(handler: BaseHandler, import_id: str, job: Job, lines: Sequence[
                 await _line(handler, import_id, line, row, job)
             done += 1
             if done % NOTE_EVERY == 0:
-                await portal.db.run(store.note_rows, import_id, job.rows, done)
+                await _note(portal, import_id, job.rows, done)
 
+    # No line's trouble ends the others: what is told as finished is.
+    await asyncio.gather(*(one(line, row) for line, row in zip(lines, job.rows, strict=True)))
     try:
-        await asyncio.gather(*(one(line, row) for line, row in zip(lines, job.rows, strict=True)))
+        made = await portal.db.run_read(store.made_by, import_id)
+        for line, row in zip(lines, job.rows, strict=True):
+            if row["outcome"] == FAILED and line.name in made:  # only the answer was lost
+                row["outcome"], row["problem"], row["added"] = MADE, "", wanted_by(line)
+        there = {row["name"] for row in job.rows if row["outcome"] == MADE}
+        for name in [name for name in job.passwords if name not in there]:
+            del job.passwords[name]
+        await portal.db.run(_finished, import_id, job, done, file, handler.address, portal.clock())
     except Exception:
-        log.exception("import %s ended early", import_id)
-    await portal.db.run(_finished, import_id, job, done, file, handler.address, portal.clock())
+        log.exception("import %s is through, but that could not be noted", import_id)
+
+
+async def _note(portal: Portal, import_id: str, rows: Sequence[Any], done: int) -> None:
+    try:
+        await portal.db.run(store.note_rows, import_id, rows, done)
+    except UserError as error:  # the next note says it, too
+        log.warning("how far import %s is could not be noted: %s", import_id, error)
+
+
+def wanted_by(line: Line) -> list[str]:
+    """The hub groups that a line asks for."""
+    return [*(ROLE_PREFIX + r for r in line.roles), *(GROUP_PREFIX + g for g in line.groups)]
 
 
 async def _line(handler: BaseHandler, import_id: str, line: Line, row: dict[str, Any], job: Job) -> None:
     try:
         if line.exists:
-            wanted = [*(ROLE_PREFIX + r for r in line.roles), *(GROUP_PREFIX + g for g in line.groups)]
-            moved = await people.move(handler, line.name, add=wanted)
+            moved = await people.move(handler, line.name, add=wanted_by(line))
             row["added"] = moved["added"]
             row["outcome"] = ADDED if moved["added"] else SAME
             return
         password = line.password or people.new_password()
+        if not line.password:  # before it is set, so that it cannot be lost with an answer
+            job.passwords[line.name] = password
         made = await people.create(
             handler,
             name=line.name,
@@ -137,10 +183,13 @@ async def _line(handler: BaseHandler, import_id: str, line: Line, row: dict[str,
             import_id=import_id,
         )
         row["outcome"], row["added"] = MADE, made["groups"]
-        if not line.password:
-            job.passwords[line.name] = password
+        if not made["password"]:
+            job.passwords.pop(line.name, None)
     except UserError as error:
         row["outcome"], row["problem"] = FAILED, error.text(handler.translate)
+    except Exception:
+        log.exception("line %s of import %s", line.number, import_id)
+        row["outcome"], row["problem"] = FAILED, handler.translate(mark("Something went wrong."))
 
 
 def _finished(
@@ -208,6 +257,8 @@ def take_passwords(handler: BaseHandler, import_id: str) -> dict[str, str]:
 async def undo(handler: BaseHandler, import_id: str) -> dict[str, int]:
     """Take the last import back: accounts that it made and nobody used, groups that it put people into.
 
+    What could not be taken back stays as it was, with the reason; then it can be tried again.
+
     Raises
     ------
     UserError
@@ -216,33 +267,61 @@ async def undo(handler: BaseHandler, import_id: str) -> dict[str, int]:
     portal = handler.portal
     found = await get(handler, import_id)
     newest = await portal.db.run_read(store.last_imports, 1)
-    job = jobs(handler).get(import_id)
     if not newest or newest[0].id != import_id:
         raise UserError(409, mark("Only the last import can be undone."))
     if found.undone_at is not None:
         raise UserError(409, mark("This import is undone already."))
-    if found.finished_at is None and job is not None and job.task is not None and not job.task.done():
-        raise UserError(409, mark("An import runs already. Wait until it is through."))
-    rows = [dict(row) for row in found.rows]
+    before = jobs(handler).get(import_id)
+    job = _begin(handler, Job(by=handler.person.name, rows=[dict(row) for row in found.rows]))
+    known = jobs(handler)
+    known[import_id] = known.pop("")
+    if before is not None and before.by == job.by:
+        job.passwords = before.passwords
+    # A task of its own: a browser that goes away does not leave it half done.
+    job.task = asyncio.create_task(job.work(_undo(handler, import_id, job)))
+    return await asyncio.shield(job.task)
+
+
+async def _undo(handler: BaseHandler, import_id: str, job: Job) -> dict[str, int]:
+    portal, rows = handler.portal, job.rows
+    noted = await portal.db.run_read(store.made_by, import_id)
+    for row in rows:
+        if row["outcome"] in ("", FAILED) and row["name"] in noted:
+            row["outcome"] = MADE
     made = [row["name"] for row in rows if row["outcome"] == MADE]
     used = await portal.db.run_read(_used, made)
     seen = {model["name"] for model in await portal.hub.users() if model.get("last_activity")}
-    for row in rows:
+    for number, row in enumerate(rows, 1):
         try:
             if row["outcome"] == MADE:
                 if row["name"] in used or row["name"] in seen:
                     row["outcome"] = KEPT
-                else:
-                    await people.delete(handler, row["name"])
-                    row["outcome"] = UNDONE
+                    continue
+                await _gone(people.delete(handler, row["name"]))
+                job.passwords.pop(row["name"], None)
             elif row["outcome"] == ADDED:
-                await people.move(handler, row["name"], remove=row["added"])
-                row["outcome"] = UNDONE
+                await _gone(people.move(handler, row["name"], remove=row["added"]))
+            else:
+                continue
+            row["outcome"], row["problem"] = UNDONE, ""
         except UserError as error:
             row["problem"] = error.text(handler.translate)
-    counts = count(rows)
-    await portal.db.run(_undone, import_id, rows, handler.person.name, handler.address, portal.clock())
-    return counts
+        except Exception:
+            log.exception("undoing line %s of import %s", row["line"], import_id)
+            row["problem"] = handler.translate(mark("Something went wrong."))
+        if number % NOTE_EVERY == 0:
+            await _note(portal, import_id, rows, len(rows))
+    await portal.db.run(_undone, import_id, rows, job.by, handler.address, portal.clock())
+    return {**count(rows), LEFT: sum(row["outcome"] in (MADE, ADDED) for row in rows)}
+
+
+async def _gone(work: Coroutine[Any, Any, Any]) -> None:
+    """Who is gone already needs no more."""
+    try:
+        await work
+    except UserError as error:
+        if error.status != 404:
+            raise
 
 
 def _used(conn: Connection, names: Sequence[str]) -> set[str]:
@@ -256,7 +335,8 @@ def _used(conn: Connection, names: Sequence[str]) -> set[str]:
 
 def _undone(conn: Connection, import_id: str, rows: Any, by: str, address: str, now: Any) -> None:
     store.note_rows(conn, import_id, rows, len(rows))
-    store.undone(conn, import_id, now)
+    if not any(row["outcome"] in (MADE, ADDED) for row in rows):
+        store.undone(conn, import_id, now)
     audit.write(
         conn,
         at=now,

@@ -19,7 +19,7 @@ from extensions.quota.store import forget_role, uses_of_role
 from galilean import audit
 from galilean.centre import RoleRow
 from galilean.errors import UserError, mark
-from galilean.rights import GROUP_PREFIX, RIGHTS, ROLE_PREFIX, GroupRow, Rights
+from galilean.rights import BLOCKED, GROUP_PREFIX, RIGHTS, ROLE_PREFIX, GroupRow, Rights, read
 from galilean.web.context import Portal
 from galilean.web.handlers import BaseHandler
 from services.catalog.tables import projects
@@ -159,7 +159,10 @@ async def create(
     password: str | None = None,
     import_id: str | None = None,
 ) -> dict[str, Any]:
-    """Make an account; what the hub said: ``{"name", "groups"}``."""
+    """Make an account; what the hub said: ``{"name", "groups"}``, and whether it has the password.
+
+    Where people sign in by another system the account has none, and ``"password"`` is false.
+    """
     body: dict[str, Any] = {
         "name": name,
         "groups": [*(ROLE_PREFIX + role for role in given), *(GROUP_PREFIX + slug for slug in groups)],
@@ -169,9 +172,15 @@ async def create(
     }
     if password is not None:
         body["password"] = password
-    made = await ask_hub(handler, "POST", "/galilean/people", body)
+    try:
+        made = await ask_hub(handler, "POST", "/galilean/people", body)
+    except UserError as error:
+        if error.reason != "elsewhere":
+            raise
+        del body["password"]
+        made = await ask_hub(handler, "POST", "/galilean/people", body)
     forget(handler.portal, made["name"])
-    return made
+    return {**made, "password": "password" in body}
 
 
 async def move(
@@ -181,6 +190,11 @@ async def move(
     done = await ask_hub(handler, "PATCH", _path(name), {"add": list(add), "remove": list(remove)})
     forget(handler.portal, name)
     return done
+
+
+async def rename(handler: BaseHandler, name: str, **wanted: str) -> None:
+    """How somebody is called (``full_name``) and written to (``mail``)."""
+    await ask_hub(handler, "PUT", _path(name, "/names"), wanted)
 
 
 async def block(handler: BaseHandler, name: str, *, reason: str, release: bool) -> int:
@@ -236,12 +250,26 @@ def _loss_of(conn: Connection, name: str) -> Loss:
 # --------------------------------------------------------------------------------------- roles and groups
 
 
-def asker_of(handler: BaseHandler) -> Asker:
-    """The visitor, as the rules know them."""
-    person = handler.person
+async def asker_of(handler: BaseHandler) -> Asker:
+    """The visitor, as the rules know them: with the groups of this moment, not of some seconds ago.
+
+    Raises
+    ------
+    UserError
+        403 for whoever was blocked meanwhile.
+    """
+    person, portal = handler.person, handler.portal
+    portal.people.forget(person.name)
+    groups = frozenset((await portal.hub.user(person.name)).get("groups") or ())
+    if BLOCKED in groups:
+        raise UserError(
+            403,
+            mark("Your account is blocked. Ask the administrators; your files are where they were."),
+            reason="blocked",
+        )
     return Asker(
         name=person.name,
-        groups=person.groups,
+        groups=groups,
         carried=person.rights if person.by_token else frozenset(RIGHTS),
     )
 
@@ -259,11 +287,14 @@ async def tell_hub(portal: Portal) -> None:
 
 async def _decide(handler: BaseHandler, action: str, subject: str, check: Any, write: Any) -> Any:
     """Check by the rules against what holds now, and write, in one transaction; refusals are noted."""
-    portal = handler.portal
-    portal.rights.forget()
-    known = await portal.rights.get()
+    portal, asker = handler.portal, await asker_of(handler)
+
+    def decide(conn: Connection) -> Any:
+        check(asker, read(conn))
+        return write(conn)
+
     try:
-        check(asker_of(handler), known)
+        done = await portal.db.run_serialised("centre", decide)
     except UserError as error:
         if error.reason in ("escalation", "yourself"):
             await portal.db.run(
@@ -276,7 +307,6 @@ async def _decide(handler: BaseHandler, action: str, subject: str, check: Any, w
                 str(error),
             )
         raise
-    done = await portal.db.run_serialised("centre", write)
     await tell_hub(portal)
     return done
 

@@ -5,15 +5,19 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import httpx
 import pytest
 
 from galilean import centre
 from galilean.clock import utcnow
+from galilean.errors import UserError
 from galilean.rights import RIGHTS
 from galilean.tables import audit_log
-from services.people import roles
+from services.people import roles, store
+from services.portal import people
 from services.portal.admin import ENTRIES
 from tests.portal.live import LiveSite
 from tests.web.conftest import Visitor
@@ -145,12 +149,119 @@ def test_nobody_makes_or_changes_a_role_beyond_their_own_rights(site: LiveSite) 
             assert kim.form("admin/roles/keeper", rights="1", right=right).status_code == 403
         site.hub.people["kim"]["groups"].append("galilean-group:club")
         assert kim.form("admin/groups", title="Club").status_code == 200
-        site.portal.people.forget("kim")
         assert kim.form("admin/groups/club", role="researcher").status_code == 403
     with site.portal.db.read() as conn:
         lines = conn.execute(audit_log.select()).all()
     assert [line.action for line in lines].count("role.refused") == 4
     assert "group.refused" in {line.action for line in lines}
+
+
+def test_what_counts_for_a_decision_is_who_somebody_is_now(site: LiveSite) -> None:
+    a_role(site, "keeper", "roles:manage", "groups:manage")
+    site.hub.add("kim", "keeper")
+    with Person(site, "kim") as kim:
+        assert kim.form("admin/groups", title="Club").status_code == 200
+        for groups, role, form in (
+            (["galilean:keeper", "galilean-group:club"], "admin/groups/club", {"role": "keeper"}),
+            ([], "admin/roles", {"name": "mine", "title": "Mine"}),
+            (["galilean:keeper", "galilean-blocked"], "admin/roles", {"name": "mine", "title": "Mine"}),
+        ):
+            site.hub.people["kim"]["groups"] = ["galilean:keeper"]
+            site.portal.people.forget("kim")
+            assert kim.get("admin/roles").status_code == 200
+            # At the hub itself, so that the portal has not heard of it.
+            site.hub.people["kim"]["groups"] = groups
+            assert kim.form(role, **form).status_code == 403
+
+
+def test_a_mail_address_and_a_name_are_the_hubs_to_keep(site: LiveSite, root: Person) -> None:
+    assert root.form("account/names", full_name="Ro  Ot", mail="root@example.edu").status_code == 200
+    assert root.form("admin/people/bob/names", full_name="Bob", mail="").status_code == 200
+    assert site.hub.named == [
+        ("root", {"full_name": "Ro Ot", "mail": "root@example.edu"}),
+        ("bob", {"full_name": "Bob", "mail": ""}),
+    ]
+
+
+def test_where_accounts_come_from_elsewhere_they_have_no_password_here(site: LiveSite, root: Person) -> None:
+    site.hub.elsewhere = True
+    made = root.form("admin/people-new", name="Eva", role="student")
+    assert "eva" in site.hub.people
+    assert "another system" in made.text
+    assert 'class="secret"' not in made.text
+    here = imported(root, "name,role\ntom,student\n")
+    assert "tom" in site.hub.people
+    assert root.form(here + "/passwords").status_code == 410
+
+
+def imported(root: Person, table: str) -> str:
+    """Import a table, and wait until it is through; its page."""
+    begun = root.form("admin/people-import/begin", text=table)
+    assert begun.status_code == 200, begun.text
+    here = begun.headers["HX-Redirect"].partition("/services/portal/")[2]
+    for _ in range(600):
+        if "Importing" not in root.get(here).text:
+            return here
+        time.sleep(0.05)
+    raise AssertionError("the import did not end")
+
+
+def test_passwords_wait_for_whoever_imports_while_others_go_on(site: LiveSite, root: Person) -> None:
+    first = imported(root, "name\ns1\n")
+    second = imported(root, "name\ns2\n")
+    assert "s1" in root.form(first + "/passwords").text
+    assert root.form(first + "/passwords").status_code == 410
+    assert "s2" in root.form(second + "/passwords").text
+
+
+def test_only_one_import_runs_however_many_begin_at_once(site: LiveSite, root: Person) -> None:
+    root.get("admin/people-import")  # signs in
+    table = "name\n" + "".join(f"s{number}\n" for number in range(30))
+    with ThreadPoolExecutor(4) as threads:
+        answers = list(
+            threads.map(lambda _: root.form("admin/people-import/begin", text=table).status_code, range(4))
+        )
+    assert sorted(answers) == [200, 409, 409, 409]
+
+
+def test_no_line_of_an_import_ends_the_others_and_no_password_is_lost_with_an_answer(
+    site: LiveSite, root: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = people.create
+
+    async def create(handler: Any, **given: Any) -> Any:
+        if given["name"] == "s1":
+            raise RuntimeError("of our making")
+        made = await real(handler, **given)
+        if given["name"] == "s2":
+            values = {"now": utcnow(), "import_id": given["import_id"]}
+            await site.portal.db.run(store.keep, "s2", **values)
+            raise UserError(503, "The answer was lost.")
+        return made
+
+    monkeypatch.setattr(people, "create", create)
+    here = imported(root, "name\ns1\ns2\ns3\n")
+    page = root.get(here).text
+    assert "made 2" in page
+    assert "not done 1" in page
+    listed = root.form(here + "/passwords").text
+    assert re.search(r"^s2,,made,[A-Za-z0-9-]{14},", listed, re.MULTILINE)
+    assert re.search(r"^s1,,failed,,", listed, re.MULTILINE)
+
+
+def test_an_undo_that_stopped_halfway_is_tried_again(site: LiveSite, root: Person) -> None:
+    here = imported(root, "name,role\ns1,\ns2,\nbob,teacher\n")
+    site.hub.faults[("DELETE", "/hub/api/galilean/people/s2")] = 503
+    site.hub.faults[("PATCH", "/hub/api/galilean/people/bob")] = 500
+    first = root.drop(here)
+    assert "try again" in first.headers["HX-Trigger"]
+    assert "s1" not in site.hub.people
+    assert "s2" in site.hub.people
+    assert "Not now." in root.get(here).text
+    site.hub.people.pop("s2")  # somebody else was quicker
+    assert root.drop(here).status_code == 200
+    assert site.hub.people["bob"]["groups"] == ["galilean:student"]
+    assert root.drop(here).status_code == 409
 
 
 TABLE = "账号;姓名;角色;邮箱\ns1;李伟;学生;li@example.edu\ns2;Ana;Student;nonsense\nbob;;teacher;\ns1;x;;\n=x;y;;\n"

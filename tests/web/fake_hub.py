@@ -32,6 +32,9 @@ class FakeHub:
         self.whoever = ""
         self.rights: dict[str, list[str]] = {}  # of roles that a test makes
         self.calls: list[tuple[str, str]] = []
+        self.named: list[tuple[str, dict[str, Any]]] = []  # passwords, names and addresses that were set
+        self.faults: dict[tuple[str, str], int] = {}  # status of the next such call of ours
+        self.elsewhere = False  # people sign in by another system
         self.refuse_servers = False
         self.away = False
 
@@ -82,7 +85,7 @@ class FakeHub:
             (r"/hub/api/groups/([^/]+)/users", _Group),
             (r"/hub/api/galilean/people", _OurPeople),
             (r"/hub/api/galilean/people/([^/]+)", _OurPerson),
-            (r"/hub/api/galilean/people/([^/]+)/(block|password)", _OurPersonsState),
+            (r"/hub/api/galilean/people/([^/]+)/(block|password|names)", _OurPersonsState),
             (r"/hub/api/galilean/roles", _OurRoles),
             (r"/hub/api/users/([^/]+)/tokens", _OurTokens),
             (r"/hub/.*", _Page),
@@ -218,7 +221,11 @@ class _Ours(_Base):
         if name and name not in self.hub.people:
             self.refuse(404, f"There is no account “{name}”.")
             return False
-        self.hub.calls.append((self.request.method or "", self.request.path))
+        call = (self.request.method or "", self.request.path)
+        self.hub.calls.append(call)
+        if call in self.hub.faults:
+            self.refuse(self.hub.faults.pop(call), "Not now.")
+            return False
         return True
 
     def body(self) -> dict[str, Any]:
@@ -230,6 +237,12 @@ class _OurPeople(_Ours):
         if not self.allowed():
             return
         body = self.body()
+        if self.hub.elsewhere and "password" in body:
+            self.set_status(409)
+            self.finish(
+                {"status": 409, "message": "Accounts come from another system.", "reason": "elsewhere"}
+            )
+            return
         if body["name"] in self.hub.people:
             self.refuse(409, f"There is an account “{body['name']}” already.")
             return
@@ -277,7 +290,9 @@ class _OurPersonsState(_Ours):
             self.write_json({"name": name})
 
     def put(self, name: str, what: str) -> None:
-        if self.allowed(unquote(name)):
+        who = self.who()
+        if (what == "names" and who and who["name"] == unquote(name)) or self.allowed(unquote(name)):
+            self.hub.named.append((unquote(name), self.body()))
             self.set_status(204)
 
 

@@ -10,7 +10,6 @@ from galilean.errors import UserError, mark
 from galilean.rights import GROUP_PREFIX, ROLE_PREFIX, GroupRow
 from galilean.web.handlers import APIHandler
 from galilean.web.paging import Cursor
-from services.people import store
 from services.people.roles import group_of
 from services.portal import imports, people
 from services.portal.api import people_models as models
@@ -108,9 +107,7 @@ class Person(PeopleHandler):
             await people.move(self, row.name, add=add, remove=remove)
         names = {key: value for key in ("full_name", "mail") if (value := getattr(body, key)) is not None}
         if names:
-            await self.portal.db.run(
-                store.keep, row.name, now=self.portal.clock(), by=self.person.name, **names
-            )
+            await people.rename(self, row.name, **names)
         self.write_json(person_model(await people.one(self, row.name)))
 
     async def delete(self, name: str) -> None:

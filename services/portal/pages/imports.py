@@ -90,18 +90,25 @@ class Result(ImportPage):
             root=self.root,
             found=found,
             counts=imports.count(found.rows),
-            running=found.finished_at is None and job is not None,
+            running=job is not None and job.running,
             passwords=len(job.passwords) if job is not None and job.by == self.person.name else 0,
             undoable=bool(newest) and newest[0].id == import_id and found.undone_at is None,
         )
 
     async def delete(self, import_id: str) -> None:
         counts = await imports.undo(self, import_id)
+        sentence = mark("Undone: {undone} accounts and changes; {kept} were used already and stay.")
+        if counts[imports.LEFT]:
+            sentence = mark(
+                "Undone: {undone} accounts and changes; {left} could not be undone, each with its reason: "
+                "try again."
+            )
         self.done(
-            mark("Undone: {undone} accounts and changes; {kept} were used already and stay."),
+            sentence,
             "galilean:import",
             undone=counts.get(imports.UNDONE, 0),
             kept=counts.get(imports.KEPT, 0),
+            left=counts[imports.LEFT],
         )
 
 
@@ -110,7 +117,8 @@ class Passwords(ImportPage):
 
     async def post(self, import_id: str) -> None:
         found = await imports.get(self, import_id)
-        if found.finished_at is None:
+        job = imports.jobs(self).get(import_id)
+        if job is not None and job.running:
             raise UserError(409, mark("An import runs already. Wait until it is through."))
         taken = imports.take_passwords(self, import_id)
         self.set_header("Content-Type", "text/csv; charset=utf-8")

@@ -200,7 +200,8 @@ class NewPerson(PeoplePage):
             password=password,
         )
         self.set_header("HX-Trigger", "galilean:people")
-        await self.render_fragment("admin_password.html", name=made["name"], password=password, new=True)
+        shown = password if made["password"] else ""
+        await self.render_fragment("admin_password.html", name=made["name"], password=shown, new=True)
 
 
 class Password(PeoplePage):

@@ -12,7 +12,6 @@ from urllib.parse import quote
 
 from galilean.errors import UserError, mark
 from galilean.web.visitor import RUN_SCOPE, scope_of
-from services.people import store
 from services.portal import people
 from services.portal.api.usage import usage_for
 from services.portal.my_limits import given_to, limits_and_rest, lines_of
@@ -110,16 +109,7 @@ class Names(PersonPage):
         name = self.whose(name)
         full_name = " ".join(self.get_body_argument("full_name", "").split())[:255]
         mail = self.get_body_argument("mail", "").strip()[:128]
-        if mail and "@" not in mail:
-            raise UserError(400, mark("“{email}” does not look like a mail address."), email=mail[:80])
-        await self.portal.db.run(
-            store.keep,
-            name,
-            now=self.portal.clock(),
-            by=self.person.name,
-            full_name=full_name,
-            mail=mail,
-        )
+        await people.rename(self, name, full_name=full_name, mail=mail)
         self.done(mark("Saved."), "galilean:people")
 
 
