@@ -59,7 +59,7 @@ export interface JupyterFrontEnd {
     execute(id: string, args?: object): Promise<unknown>;
     notifyCommandChanged(id?: string): void;
   };
-  readonly serviceManager: { readonly serverSettings: ServerSettings };
+  readonly serviceManager: { readonly ready: Promise<void>; readonly serverSettings: ServerSettings };
   resolveOptionalService(token: Token): Promise<unknown>;
 }
 

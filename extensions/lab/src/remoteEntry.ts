@@ -8,6 +8,7 @@
 (() => {
   type App = import("./jupyter.js").JupyterFrontEnd;
 
+  const IDLE_MOST_MS = 2000;
   const here = (document.currentScript as HTMLScriptElement).src;
   let scope: import("./jupyter.js").ShareScope = {};
 
@@ -20,6 +21,16 @@
     return (await one.get())() as T;
   };
 
+  /** A moment in which the page has nothing to draw: its launcher comes before our item. */
+  const idle = (): Promise<unknown> =>
+    new Promise(resolve => {
+      if ("requestIdleCallback" in window) {
+        window.requestIdleCallback(resolve, { timeout: IDLE_MOST_MS });
+      } else {
+        setTimeout(resolve, 100);
+      }
+    });
+
   const plugins = async (): Promise<import("./jupyter.js").Plugin[]> => {
     const { IConnectionLost } = await share<{ IConnectionLost: import("./jupyter.js").Token }>(
       "@jupyterlab/application"
@@ -31,6 +42,8 @@
         autoStart: true,
         activate: (app: App): void => {
           void app.restored
+            .then(() => app.serviceManager.ready.catch(() => undefined))
+            .then(idle)
             .then(() => import(new URL("start.js", here).href))
             .then((module: typeof import("./start.js")) => module.start(app, share))
             .catch(error => console.error("Galilean's item is not shown:", error));
