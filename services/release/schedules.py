@@ -89,9 +89,7 @@ def rows(
             one = _schedule(row)
             window_of(one, date(2000, 1, 3))
             one.request.get("project")
-        except (
-            Exception
-        ) as error:  # a row that somebody wrote by hand, a zone that this machine does not know
+        except Exception as error:  # such as a zone that this machine does not know
             unreadable[row["id"]] = error
         else:
             found.append(one)
