@@ -92,6 +92,7 @@ class VirtualCluster(Spawner):
         self._admission: asyncio.Task[Any] | None = None
         self._start_task: asyncio.Task[str] | None = None
         self._stop_task: asyncio.Task[None] | None = None
+        self._telling = asyncio.Lock()
         self._progress: StartProgress | None = None
         self._plan: ClusterPlan | None = None
         self._admitted: Admitted | None = None
@@ -146,9 +147,11 @@ class VirtualCluster(Spawner):
     def ready(self) -> bool:
         """As the hub says, and only while our run is running.
 
-        For a second after it cancelled a start the hub would call a server ready that does not exist.
+        For a second after it cancelled a start the hub would call a server ready that does not exist. While
+        the hub is told of an end it is the hub's own word: a start or a stop then comes to where it waits.
         """
-        return super().ready and self._run is not None and self._run.status == Status.RUNNING
+        running = self._run is not None and self._run.status == Status.RUNNING
+        return super().ready and (running or self._telling.locked())
 
     # ---------------------------------------------------------------------------------- before a start
 
@@ -368,6 +371,15 @@ class VirtualCluster(Spawner):
         elif self._cause is None and run.status != Status.STOPPING:
             self._cause = Cause("hub_lost", {"message": _HUB_LOST, "params": {}})
         return await self._released_by_now()
+
+    async def poll_and_notify(self) -> int | None:
+        """As the hub's, but one after the other.
+
+        Who is told of an end first takes the routes away and then stops the spawner. A start that came in
+        between would find nobody left to tell, begin a new run, and be stopped in place of the old one.
+        """
+        async with self._telling:
+            return await super().poll_and_notify()
 
     async def stop(self, now: bool = False) -> None:
         """Remove every node, confirm it, close the row; called twice it is one stop."""

@@ -238,6 +238,10 @@ class KubeHub:
     def post(self, server: str, user: str = "ada", **options: Any) -> None:
         self.api.post(f"/users/{quote(user, safe='')}")
         self._before[user, server] = self.row(server, user)["id"]
+        # A row is closed a moment before the hub has put its own things away.
+        eventually(
+            lambda: self.model(server, user).get("pending") != "stop", 30, "the hub has ended the last one"
+        )
         answer = self.api.post(self.path(server, user), json={"user_options": options})
         assert answer.status_code in (201, 202), (answer.text, self.log()[-3000:])
 

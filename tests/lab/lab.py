@@ -10,6 +10,7 @@ kube-proxy writes the machine's iptables, so one lab runs on a machine at a time
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import json
@@ -111,10 +112,9 @@ class Lab:
         for name in ("kubelet", "kube-proxy", "policies", "kube-controller-manager", "kube-scheduler"):
             self._end(name)
         policies.take_away()
-        if "containerd" in self._parts:
-            self._end_containers()
         for name in ("containerd", "kube-apiserver", "etcd"):
             self._end(name)
+        self._end_containers()
         self._unmount()
         self._clean_iptables()
         subprocess.run(["ip", "link", "del", BRIDGE], capture_output=True, check=False)
@@ -465,10 +465,29 @@ oom_score = 0
     # ---------------------------------------------------------------------------------------------- the end
 
     def _end_containers(self) -> None:
-        for task in self._ctr("tasks", "list", "-q", check=False).split():
-            self._ctr("tasks", "kill", "--signal", "SIGKILL", task, check=False)
-            self._ctr("tasks", "delete", "--force", task, check=False)
-            self._ctr("containers", "delete", task, check=False)
+        """Kill what runs in pods, and the shims that outlive containerd; to ask it for each takes minutes."""
+        deadline = time.monotonic() + 10
+        while pids := self._pids_of_pods():
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            if time.monotonic() > deadline:
+                return
+            time.sleep(0.05)
+
+    def _pids_of_pods(self) -> set[int]:
+        pids: set[int] = set()
+        for group in Path("/sys/fs/cgroup").glob(f"*/{CGROUP}"):
+            for folder, _, files in os.walk(group):
+                if "cgroup.procs" in files:
+                    with contextlib.suppress(OSError):  # it has just gone
+                        pids.update(map(int, (Path(folder) / "cgroup.procs").read_text().split()))
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                words = path.read_bytes().split(b"\0")
+                if words[0].endswith(b"containerd-shim-runc-v2") and str(self.socket).encode() in words:
+                    pids.add(int(path.parent.name))
+        return pids - {0}  # somebody of another namespace
 
     def _unmount(self) -> None:
         lines = Path("/proc/self/mounts").read_text().splitlines()

@@ -239,6 +239,35 @@ async def test_a_dead_worker_may_be_survived_a_dead_head_not(hub: Hub):
     await nothing_left(hub)
 
 
+async def test_a_start_right_after_a_loss_is_not_stopped_in_place_of_what_was_lost(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+):
+    """It comes while the hub, told of the loss, is still taking the routes away."""
+    await hub.post()
+    lost = await hub.run()
+    del hub.world.nodes["ada", "heat", 0]
+    goes, gate, spawner = asyncio.Event(), asyncio.Event(), hub.spawner()
+
+    async def slowly(*_: object) -> None:
+        goes.set()
+        await gate.wait()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(hub.app.proxy, "delete_user", slowly)
+        assert await spawner.poll() is None  # the first look at nothing is not believed
+        telling = asyncio.ensure_future(spawner.poll_and_notify())
+        await asyncio.wait_for(goes.wait(), 15)
+        asked = asyncio.ensure_future(hub.post())
+        await asyncio.wait({asked}, timeout=0.5)  # time to come to where it waits, or to go wrong
+        gate.set()
+        await telling
+        answer = await asked
+    assert answer.status_code == 201, answer.text
+    run = await hub.run()
+    assert (run.word, run.id != lost.id) == ("running", True)
+    assert hub.spawner().ready
+
+
 async def test_a_node_that_is_not_seen_once_is_not_lost_yet(hub: Hub):
     await hub.post(options={"nodes": 2})
     spawner = hub.spawner()

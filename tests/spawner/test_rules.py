@@ -189,7 +189,7 @@ def test_the_mixin_shadows_nothing_of_its_parents_by_accident():
 
     meant = {
         "start", "stop", "poll", "progress", "rename", "get_url", "get_state", "clear_state",
-        "delete_forever", "run_pre_spawn_hook", "ready", "poll_interval",
+        "delete_forever", "run_pre_spawn_hook", "ready", "poll_interval", "poll_and_notify",
     }  # fmt: skip
     ours = {name for name in vars(VirtualCluster) if not name.startswith("__")}
     ours |= {name for name in VirtualCluster._forget.__code__.co_names if name.startswith("_")}
