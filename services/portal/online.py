@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Any
 
 from sqlalchemy import Connection, and_, func, select
@@ -51,8 +52,8 @@ class Row:
     ----------
     run
         Its row.
-    back
-        When it goes back.
+    now, grace_seconds
+        For when it goes back.
     cpu_now, gpu_now
         Parts of what it holds that are really used, 0 … 1; ``None`` = not measured (lately).
     idle_since
@@ -62,11 +63,17 @@ class Row:
     """
 
     run: Run
-    back: GoesBack
+    now: datetime
+    grace_seconds: int = 300
     cpu_now: float | None = None
     gpu_now: float | None = None
     idle_since: datetime | None = None
     seen_at: datetime | None = None
+
+    @cached_property
+    def back(self) -> GoesBack:
+        """When it goes back: reckoned for the few rows that are shown, not for all."""
+        return goes_back(self.run, self.now, grace_seconds=self.grace_seconds)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +153,8 @@ def row_of(run: Run, use: Use | None, now: datetime, *, grace_seconds: int = 300
     seen = [at for at in (run.proxy_seen_at, run.node_seen_at) if at is not None]
     return Row(
         run=run,
-        back=goes_back(run, now, grace_seconds=grace_seconds),
+        now=now,
+        grace_seconds=grace_seconds,
         cpu_now=cpu,
         gpu_now=gpu,
         idle_since=idle,
