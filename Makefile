@@ -34,12 +34,17 @@ test-deps: ## Debian packages that tests drive: Chromium, PostgreSQL, sshd, a Ch
 
 # ---- checks, cheap ones first; the first stage that fails ends it
 
+# Whoever is not root is told what is left out; in CI nothing is.
+WITH_KUBERNETES := $(if $(CI),yes,$(filter yes,$(shell [ "$$(id -u)" != 0 ] || echo yes)))
+
 .PHONY: test
-test: ## Everything that must pass, from a fresh clone
+test: ## Everything that must pass, from a fresh clone (the Kubernetes part as root)
 	@rm -f build/stages.txt
-	@$(STAGE) setup scripts/test-deps "scripts/environment dev" scripts/assets
-	@$(MAKE) --no-print-directory lint docs test-unit test-hub test-process test-browser test-product
-	@printf '\nNot among these, because it builds a Kubernetes first: make test-kubernetes (root)\n'
+	@$(STAGE) setup $(if $(WITH_KUBERNETES),"scripts/test-deps kubernetes",scripts/test-deps) \
+		"scripts/environment dev" scripts/assets
+	@$(if $(WITH_KUBERNETES),scripts/ahead) $(MAKE) --no-print-directory \
+		lint docs test-unit test-hub test-process test-browser test-product $(if $(WITH_KUBERNETES),test-kubernetes)
+	@$(if $(WITH_KUBERNETES),,printf '\nLeft out, because it starts a Kubernetes here as root: make test-kubernetes\n')
 	@printf '\n'; cat build/stages.txt
 	@awk '{ s += $$2 } END { printf "%-10s %8.1f s\n", "total", s }' build/stages.txt
 
@@ -73,16 +78,16 @@ test-browser: ## With Chromium
 test-product: ## The whole product by `galilean up`, its faults included
 	@$(STAGE) product '$(PYTEST) -m product'
 
-# The last three need root: the tests start a Kubernetes on this machine. The first time builds it, minutes.
+# What follows needs root: the tests start a Kubernetes on this machine. The first time builds it, minutes.
 
 .PHONY: lab
 lab: dev ## The programs of the Kubernetes that tests start, into ~/.cache/galilean (root)
-	@$(STAGE) lab "scripts/test-deps kubernetes" "python -m tests.lab build"
+	@$(STAGE) lab "scripts/test-deps kubernetes" "timeout 50m python -m tests.lab build"
 
 .PHONY: images
 images: ## The container images, into ~/.cache/galilean (BASE=debian:bookworm-slim PUSH=registry/path TAG=1.0)
 	@$(STAGE) images "scripts/test-deps images" \
-		"scripts/images.py $(if $(BASE),--base $(BASE)) $(if $(PUSH),--push $(PUSH)) $(if $(TAG),--tag $(TAG))"
+		"timeout 20m scripts/images.py $(if $(BASE),--base $(BASE)) $(if $(PUSH),--push $(PUSH)) $(if $(TAG),--tag $(TAG))"
 
 .PHONY: test-kubernetes
 test-kubernetes: lab images ## Against a real Kubernetes that the tests start on this machine
@@ -93,8 +98,12 @@ test-kueue: lab images ## The same with Kueue, which is built first (root)
 	@$(STAGE) kueue '$(PYTEST) -m kueue'
 
 .PHONY: lab-up
-lab-up: lab images ## Such a Kubernetes to look at, in the foreground (root; Ctrl-C takes it away)
+lab-up: lab images ## Such a Kubernetes to look at, in the foreground (root; Ctrl-C or lab-down takes it away)
 	@.venv/bin/python -m tests.lab up
+
+.PHONY: lab-down
+lab-down: ## End what lab-up keeps
+	@.venv/bin/python -m tests.lab down
 
 .PHONY: bench
 bench: ## Measure; prints the tables of docs/benchmarks.md
