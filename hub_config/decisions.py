@@ -43,7 +43,7 @@ class Decisions:
 
     def offers(self, conn: Connection, person: Person, now: datetime) -> Offered:
         """See :class:`services.catalog.resolver.Offers`."""
-        limits, snapshot = self.policy.limits_of(conn, person.name, person.roles, now)
+        limits, snapshot = self.policy.glance(conn, person.name, person.roles, now)
         rules = self._release.get(conn, snapshot.version)
         manual = limits is not None and limits.manual_release
         return Offered(

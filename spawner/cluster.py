@@ -516,7 +516,7 @@ class VirtualCluster(Spawner):
     def get_state(self) -> dict[str, Any]:
         """The run's id, for people who look at the hub's admin API; no secrets, and nothing we rely on."""
         state = super().get_state()
-        if self._run is not None:
+        if self._run is not None and not self.pending:  # else the hub writes it down, in each start
             state["run"] = self._run.id
         return state
 

@@ -18,6 +18,7 @@ from typing import Any
 from sqlalchemy import Connection, and_, bindparam, case, func, insert, update
 from sqlalchemy.exc import IntegrityError
 
+from galilean.db import together
 from galilean.errors import UserError, mark
 from spawner.plan import ClusterPlan
 from spawner.records import GONE_NODE, NODE_IS, Run, sight_nodes
@@ -106,9 +107,10 @@ def reserve(
         "target": Target.RUNNING.value,
     }
     try:
-        run = Run(**conn.execute(_INSERT_RUN, values).mappings().one())
+        conn.execute(_INSERT_RUN, values)
     except IntegrityError as error:
         raise already_open(plan.project_name) from error
+    run = Run(**values)
     if run.status == Status.STARTING:
         _insert_nodes(conn, run, names)
     return run
@@ -164,13 +166,19 @@ def begin_start(conn: Connection, run_id: str, *, names: Sequence[str]) -> Run |
 
 
 def _insert_nodes(conn: Connection, run: Run, names: Sequence[str]) -> None:
-    conn.execute(
+    _execute(
+        conn,
         _INSERT_NODE,
         [
             {"cluster_id": run.id, "rank": rank, "attempt": run.attempt, "name": name}
             for rank, name in enumerate(names)
         ],
     )
+
+
+def _execute(conn: Connection, statement: Any, rows: list[dict[str, Any]]) -> None:
+    # For many rows the driver does things that cost more than a single one: most clusters have one node.
+    conn.execute(statement, rows[0] if len(rows) == 1 else rows)
 
 
 def mark_placed(conn: Connection, run: Run, nodes: Iterable[NodeStart], *, now: datetime) -> None:
@@ -189,6 +197,7 @@ def mark_answering(conn: Connection, run: Run, nodes: Iterable[NodeStart]) -> No
         conn.execute(_ANSWERING_NODE, answering)
 
 
+@together
 def begin_running(conn: Connection, run: Run, nodes: Sequence[NodeStart], *, now: datetime) -> bool:
     """``starting`` → ``running``: all nodes answer. Usage counts from here, the same for every node.
 
@@ -197,7 +206,8 @@ def begin_running(conn: Connection, run: Run, nodes: Sequence[NodeStart], *, now
     placed = max((node.placed_at for node in nodes if node.placed_at), default=now)
     if conn.execute(_BEGIN_RUNNING, {"b_id": run.id, "b_now": now, "b_placed": placed}).rowcount != 1:
         return False
-    conn.execute(
+    _execute(
+        conn,
         _READY_NODE,
         [
             {
@@ -216,6 +226,7 @@ def begin_running(conn: Connection, run: Run, nodes: Sequence[NodeStart], *, now
 # ------------------------------------------------------------------------------------------------- ending
 
 
+@together
 def begin_stop(
     conn: Connection,
     user: str,
@@ -245,6 +256,7 @@ def begin_stop(
     return run
 
 
+@together
 def close(conn: Connection, run: Run, *, ends: Mapping[int, NodeEnd], now: datetime) -> bool:
     """``stopping`` → ``released``, or ``failed`` when it never ran and nobody asked for the end.
 
@@ -334,7 +346,7 @@ def _end(conn: Connection, run: Run, ends: Mapping[int, NodeEnd], now: datetime)
 _ID = clusters.c.id == bindparam("b_id")
 _WANTED = and_(clusters.c.target == Target.RUNNING.value, clusters.c.stop_asked_at.is_(None))
 
-_INSERT_RUN = insert(clusters).returning(clusters)
+_INSERT_RUN = insert(clusters)
 _INSERT_NODE = insert(cluster_nodes)
 _BEGIN_START = (
     update(clusters)

@@ -11,6 +11,9 @@ terms of its release, so that later changes touch nothing that runs.
 No room is not a refusal: the row waits, in the order of arrival for each pool and GPU model, and nobody
 younger of the same kind overtakes. When its turn comes (the queue service starts it again), the waiting row
 is taken up instead of a new one.
+
+Starts that are asked for at once share a transaction (:func:`galilean.db.together`): each is summed, compared
+and inserted after the other, and nobody is answered before all is committed.
 """
 
 from __future__ import annotations
@@ -27,11 +30,11 @@ from extensions.quota.budgets import UsageOf, budgets_of, spent_by, used_by_inte
 from extensions.quota.held import Sums, sums_of
 from extensions.quota.limits import Held, Limits
 from extensions.quota.measures import Measure
-from extensions.quota.policy import Snapshot
+from extensions.quota.policy import Policy, Snapshot
 from extensions.quota.room import RoomCheck
 from extensions.quota.rules import decide, decide_together, no_role
 from galilean.clock import Clock, utcnow
-from galilean.db import Database
+from galilean.db import Database, together
 from galilean.errors import UserError, mark
 from spawner import records, steps
 from spawner.collaborators import Admitted, Person
@@ -140,6 +143,7 @@ class QuotaAdmission:
             raise admitted
         return admitted
 
+    @together
     def admit_now(
         self,
         conn: Connection,
@@ -150,10 +154,10 @@ class QuotaAdmission:
     ) -> Admitted | UserError:
         """The transaction: the run, or the 503 to raise *after* the commit when it waits in line."""
         now = self._clock()
-        limits, snapshot = self._policy.limits_of(conn, person.name, person.roles, now)
+        sums = sums_of(conn, plan, now)
+        limits, snapshot = self._limits(conn, person, now, sums)
         if limits is None:
             raise no_role()
-        sums = sums_of(conn, plan)
         waiting: records.Run | None = None
         if sums.mine:
             waiting = records.get(conn, sums.mine)
@@ -227,6 +231,16 @@ class QuotaAdmission:
             run_id = waiting.id
             run = None if queued else steps.begin_start(conn, run_id, names=names)
         return _waits(before) if queued else Admitted(run_id=run_id, run=run)
+
+    def _limits(
+        self, conn: Connection, person: Person, now: datetime, sums: Sums
+    ) -> tuple[Limits | None, Snapshot]:
+        policy = self._policy
+        if isinstance(policy, Policy):
+            return policy.limits_at(
+                conn, person.name, person.roles, now, version=sums.version, exceptions=sums.exceptions
+            )
+        return policy.limits_of(conn, person.name, person.roles, now)
 
 
 def _role(

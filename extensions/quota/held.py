@@ -2,18 +2,20 @@
 
 Admission asks once, whatever there is: everything that is open, grouped by whose it is, by the role it was
 admitted by, by pool and GPU model. These are a few dozen rows; the index of open runs gives them without
-the millions that are closed.
+the millions that are closed. The version of what was decided, and whether the person has exceptions, come along.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, and_, bindparam, case, func, or_, select
+from sqlalchemy import Connection, and_, bindparam, case, func, literal, or_, select, true
 
 from extensions.quota.limits import Held, Kind
+from extensions.quota.policy import EXCEPTIONS, VERSION
 from spawner.plan import ClusterPlan
 from spawner.records import PLACED_AGAIN
 from spawner.states import Status
@@ -36,6 +38,8 @@ class Sums:
         Id of the run that is open under the same server's name, or empty.
     by_role
         By everybody, by the role that it was admitted by; without the run of the same server.
+    version, exceptions
+        Of what was decided (0 = nothing), and how many exceptions the person has, at the same moment.
     """
 
     held: Held
@@ -43,6 +47,8 @@ class Sums:
     waiting: int
     mine: str
     by_role: Mapping[str, Held] = field(default_factory=dict)
+    version: int = 0
+    exceptions: int = 0
 
 
 def held(conn: Connection, user: str) -> Held:
@@ -55,18 +61,22 @@ def held_by_roles(conn: Connection) -> dict[str, Held]:
     return _by_role(conn.execute(_BY_ROLE))
 
 
-def sums_of(conn: Connection, plan: ClusterPlan) -> Sums:
+def sums_of(conn: Connection, plan: ClusterPlan, now: datetime) -> Sums:
     """Everything that is open, summed for the admission of ``plan``."""
-    rows = conn.execute(
+    found = conn.execute(
         _SUMS,
         {
             "b_user": plan.user,
             "b_server": plan.server,
             "b_pool": plan.pool,
             "b_gpu_model": plan.gpu_model,
+            "b_now": now,
         },
     ).all()
+    rows = [row for row in found if row.whose is not None]  # nothing open is one row without anything
     return Sums(
+        version=int(found[0].version or 0),
+        exceptions=int(found[0].exceptions),
         held=Held.of(_kind(row) for row in rows if row.whose == _THEIRS),
         taken=Held.of(_kind(row) for row in rows if not row.waits),
         waiting=sum(int(row.in_line) for row in rows),
@@ -142,13 +152,20 @@ _EACH = (
 )
 _E = _EACH.c
 _GROUP = (_E.whose, _E.waits, _E.role, _E.pool, _E.gpu_model)
-_SUMS = select(
-    *_GROUP,
-    func.count().label("clusters"),
-    func.sum(_E.nodes * _E.cpu_millicores).label("cpu"),
-    func.sum(_E.nodes * _E.memory_bytes).label("memory"),
-    func.sum(_E.nodes * _E.gpu).label("gpu"),
-    func.sum(_E.nodes * _E.storage_bytes).label("storage"),
-    func.sum(_E.in_line).label("in_line"),
-    func.max(_E.id).label("newest"),
-).group_by(*_GROUP)
+_ONE = select(literal(1).label("one")).subquery("one")
+_SUMS = (
+    select(
+        VERSION.label("version"),
+        EXCEPTIONS.label("exceptions"),
+        *_GROUP,
+        func.count(_E.id).label("clusters"),
+        func.sum(_E.nodes * _E.cpu_millicores).label("cpu"),
+        func.sum(_E.nodes * _E.memory_bytes).label("memory"),
+        func.sum(_E.nodes * _E.gpu).label("gpu"),
+        func.sum(_E.nodes * _E.storage_bytes).label("storage"),
+        func.sum(_E.in_line).label("in_line"),
+        func.max(_E.id).label("newest"),
+    )
+    .select_from(_ONE.outerjoin(_EACH, true()))
+    .group_by(*_GROUP)
+)

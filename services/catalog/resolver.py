@@ -109,7 +109,7 @@ class CatalogResolver:
 
         def look() -> ClusterPlan:
             # In the disk's threads too, for a hop costs more than the question.
-            with plain_words(), self._db.read() as conn:
+            with plain_words(), self._db.read_once() as conn:
                 project = find(conn, person, server, request.project)
                 offered = self._offers(conn, person, self._clock()) if self._offers else None
             plan = fill(self._settings, person, server, project, request, offered)
