@@ -42,6 +42,12 @@ def difference(conn: Connection) -> dict[str, Any] | None:
     return centre.value(conn, DIFFERENCE)
 
 
+def differing(conn: Connection) -> int:
+    """In how many nodes ledger and backend differed when last looked."""
+    found = difference(conn) or {}
+    return sum(len(found.get(key) or ()) for key in ("missing", "strays"))
+
+
 def tell_difference(conn: Connection, found: dict[str, Any], now: datetime) -> None:
     """Keep the difference for administrators."""
     centre.put(conn, DIFFERENCE, found, now=now, by="service:metering")

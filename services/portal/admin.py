@@ -93,4 +93,4 @@ def entries_for(rights: Collection[str]) -> Iterator[Entry]:
 def is_current(entry: Entry, path: str, prefix: str) -> bool:
     """Whether a page belongs to an entry; the overview is only itself."""
     url = prefix + entry.place
-    return path.rstrip("/") == url or (entry.place != "admin" and path.startswith(url + "/"))
+    return path.rstrip("/") == url or (entry.place != "admin" and path.startswith((url + "/", url + "-")))

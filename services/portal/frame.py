@@ -15,6 +15,7 @@ from galilean.errors import UserError, mark
 from galilean.web.context import Portal
 from galilean.web.handlers import PageHandler
 from services.machines.store import Notice, open_orders
+from services.metering.work import differing
 from services.people.waiting import count_waiting
 from services.portal.admin import entries_for, is_current
 from services.portal.api.clusters import cluster_for, release_cluster
@@ -59,6 +60,7 @@ class Frame:
         self._monotonic = monotonic
         self._waiting: tuple[float, int] | None = None
         self._wrong: tuple[float, int] | None = None
+        self._differs: tuple[float, int] | None = None
         self._leaving: tuple[float, bool] | None = None
 
     async def waiting_people(self) -> int:
@@ -79,6 +81,16 @@ class Frame:
             self._wrong = (now, wrong_now((await park_of(self.portal)).views))
         return self._wrong[1]
 
+    async def wrong_now(self, rights: Collection[str]) -> int:
+        """How much of the overview is wrong, for whoever has these rights, some seconds ago."""
+        count = await self.wrong_machines() if "machines:manage" in rights else 0
+        if "clusters:read-all" in rights:
+            now = self._monotonic()
+            if self._differs is None or now - self._differs[0] > COUNT_SECONDS:
+                self._differs = (now, await self.portal.db.run_read(differing))
+            count += self._differs[1]
+        return count
+
     async def notices(self, user: str) -> list[Notice]:
         """What somebody is told of machines that are to be taken out; where none is, nobody is asked."""
         now = self._monotonic()
@@ -94,13 +106,15 @@ class Frame:
             found["people"] = (await self.waiting_people(), mark("wait for a role"), False)
         if "machines:manage" in rights:
             found["machines"] = (await self.wrong_machines(), mark("need a look"), False)
+        if wrong := await self.wrong_now(rights):
+            found["overview"] = (wrong, mark("wrong now"), False)
         if "clusters:read-all" in rights:
             found["online"] = (await self.portal.db.run_read(records.count_open), mark("clusters"), True)
         return found
 
     def forget(self) -> None:
         """Look again: a role was just given, something was wanted of a machine."""
-        self._waiting = self._wrong = self._leaving = None
+        self._waiting = self._wrong = self._differs = self._leaving = None
 
     async def extras(self, handler: PageHandler) -> dict[str, Any]:
         """Variables of ``page.html`` for somebody who has signed in."""

@@ -16,6 +16,7 @@ from galilean.clock import utcnow
 from galilean.errors import UserError
 from galilean.rights import RIGHTS
 from galilean.tables import audit_log
+from services.metering.work import tell_difference
 from services.people import roles, store
 from services.portal import people
 from services.portal.admin import ENTRIES
@@ -310,3 +311,8 @@ def test_the_overview_says_what_waits_with_the_way_to_it(site: LiveSite, root: P
     page = root.get("admin").text
     assert "people wait for a role" in page
     assert 'href="/services/portal/admin/people?state=waits"' in page
+    assert "> wrong now<" not in page
+    with site.portal.db.write() as conn:
+        tell_difference(conn, {"missing": ["a", "b"], "strays": ["c"]}, utcnow())
+    site.portal.parts["frame"].forget()
+    assert re.search(r'badge-count">3<span class="visually-hidden"> wrong now', root.get("admin").text)

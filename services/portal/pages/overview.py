@@ -14,7 +14,7 @@ from sqlalchemy import Connection, func, select
 from galilean.errors import UserError, mark
 from galilean.tables import audit_log
 from galilean.web.handlers import PageHandler
-from services.metering.work import difference
+from services.metering.work import differing
 from services.people.waiting import list_accounts
 from services.portal.admin import OVERVIEW_RIGHTS
 from services.portal.machines import park_of, wrong_now
@@ -145,8 +145,7 @@ def _differences(conn: Connection, now: Any) -> tuple[int, int]:
             clusters.c.status == "failed", clusters.c.released_at >= now - timedelta(hours=24)
         )
     ).scalar_one()
-    found = difference(conn) or {}
-    return sum(len(found.get(key) or ()) for key in ("missing", "strays")), int(failed)
+    return differing(conn), int(failed)
 
 
 def _refused(conn: Connection) -> int:
