@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from anyascii import anyascii
-from sqlalchemy import Connection, Row, and_, exists, func, insert, select, tuple_
+from sqlalchemy import Connection, Row, Table, and_, exists, func, insert, select, tuple_
 from sqlalchemy import update as sql_update
 from sqlalchemy.exc import IntegrityError
 from ulid import ULID
@@ -25,6 +25,8 @@ from galilean.errors import UserError, mark
 from galilean.names import check_slug, numbered, server_alias, slugify
 from galilean.settings import Settings
 from galilean.web.paging import Cursor
+from services.catalog import cards, counts, shares
+from services.catalog.lifecycle import check_restorable
 from services.catalog.tables import projects
 from services.catalog.volumes import PROJECTS
 from spawner.request import ClusterRequest
@@ -51,8 +53,24 @@ class Project:
         Name of the default environment; empty = the site's.
     default_request
         What the Run panel starts with, in the form of :meth:`ClusterRequest.as_dict`.
+    visibility
+        ``private``, ``shared`` or ``public``; see :mod:`services.catalog.access`.
     volume_id, directory
         Where its files lie: a volume and a path below it.
+    cover
+        Name of its image; empty = one that is drawn.
+    readme
+        The file that is shown first; empty = README.md, or the first notebook.
+    field, tags
+        By which it is found, too.
+    forked_from
+        Id of the project that it is a fork of.
+    taken_down_at
+        When an administrator took it down.
+    busy
+        What is being done to its files (``copying``, ``moving``, ``importing``); empty = nothing.
+    size_bytes, file_count
+        As counted at ``measured_at``; ``None`` = never.
     """
 
     id: str
@@ -68,6 +86,17 @@ class Project:
     created_at: datetime
     changed_at: datetime
     deleted_at: datetime | None = None
+    cover: str = ""
+    readme: str = ""
+    field: str = ""
+    tags: tuple[str, ...] = ()
+    published_at: datetime | None = None
+    forked_from: str | None = None
+    taken_down_at: datetime | None = None
+    busy: str = ""
+    size_bytes: int | None = None
+    file_count: int | None = None
+    measured_at: datetime | None = None
 
     def server(self, person: str) -> str:
         """Name of the server on which ``person`` runs this project."""
@@ -96,7 +125,10 @@ _COLUMNS = [projects.c[field.name] for field in fields(Project)]
 
 
 def _project(row: Row[Any]) -> Project:
-    return Project(**row._mapping)
+    values = dict(row._mapping)
+    values.pop("sort_name", None)
+    values["tags"] = tuple(values["tags"] or ())
+    return Project(**values)
 
 
 def clean_name(name: str) -> str:
@@ -185,7 +217,7 @@ def create(
         "created_at": now,
         "changed_at": now,
     }
-    taken = _slugs_like(conn, owner, wanted)
+    taken = slugs_like(conn, projects, owner, wanted)
     for number in range(1, NUMBERS_MOST):
         candidate = numbered(wanted, number)
         if candidate not in taken:
@@ -193,9 +225,10 @@ def create(
                 with conn.begin_nested():
                     conn.execute(
                         insert(projects).values(
-                            slug=candidate, **_derived(name, candidate, description), **values
+                            slug=candidate, **derived(name, candidate, description), **values
                         )
                     )
+                    cards.put(conn, "project", project_id)
             except IntegrityError:  # somebody took it a moment ago
                 if not _is_open(conn, owner, candidate):
                     raise
@@ -206,7 +239,7 @@ def create(
     raise UserError(409, mark("You have a project at “{slug}” already. Choose another address."), slug=wanted)
 
 
-def _derived(name: str, slug: str, description: str) -> dict[str, str]:
+def derived(name: str, slug: str, description: str) -> dict[str, str]:
     """Columns for searching and sorting, the same on both databases."""
     return {
         "search_text": _fold(f"{name}\n{slug}\n{description}"),
@@ -218,13 +251,13 @@ def _fold(text: str) -> str:
     return unicodedata.normalize("NFKC", text).casefold()
 
 
-def _slugs_like(conn: Connection, owner: str, slug: str) -> set[str]:
-    """Slugs of the owner's living projects that begin as ``slug`` does."""
+def slugs_like(conn: Connection, table: Table, owner: str, slug: str) -> set[str]:
+    """Slugs of the owner's living projects (data sets) that begin as ``slug`` does."""
     rows = conn.execute(
-        select(projects.c.slug).where(
-            projects.c.owner == owner,
-            projects.c.deleted_at.is_(None),
-            projects.c.slug.startswith(slug[:20].rstrip("-"), autoescape=True),
+        select(table.c.slug).where(
+            table.c.owner == owner,
+            table.c.deleted_at.is_(None),
+            table.c.slug.startswith(slug[:20].rstrip("-"), autoescape=True),
         )
     )
     return set(rows.scalars())
@@ -243,7 +276,7 @@ def _is_open(conn: Connection, owner: str, slug: str) -> bool:
 
 def get(conn: Connection, owner: str, slug: str) -> Project | None:
     """The living project at ``owner/slug``."""
-    if not _storable(owner) or not _storable(slug):
+    if not storable(owner) or not storable(slug):
         return None
     row = conn.execute(
         select(*_COLUMNS).where(
@@ -255,7 +288,7 @@ def get(conn: Connection, owner: str, slug: str) -> Project | None:
 
 def by_id(conn: Connection, project_id: str, *, deleted: bool = False) -> Project | None:
     """The project of an id; a deleted one only when ``deleted`` is asked for."""
-    if not _storable(project_id):
+    if not storable(project_id):
         return None
     query = select(*_COLUMNS).where(projects.c.id == project_id)
     if not deleted:
@@ -273,7 +306,7 @@ def by_alias(conn: Connection, person: str, server: str) -> Project | None:
     if own is not None:
         return own
     head, _, digest = server.rpartition("-")
-    if not head or len(digest) != 6 or not _storable(server):
+    if not head or len(digest) != 6 or not storable(server):
         return None
     rows = conn.execute(
         select(*_COLUMNS).where(
@@ -309,7 +342,7 @@ def list_for(
     statement = select(*_COLUMNS, projects.c.sort_name).where(projects.c.deleted_at.is_(None))
     if owner is not None:
         statement = statement.where(projects.c.owner == owner)
-    if not _storable(query) or (owner is not None and not _storable(owner)):
+    if not storable(query) or (owner is not None and not storable(owner)):
         raise UserError(400, mark("This cannot be searched for. Type it anew."))
     for word in _fold(query[:200]).split():
         statement = statement.where(projects.c.search_text.contains(word, autoescape=True))
@@ -327,7 +360,7 @@ def list_for(
         statement = statement.where(position > before if sort == "name" else position < before)
     order = (column, projects.c.id) if sort == "name" else (column.desc(), projects.c.id.desc())
     rows = conn.execute(statement.order_by(*order).limit(limit + 1)).all()
-    page = [_project_of_wide(row) for row in rows[:limit]]
+    page = [_project(row) for row in rows[:limit]]
     if len(rows) <= limit or not page:
         return page, None
     last = rows[limit - 1]
@@ -335,15 +368,9 @@ def list_for(
     return page, Cursor.encode(sort, value if sort == "name" else value.isoformat(), last.id)
 
 
-def _project_of_wide(row: Row[Any]) -> Project:
-    values = dict(row._mapping)
-    del values["sort_name"]
-    return Project(**values)
-
-
 def _read_cursor(cursor: str, sort: str) -> tuple[Any, str]:
     kind, value, project_id = Cursor.decode(cursor, 3)
-    if kind == sort and _storable(value) and _storable(project_id):
+    if kind == sort and storable(value) and storable(project_id):
         if sort == "name":
             return value, project_id
         try:
@@ -355,7 +382,7 @@ def _read_cursor(cursor: str, sort: str) -> tuple[Any, str]:
     raise UserError(400, mark("This page of the list cannot be found. Begin at the first page."))
 
 
-def _storable(value: object) -> bool:
+def storable(value: object) -> bool:
     """Whether both databases take a value from an address as text: no NUL, nothing but real characters."""
     return isinstance(value, str) and "\0" not in value and not any("\ud800" <= c <= "\udfff" for c in value)
 
@@ -394,7 +421,7 @@ def update(
         "name": new_name,
         "description": new_description,
         "changed_at": now,
-        **_derived(new_name, project.slug, new_description),
+        **derived(new_name, project.slug, new_description),
     }
     if environment is not None:
         values["environment"] = environment
@@ -413,6 +440,7 @@ def touch(conn: Connection, project_id: str, now: datetime) -> None:
         .where(projects.c.id == project_id, projects.c.deleted_at.is_(None), projects.c.changed_at < now)
         .values(changed_at=now)
     )
+    cards.touch(conn, "project", project_id, now)
 
 
 def delete(conn: Connection, project: Project, *, now: datetime) -> None:
@@ -439,11 +467,12 @@ def restore(conn: Connection, project_id: str, *, now: datetime) -> Project:
     Raises
     ------
     UserError
-        404 when there is no deleted project of this id.
+        404 when there is no deleted project of this id, or its files are gone.
     """
     project = by_id(conn, project_id, deleted=True)
     if project is None or project.deleted_at is None:
         raise no_such_project()
+    check_restorable(conn.execute(select(projects).where(projects.c.id == project_id)).one(), now)
     for number in range(1, NUMBERS_MOST):
         slug = numbered(project.slug, number)
         try:
@@ -455,11 +484,12 @@ def restore(conn: Connection, project_id: str, *, now: datetime) -> Project:
                         slug=slug,
                         deleted_at=None,
                         changed_at=now,
-                        **_derived(project.name, slug, project.description),
+                        **derived(project.name, slug, project.description),
                     )
                 )
         except IntegrityError:
             continue
+        cards.put(conn, "project", project_id)
         found = by_id(conn, project_id)
         assert found is not None
         return found
@@ -467,10 +497,12 @@ def restore(conn: Connection, project_id: str, *, now: datetime) -> Project:
 
 
 def delete_owned(conn: Connection, owner: str, *, now: datetime) -> list[Project]:
-    """Mark all projects of a person as deleted, when the person is.
+    """Mark all projects of a person as deleted, when the person is, and withdraw what was shared with them.
 
-    Whoever gets the same name later finds nothing of them.
+    Whoever gets the same name later finds nothing of them, and is given nothing of theirs.
     """
+    shares.forget_person(conn, owner)
+    counts.forget_person(conn, owner)
     rows = conn.execute(
         select(*_COLUMNS).where(projects.c.owner == owner, projects.c.deleted_at.is_(None))
     ).all()
@@ -479,6 +511,7 @@ def delete_owned(conn: Connection, owner: str, *, now: datetime) -> list[Project
         .where(projects.c.owner == owner, projects.c.deleted_at.is_(None))
         .values(deleted_at=now)
     )
+    cards.put_all(conn, "project", (row.id for row in rows))
     return [_project(row) for row in rows]
 
 
@@ -490,6 +523,7 @@ def _change_one(conn: Connection, project_id: str, values: dict[str, Any]) -> No
     )
     if done.rowcount != 1:
         raise no_such_project()
+    cards.put(conn, "project", project_id)
 
 
 def last_request(conn: Connection, project_id: str, user: str) -> ClusterRequest | None:

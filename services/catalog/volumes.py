@@ -4,7 +4,8 @@ A volume is named in the settings and registered in the database when it is firs
 a small file at its top: a network disk that is not mounted leaves an empty directory behind, and without
 the mark new work would be written below the mount point and vanish when the disk comes back.
 
-Layout of a volume: ``projects/<project id>`` for what lives, ``bin/<project id>`` for what was deleted.
+Layout of a volume: ``projects/<project id>`` and ``datasets/<data set id>`` for what lives, ``bin/<id>`` for
+what was deleted.
 The id is never used twice, so neither a project nor a person of the same name meets old files.
 """
 
@@ -25,6 +26,7 @@ from services.catalog.tables import volumes
 
 MARK = ".galilean-volume"
 PROJECTS = "projects"
+DATASETS = "datasets"
 BIN = "bin"
 
 
@@ -58,9 +60,9 @@ def ensure_volumes(conn: Connection, settings: Settings, now: datetime) -> None:
 
 
 def prepare_volume(path: Path, volume_id: str) -> None:
-    """Make a volume's directory, its two folders and its mark; there already is success."""
+    """Make a volume's directory, its folders and its mark; there already is success."""
     try:
-        for folder in (path, path / PROJECTS, path / BIN):
+        for folder in (path, path / PROJECTS, path / DATASETS, path / BIN):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not (path / MARK).exists():
             (path / MARK).write_text(f"{volume_id}\n", encoding="utf-8")
