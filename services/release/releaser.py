@@ -6,9 +6,10 @@ is due waits in its rows; when it is back everything goes on from the rows alone
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -42,6 +43,11 @@ BUDGETS_EVERY_SECONDS = 60.0
 PRUNE_EVERY_SECONDS = 3600.0
 #: An end that moves on while somebody is there is written into the row at such steps.
 ROUGHLY_SECONDS = 55
+#: So many ends are written, and so many clusters warned of or given back, in one transaction.
+NOTED_AT_ONCE = 2500
+DUE_AT_ONCE = 500
+#: After such a transaction others have their turn: a waiting writer of SQLite looks again only now and then.
+BREATH_SECONDS = 0.03
 Witness = Callable[[], Awaitable[bool]]
 #: How long the budgets of these runs last, in seconds, by run id; a run that no budget bounds is left out.
 Budgets = Callable[[Connection, Sequence[str], datetime], Mapping[str, float]]
@@ -96,6 +102,18 @@ def look_at(found: Iterable[Held], now: datetime) -> Round:
         if end is not None:
             round_.ends.append(end)
     return round_
+
+
+def parts_of(round_: Round) -> Iterator[Round]:
+    """The same in pieces, each a short transaction: where thousands go back at once, others write between them."""
+    seen = list(round_.seen.items())
+    for at in range(0, max(len(round_.ends), len(seen)), NOTED_AT_ONCE):
+        after = at + NOTED_AT_ONCE
+        yield Round(ends=round_.ends[at:after], seen=dict(seen[at:after]))
+    for at in range(0, len(round_.release), DUE_AT_ONCE):
+        yield Round(release=round_.release[at : at + DUE_AT_ONCE])
+    for at in range(0, len(round_.warn), DUE_AT_ONCE):
+        yield Round(warn=round_.warn[at : at + DUE_AT_ONCE])
 
 
 def _is_ahead(held: Held) -> bool:
@@ -231,12 +249,15 @@ class Releaser:
             round_ = Round(seen=round_.seen)
         if round_.nothing:
             return
-        released, warned = await self.db.run(self._carry_out, round_, now)
-        for held, reason in released:
-            log.info("run %s (%s/%s) goes back: %s", held.id, held.user, held.server, reason)
-            self._released.labels(reason).inc()
-        for _, warn in warned:
-            self._warned.labels(warn.why).inc()
+        for part in parts_of(round_):
+            released, warned = await self.db.run(self._carry_out, part, now)
+            for held, reason in released:
+                log.info("run %s (%s/%s) goes back: %s", held.id, held.user, held.server, reason)
+                self._released.labels(reason).inc()
+            for _, warn in warned:
+                self._warned.labels(warn.why).inc()
+            if len(part.due) == DUE_AT_ONCE:
+                await asyncio.sleep(BREATH_SECONDS)
 
     def _read(self, conn: Connection, now: datetime, ids: Sequence[str] | None = None) -> list[Held]:
         grace_seconds = self.rules.get(conn).site.grace_seconds

@@ -90,7 +90,7 @@ def held(conn: Connection, *, grace_seconds: int, ids: Collection[str] | None = 
         Of runs.
     """
     # Anywhere on the platform: on any cluster, whichever of them is asked about.
-    everywhere = _people(conn)
+    everywhere = _people(conn, ids)
     uses = _uses(conn, ids)
     ends = _scheduled(conn)
     query = select(
@@ -155,16 +155,19 @@ _NOBODY = _Person()
 _NO_USE: tuple[datetime | None, ...] = (None,) * 5
 
 
-def _people(conn: Connection) -> dict[str, _Person]:
-    """Of everybody with a held cluster: when they were last anywhere, and a sign-out that still counts."""
+def _people(conn: Connection, ids: Collection[str] | None) -> dict[str, _Person]:
+    """Of whoever holds these clusters, or any: when they were last anywhere, and a sign-out that still counts."""
     # Of each cluster the earlier word of its two witnesses, of each person the latest of those.
     both = case((_c.proxy_seen_at < _c.node_seen_at, _c.proxy_seen_at), else_=_c.node_seen_at)
     seen = (
         select(_c.user, func.max(case((_c.proxy_seen_at.is_not(None), both))).label("seen_at"))
         .where(_c.released_at.is_(None))
         .group_by(_c.user)
-        .subquery()
     )
+    if ids is not None:
+        asked = clusters.alias("asked")
+        seen = seen.where(_c.user.in_(select(asked.c.user).where(asked.c.id.in_(list(ids)))))
+    seen = seen.subquery()
     rows = conn.execute(
         select(seen.c.user, seen.c.seen_at, presence.c.platform_seen_at, presence.c.signed_out_at).outerjoin(
             presence, presence.c.user == seen.c.user

@@ -13,7 +13,7 @@ from galilean import notices
 from galilean.db import Database
 from galilean.errors import UserError
 from galilean.settings import Settings
-from services.release import ask, store
+from services.release import ask, releaser, store
 from services.release.releaser import Releaser
 from services.release.tables import presence
 from services.release.terms import Terms
@@ -101,6 +101,36 @@ async def test_who_left_is_warned_in_time_and_once_and_again_after_coming_back(d
     await world.pass_(300)
     assert world.kinds() == ["warning", "warning", "released"]
     assert (world.run.word, world.run.reason) == ("released", "left")
+
+
+async def test_very_many_are_warned_some_at_a_time_and_nobody_else_is_kept_from_writing(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(releaser, "DUE_AT_ONCE", 2)
+    monkeypatch.setattr(releaser, "BREATH_SECONDS", 0)
+    world = World(db)
+    with db.write() as conn:
+        for number in range(2, 6):
+            add_run(conn, f"R{number}", server=f"s{number}", release_policy="auto")
+            add_node(conn, f"R{number}", 0, T0)
+    await world.pass_(140)
+    parts: list[int] = []
+    carry_out = world.service._carry_out
+
+    def each(conn: Any, part: releaser.Round, now: datetime) -> Any:
+        parts.append(len(part.due))
+        return carry_out(conn, part, now)
+
+    monkeypatch.setattr(world.service, "_carry_out", each)
+    await world.pass_(60)
+    assert [due for due in parts if due] == [2, 2, 1]
+    assert world.kinds() == ["warning"] * 5
+    with db.read() as conn:
+        assert {run.warned_at for run in records.all_open(conn)} == {at(2.5)}
+    parts.clear()
+    await world.pass_(120)
+    assert [due for due in parts if due][:3] == [2, 2, 1]
+    assert world.kinds().count("released") == 5
 
 
 async def test_the_warning_says_that_something_still_runs_and_when_done_lets_it_end(db: Database) -> None:
