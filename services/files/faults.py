@@ -74,6 +74,18 @@ def already_there(path: str) -> UserError:
     )
 
 
+def looks_like(path: str) -> UserError:
+    """What is said when a name that reads the same is taken, though it is spelled otherwise."""
+    return UserError(
+        409,
+        mark(
+            "There is a “{path}” already that looks the same, written with other characters. Choose another."
+        ),
+        path=shown(path),
+        reason="lookalike",
+    )
+
+
 def disk_full(path: str) -> UserError:
     """What is said when the volume or the person's space on it is full."""
     return UserError(

@@ -17,8 +17,9 @@ from typing import Self
 from galilean.amounts import format_bytes
 from galilean.errors import UserError, mark
 from services.files import paths, trees
-from services.files.faults import already_there, disk_full, plain_words
+from services.files.faults import disk_full, plain_words
 from services.files.paths import shown, split_new
+from services.files.placing import Taken, check_free, place
 from services.files.trees import opened
 
 
@@ -66,7 +67,8 @@ class Upload:
         if parents:
             for part in self._parts[:-1]:
                 paths.check_name(part)
-        self._overwrite, self._parents = overwrite, parents
+        self._taken: Taken = "replace" if overwrite else "refuse"
+        self._parents = parents
         self._limit, self._expected = limit_bytes, expected_bytes
         self._open = False
         self._check_limit(expected_bytes or 0)
@@ -82,7 +84,7 @@ class Upload:
     def _begin(self) -> None:
         try:
             with opened(trees.open_below(self._root, self._parts[:-1])) as parent:
-                self._check_target(parent)
+                check_free(parent, self._parts, self._taken)
         except FileNotFoundError:
             if not self._parents:
                 raise
@@ -91,6 +93,7 @@ class Upload:
         )
         self._open = True
         try:
+            trees.belong_open(self._root, self._file)
             trees.clean(self._root, self._hidden)
             room = os.fstatvfs(self._file)
             if self._expected is not None and self._expected > room.f_bavail * room.f_frsize:
@@ -145,12 +148,12 @@ class Upload:
                 os.fsync(self._file)
                 parent = trees.open_below(self._root, self._parts[:-1], make=self._parents)
                 with opened(parent):
-                    self._place(parent)
+                    self._name(parent)
                     os.fsync(parent)
         finally:
             self.abandon()
 
-    def _place(self, parent: int) -> None:
+    def _name(self, parent: int) -> None:
         name = self._parts[-1]
         ours = os.fstat(self._file)
         lying = trees.lstat(self._hidden, self._temporary)
@@ -158,17 +161,10 @@ class Upload:
             raise UserError(
                 409, mark("“{path}” was taken away while it came in. Upload it again."), path=shown(self.path)
             )
-        there = self._check_target(parent)
+        there = trees.lstat(parent, trees.lookalike(parent, name) or name)
         if there is not None and stat.S_ISREG(there.st_mode):
             os.fchmod(self._file, stat.S_IMODE(there.st_mode) & 0o777)
-        move = trees.rename_over if self._overwrite else trees.rename_new
-        move(self._hidden, self._temporary, parent, name)
-
-    def _check_target(self, parent: int) -> os.stat_result | None:
-        there = trees.lstat(parent, self._parts[-1])
-        if there is not None and (not self._overwrite or stat.S_ISDIR(there.st_mode)):
-            raise already_there(self.path)
-        return there
+        self.path = paths.join(place(self._hidden, self._temporary, parent, self._parts, self._taken))
 
     def _check_limit(self, size_bytes: int) -> None:
         if self._limit is not None and size_bytes > self._limit:

@@ -2,7 +2,8 @@
 
 A path is relative, its parts joined by ``/``, as the operating system's bytes decoded by :func:`os.fsdecode`:
 names that are not UTF-8 carry surrogates and come back as the same bytes. Nothing is normalised, because a
-composed and a decomposed ``é`` are two files on Linux. What *exists* may have any name a node gave it, so
+composed and a decomposed ``é`` are two files on Linux; but nothing new is made whose name reads the same as one
+that is there (:func:`services.files.trees.lookalike`). Letter cases are told apart, as on the disk. What *exists* may have any name a node gave it, so
 that it can be listed, read and deleted; what is *new* must have a name that people can read and type.
 """
 
@@ -63,7 +64,7 @@ def split(path: str) -> tuple[str, ...]:
             bytes=NAME_BYTES,
             depth=DEPTH,
         )
-    if parts[0] == HIDDEN:
+    if is_hidden(parts[0]):
         raise not_found(path)
     return parts
 
@@ -96,7 +97,7 @@ def check_name(name: str) -> str:
     """
     if name.strip() == "":
         raise UserError(400, mark("Give it a name."))
-    if name in (".", "..", HIDDEN) or "/" in name:
+    if name in (".", "..") or is_hidden(name) or "/" in name:
         raise UserError(400, mark("“{path}” cannot be a name here. Choose another."), path=shown(name))
     if any(unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") for char in name) or _BIDI & set(name):
         raise _unreadable(name)
@@ -109,6 +110,11 @@ def check_name(name: str) -> str:
             most=NAME_BYTES,
         )
     return name
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a name means our hidden folder, also on a disk that does not tell letter cases apart."""
+    return unicodedata.normalize("NFKC", name).casefold() == HIDDEN
 
 
 def _unreadable(path: str) -> UserError:

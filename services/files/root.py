@@ -25,9 +25,10 @@ from typing import BinaryIO, Literal, Self
 from galilean.errors import UserError, mark
 from galilean.web.paging import Cursor
 from services.files import paths, trees
-from services.files.faults import already_there, not_a_file, plain_words
+from services.files.faults import looks_like, not_a_file, plain_words
 from services.files.incoming import Upload
 from services.files.paths import HIDDEN, join, natural, not_found, shown, split, split_new
+from services.files.placing import Taken, check_free
 from services.files.trees import Usage, opened
 
 Kind = Literal["folder", "file", "link", "other"]
@@ -154,7 +155,7 @@ class Root:
         """
         limit = max(1, min(limit, LIST_MOST))
         parts = split(path)
-        with plain_words(path), self._folder(parts) as directory:
+        with plain_words(path), self.folder(parts) as directory:
             with os.scandir(directory) as found:
                 names = [
                     (entry.name, entry.is_dir(follow_symlinks=False))
@@ -187,7 +188,7 @@ class Root:
             404 when there is nothing.
         """
         parts = split(path)
-        with plain_words(path), self._folder(parts[:-1]) as parent:
+        with plain_words(path), self.folder(parts[:-1]) as parent:
             status = os.fstat(parent) if not parts else trees.lstat(parent, parts[-1])
         if status is None:
             raise not_found(path)
@@ -208,7 +209,7 @@ class Root:
         if not parts:
             raise UserError(400, mark("“{path}” is a folder."), path="/")
         flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-        with plain_words(path), self._folder(parts[:-1]) as parent:
+        with plain_words(path), self.folder(parts[:-1]) as parent:
             with opened(os.open(parts[-1], flags, dir_fd=parent)) as handle:
                 status = os.fstat(handle)
                 if stat.S_ISDIR(status.st_mode):
@@ -259,7 +260,7 @@ class Root:
         ) as upload:
             upload.write(data)
             upload.finish()
-        return self.stat(path)
+            return self.stat(upload.path)
 
     def make_folder(self, path: str, *, parents: bool = False) -> Entry:
         """Make a folder.
@@ -272,7 +273,10 @@ class Root:
         parts = split_new(path)
         with plain_words(path), opened(os.open(self.root, trees.OPEN_DIRECTORY)) as root:
             with opened(trees.open_below(root, parts[:-1], make=parents)) as parent:
+                if trees.lookalike(parent, parts[-1]):
+                    raise looks_like(path)
                 os.mkdir(parts[-1], 0o777, dir_fd=parent)
+                trees.belong(parent, parts[-1])
         return self.stat(path)
 
     def rename(self, path: str, new_path: str, *, overwrite: bool = False) -> Entry:
@@ -290,17 +294,21 @@ class Root:
             raise UserError(400, mark("“{path}” cannot be moved into itself."), path=shown(path))
         if new_parts == parts:
             return self.stat(path)
-        with plain_words(path), self._folder(parts[:-1]) as parent:
+        with plain_words(path), self.folder(parts[:-1]) as parent:
             if trees.lstat(parent, parts[-1]) is None:
                 raise not_found(path)
-            with plain_words(join(new_parts[:-1]) or new_path), self._folder(new_parts[:-1]) as new_parent:
-                if overwrite:
-                    there = trees.lstat(new_parent, new_parts[-1])
-                    if there is not None and stat.S_ISDIR(there.st_mode):
-                        raise already_there(new_path)
+            with plain_words(join(new_parts[:-1]) or new_path), self.folder(new_parts[:-1]) as new_parent:
+                taken: Taken = "replace" if overwrite else "refuse"
+                # Another spelling of its own name is no other file.
+                twin = trees.lookalike(new_parent, new_parts[-1])
+                name = new_parts[-1]
+                if (*new_parts[:-1], twin) != parts:
+                    check_free(new_parent, new_parts, taken)
+                    name = twin or name
                 with plain_words(new_path):
                     move = trees.rename_over if overwrite else trees.rename_new
-                    move(parent, parts[-1], new_parent, new_parts[-1])
+                    move(parent, parts[-1], new_parent, name)
+                    new_path = join((*new_parts[:-1], name))
         return self.stat(new_path)
 
     def delete(self, path: str, *, recursive: bool = False) -> None:
@@ -328,11 +336,12 @@ class Root:
 
     def usage(self, *, most: int = COUNT_MOST) -> Usage:
         """How much the tree holds, counted up to ``most`` entries."""
-        with plain_words(""), self._folder(()) as directory:
+        with plain_words(""), self.folder(()) as directory:
             return trees.usage(directory, most)
 
     @contextmanager
-    def _folder(self, parts: tuple[str, ...]) -> Iterator[int]:
+    def folder(self, parts: tuple[str, ...] = ()) -> Iterator[int]:
+        """A descriptor of a folder, for what is not in this class; no link is followed on the way."""
         with opened(os.open(self.root, trees.OPEN_DIRECTORY)) as root:
             with opened(trees.open_below(root, parts)) as directory:
                 yield directory

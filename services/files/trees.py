@@ -8,21 +8,23 @@ flattens them, counting stops at :data:`DEPTH`.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import secrets
 import stat
 import time
-from collections.abc import Callable, Iterator
+import unicodedata
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from services.files.paths import DEPTH, HIDDEN
+from services.files import kernel
+from services.files.paths import DEPTH, HIDDEN, PATH_BYTES
 
 OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 LEFTOVER_SECONDS = 24 * 3600
-_NOREPLACE = 1
+#: What the shelf of resumable uploads keeps in the hidden folder, and sweeps itself.
+SHELVED = (".tus", ".unsure", ".json")
 _TRIES = 10
 
 
@@ -43,6 +45,38 @@ def lstat(directory: int, name: str) -> os.stat_result | None:
         return None
 
 
+def belong(directory: int, name: str) -> None:
+    """Give what we just made to whoever has the folder, so that the person's nodes may change it.
+
+    Only where we are root, as on a server whose nodes run as somebody else; otherwise it is theirs already.
+    """
+    if os.geteuid() == 0:
+        above = os.fstat(directory)
+        if above.st_uid != 0 or above.st_gid != 0:
+            os.chown(name, above.st_uid, above.st_gid, dir_fd=directory, follow_symlinks=False)
+
+
+def belong_open(directory: int, file: int) -> None:
+    """The same for a file of ours that is open."""
+    if os.geteuid() == 0:
+        above = os.fstat(directory)
+        if above.st_uid != 0 or above.st_gid != 0:
+            os.fchown(file, above.st_uid, above.st_gid)
+
+
+def lookalike(directory: int, name: str) -> str | None:
+    """The name of something that reads the same but is written with other code points, else ``None``.
+
+    A composed and a decomposed ``é`` are two names to the disk and one to people, and which of the two a
+    browser sends depends on the system it runs on.
+    """
+    for form in ("NFC", "NFD"):
+        other = unicodedata.normalize(form, name)
+        if other != name and lstat(directory, other) is not None and lstat(directory, name) is None:
+            return other
+    return None
+
+
 def open_hidden(root: int) -> int:
     """A descriptor of the tree's hidden folder, made when it is missing.
 
@@ -51,6 +85,7 @@ def open_hidden(root: int) -> int:
     for _ in range(_TRIES):
         try:
             os.mkdir(HIDDEN, 0o700, dir_fd=root)
+            belong(root, HIDDEN)
         except FileExistsError:
             pass
         try:
@@ -94,14 +129,8 @@ def rename_new(source: int, name: str, target: int, new_name: str) -> None:
     OSError
         ``EEXIST`` when something is there.
     """
-    if _renameat2 is not None:
-        result = _renameat2(source, os.fsencode(name), target, os.fsencode(new_name), _NOREPLACE)
-        if result == 0:
-            return
-        code = ctypes.get_errno()
-        if code not in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
-            raise OSError(code, os.strerror(code), new_name)
-    _rename_new_in_steps(source, name, target, new_name)
+    if not kernel.rename_noreplace(source, name, target, new_name):
+        _rename_new_in_steps(source, name, target, new_name)
 
 
 def _rename_new_in_steps(source: int, name: str, target: int, new_name: str) -> None:
@@ -125,17 +154,6 @@ def rename_over(source: int, name: str, target: int, new_name: str) -> None:
     os.rename(name, new_name, src_dir_fd=source, dst_dir_fd=target)
 
 
-def _find_renameat2() -> Callable[..., int] | None:
-    function = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    if function is not None:
-        function.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint]
-        function.restype = ctypes.c_int
-    return function
-
-
-_renameat2 = _find_renameat2()
-
-
 def take_away(root: int, parent: int, name: str) -> None:
     """Make a folder vanish at once, then remove what was in it.
 
@@ -155,6 +173,15 @@ def take_away(root: int, parent: int, name: str) -> None:
         close_hidden(root)
         return
     raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), name)
+
+
+def remove_made(hidden: int, name: str) -> None:
+    """Remove something unfinished from the hidden folder, a tree or a file."""
+    status = lstat(hidden, name)
+    if status is not None and stat.S_ISDIR(status.st_mode):
+        _remove(hidden, name)
+    elif status is not None:
+        os.unlink(name, dir_fd=hidden)
 
 
 def _remove(hidden: int, gone: str) -> None:
@@ -215,7 +242,7 @@ def clean(root: int, hidden: int) -> None:
         names = [entry.name for entry in entries]
     for name in names:
         status = lstat(hidden, name)
-        if status is None or status.st_mtime > before:
+        if status is None or status.st_mtime > before or name.endswith(SHELVED):
             continue
         if stat.S_ISDIR(status.st_mode):
             _remove(hidden, name)
@@ -290,12 +317,17 @@ def open_below(root: int, parts: tuple[str, ...], *, make: bool = False) -> int:
 
     With ``make``, folders that are missing are made.
     """
+    if parts and not make and kernel.OPENS_BENEATH:
+        path = "/".join(parts)
+        if len(os.fsencode(path)) < PATH_BYTES:
+            return kernel.open_beneath(root, path, OPEN_DIRECTORY)
     directory = os.open(".", OPEN_DIRECTORY, dir_fd=root)
     try:
         for part in parts:
             if make:
                 try:
                     os.mkdir(part, 0o777, dir_fd=directory)
+                    belong(directory, part)
                 except FileExistsError:
                     pass
             below = os.open(part, OPEN_DIRECTORY, dir_fd=directory)

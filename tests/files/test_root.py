@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from galilean.errors import UserError
-from services.files import faults, incoming, paths, trees
+from services.files import faults, incoming, kernel, paths, trees
 from services.files.incoming import Upload
 from services.files.paths import HIDDEN
 from services.files.root import Root
@@ -307,9 +307,25 @@ def test_what_a_node_named_strangely_can_be_listed_read_renamed_and_deleted(
     files.delete("plain")
 
 
-def test_composed_and_decomposed_names_are_two_files(files: Root) -> None:
-    files.write("caf\u00e9", b"1")
-    files.write("cafe\u0301", b"2")
+def test_composed_and_decomposed_names_of_a_node_are_two_files_and_we_make_no_second(
+    files: Root, root: Path
+) -> None:
+    (root / "caf\u00e9").write_bytes(b"1")
+    (root / "cafe\u0301").write_bytes(b"2")
+    assert len(files.list().entries) == 2
+    with files.open("cafe\u0301") as file:
+        assert file.read() == b"2"
+    files.delete("cafe\u0301")
+    (root / "own").write_bytes(b"3")
+    for act in (
+        lambda: files.write("cafe\u0301", b"4"),
+        lambda: files.make_folder("cafe\u0301"),
+        lambda: files.rename("own", "cafe\u0301"),
+    ):
+        assert refused(act).status == 409
+    assert files.rename("caf\u00e9", "cafe\u0301").path == "cafe\u0301"  # its own other spelling
+    files.write("caf\u00e9", b"5", overwrite=True)
+    assert (root / "cafe\u0301").read_bytes() == b"5"
     assert len(files.list().entries) == 2
 
 
@@ -572,7 +588,7 @@ def test_renaming_refuses_what_would_lose_something(files: Root, root: Path) -> 
 def test_renaming_refuses_also_where_the_disk_has_no_such_step(
     files: Root, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trees, "_renameat2", None)
+    monkeypatch.setattr(kernel, "_renameat2", None)
     files.write("a", b"1")
     files.write("b", b"2")
     files.make_folder("folder")

@@ -15,21 +15,19 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
-from urllib.parse import quote
 
 from galilean.amounts import format_bytes
 from galilean.errors import UserError, mark
-from galilean.web.csp import mark_untrusted
 from galilean.web.streamed import StreamedHandler, content_length
 from services.catalog.store import Project
+from services.files.downloads import send_file
 from services.files.incoming import Upload
-from services.files.root import Entry, OpenFile, Root
+from services.files.root import Entry, Root
 from services.portal.api import models
 from services.portal.api.base import Handler
 from services.portal.api.projects import catalogue, need_role, path_after, project_for
 from services.portal.api.usage import limits_of
 
-PIECE_BYTES = 1 << 20
 SMALL_BODY_BYTES = 64 << 10
 
 
@@ -42,14 +40,6 @@ def file_model(entry: Entry) -> models.File:
         size_bytes=entry.size_bytes if entry.kind == "file" else None,
         changed_at=entry.changed_at,
     )
-
-
-def attachment(name: str) -> str:
-    """A ``Content-Disposition`` that survives any name."""
-    plain = "".join(
-        char if char.isascii() and char.isprintable() and char not in '"\\%' else "_" for char in name
-    )
-    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"
 
 
 class Files(Handler, StreamedHandler):
@@ -155,7 +145,7 @@ class Files(Handler, StreamedHandler):
         if self.path and not self.path.endswith("/"):
             entry = await self._blocking(self.files.stat, self.path)
             if entry.kind != "folder":
-                await self._download()
+                await send_file(self, await self._blocking(self.files.open, self.path))
                 return
         listing = await self._blocking(
             self.files.list,
@@ -171,26 +161,6 @@ class Files(Handler, StreamedHandler):
             )
         )
 
-    async def _download(self) -> None:
-        opened: OpenFile = await self._blocking(self.files.open, self.path)
-        with opened:
-            mark_untrusted(self)
-            self.set_header("Content-Type", "application/octet-stream")
-            self.set_header("Content-Disposition", attachment(opened.entry.name))
-            self.set_header("ETag", opened.etag)
-            if self.request.headers.get("If-None-Match") == opened.etag:
-                self.set_status(304)
-                return
-            left = opened.entry.size_bytes
-            self.set_header("Content-Length", str(left))
-            while left > 0:
-                piece = await self._blocking(opened.read, min(PIECE_BYTES, left))
-                if not piece:
-                    break  # it was cut short meanwhile; the length tells the client
-                left -= len(piece)
-                self.write(piece)
-                await self.flush()
-
     async def put(self, owner: str, slug: str, path: str | None = None) -> None:
         self.admitted()
         upload = self._upload
@@ -199,7 +169,7 @@ class Files(Handler, StreamedHandler):
             await self._blocking(upload.finish)
         self._upload = None
         await catalogue(self.portal).touch(self.project)
-        entry = await self._blocking(self.files.stat, self.path)
+        entry = await self._blocking(self.files.stat, upload.path)
         self.write_json(file_model(entry), 201 if self._created else 200)
 
     async def post(self, owner: str, slug: str, path: str | None = None) -> None:
