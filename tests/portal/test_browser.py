@@ -219,3 +219,30 @@ def test_pages_fit_and_axe_finds_nothing_serious(
         )
         assert found == [], f"{path}: {found}"
     context.close()
+
+
+def test_the_administration_fits_a_narrow_screen_with_its_menu_folded(chromium: Any, site: LiveSite) -> None:
+    site.hub.whoever = "root"
+    context = chromium.new_context(viewport={"width": 360, "height": 800})
+    page = context.new_page()
+    for path in (
+        "admin",
+        "admin/people",
+        "admin/people/bob",
+        "admin/people-import",
+        "admin/roles",
+        "account",
+    ):
+        page.goto(site.url + path)
+        wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert wide <= 0, f"{path} is {wide} px too wide"
+    page.goto(site.url + "admin/people-import")
+    fold = page.locator(".side-fold")
+    expect(fold.locator("summary")).to_have_text("Administration: People")
+    fold.locator("summary").click()
+    links = fold.get_by_role("link")
+    assert links.count() == page.locator(".side .sidelink").count() > 5
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    fold.get_by_role("link", name="Audit").click()
+    expect(page.locator("h1")).to_have_text("Audit")
+    context.close()
