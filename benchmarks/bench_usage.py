@@ -189,9 +189,14 @@ def measure(report_of: Report, name: str, db: Database, intervals: int) -> None:
 
 
 def measure_rebuild(report_of: Report, name: str, db: Database, intervals: int, bound: float | None) -> None:
-    """The roll-up anew; the first time also marks every run, which is what an upgrade does once."""
+    """The roll-up anew, where nothing differs; the first time also marks every run, as an upgrade does once.
+
+    And by the days of another zone, which changes every row.
+    """
     first = timed(lambda: rebuild(db, zone=ZONE, now=NOW))
     taken = [timed(lambda: rebuild(db, zone=ZONE, now=NOW)) for _ in range(3 if bound else 1)]
+    elsewhere = timed(lambda: rebuild(db, zone=ZoneInfo("America/New_York"), now=NOW))
+    rebuild(db, zone=ZONE, now=NOW)
     with db.read() as conn:
         rows = conn.execute(text("SELECT count(*) FROM usage_daily")).scalar()
         live = conn.execute(text("SELECT count(*) FROM clusters WHERE NOT rolled_up")).scalar()
@@ -202,7 +207,8 @@ def measure_rebuild(report_of: Report, name: str, db: Database, intervals: int, 
             unit="s",
             bound="" if bound is None else f"≤ {bound:g} s",
             met=None if bound is None else min(taken) <= bound,
-            note=f"{rows:,} rows, {live:,} runs live; the first time, marking all runs, {first:.1f} s",
+            note=f"{rows:,} rows, {live:,} runs live; the first time, marking all runs, {first:.1f} s; by another zone "
+            f"{elsewhere:.1f} s",
         )
     )
 

@@ -5,10 +5,10 @@ over. It is what happens when the site's zone is another than that of the roll-u
 be taken up that a few at a time would take long.
 
 The database adds up each run, and on PostgreSQL also those of one key and day; the few that reach over midnight,
-or whose nodes were not there at the same time, are looked at node by node by the functions that reports use. On
-PostgreSQL what comes out is compared with what is there, and only what differs is written: mostly nothing. Where
-much differs the table is emptied and filled, which reports wait for; if that cannot be at once, because a backup
-reads the table, its rows are replaced, which takes longer and holds nobody up.
+or whose nodes were not there at the same time, are looked at node by node by the functions that reports use. What
+comes out is compared with what is there, and only what differs is written: mostly nothing. Where much differs the
+table is emptied and filled, which reports of PostgreSQL wait for; if that cannot be at once, because a backup reads
+the table, its rows are replaced, which takes longer and holds nobody up.
 """
 
 from __future__ import annotations
@@ -226,14 +226,21 @@ Rows = Iterable[tuple[int, int, Whole]]
 
 
 def _fill(conn: Connection, rows: Rows) -> int:
-    """SQLite: empty the table and write it in the order of its key; how many rows."""
-    flat = sorted((number, key_id, *whole) for number, key_id, whole in rows)
-    conn.exec_driver_sql("DELETE FROM usage_daily")
-    conn.exec_driver_sql(
-        f"INSERT INTO usage_daily ({', '.join(NAMES)}) VALUES ({', '.join('?' * len(NAMES))})",  # noqa: S608
-        flat,
-    )
-    return len(flat)
+    """SQLite: the same, compared here; how many rows it is then."""
+    names = ", ".join(NAMES)
+    fresh = {(number, key_id): whole for number, key_id, whole in rows}
+    cursor = conn.connection.cursor()
+    cursor.execute(f"SELECT {names} FROM usage_daily")  # noqa: S608 - our own names
+    there = {row[:2]: row[2:] for row in cursor.fetchall()}
+    gone = [key for key in there if key not in fresh]
+    other = [(*key, *whole) for key, whole in fresh.items() if there.get(key) != whole]
+    if len(gone) + len(other) > FEW * len(fresh):
+        cursor.execute("DELETE FROM usage_daily")
+        gone, other = [], sorted((*key, *whole) for key, whole in fresh.items())  # in the order of its key
+    cursor.executemany("DELETE FROM usage_daily WHERE block = ? AND key_id = ?", gone)
+    marks = ", ".join("?" * len(NAMES))
+    cursor.executemany(f"INSERT OR REPLACE INTO usage_daily ({names}) VALUES ({marks})", other)  # noqa: S608
+    return len(fresh)
 
 
 def _replace(conn: Connection, rows: Rows) -> int:
