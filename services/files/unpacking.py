@@ -498,7 +498,7 @@ def _from_tar(work: _Unpacking, stream: BinaryIO) -> None:
     forward = _Forward(plain)
     with tarfile.open(fileobj=forward, mode="r:", errors="surrogateescape") as archive:  # type: ignore[call-overload]
         while (info := archive.next()) is not None:
-            archive.members = []  # or the list of all entries would grow in memory
+            archive.members = []  # type: ignore[attr-defined]  # or the list of all entries would grow in memory
             parts = work.place_of(info.name)
             if parts is None:
                 continue
