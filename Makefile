@@ -60,15 +60,15 @@ docs: ## The documentation, into docs/_build/html
 
 .PHONY: test-unit
 test-unit: ## Rules and rooms, databases included
-	@$(STAGE) unit '$(PYTEST) -m "not hub and not process and not browser and not product and not kubernetes"'
+	@$(STAGE) unit '$(PYTEST) -m "not hub and not process and not browser and not product and not kubernetes and not docker"'
 
 .PHONY: test-hub
 test-hub: ## With a hub in the test's own process
-	@$(STAGE) hub '$(PYTEST) -m "hub and not process and not browser and not product and not kubernetes"'
+	@$(STAGE) hub '$(PYTEST) -m "hub and not process and not browser and not product and not kubernetes and not docker"'
 
 .PHONY: test-process
 test-process: ## With real nodes
-	@$(STAGE) process '$(PYTEST) -m "process and not browser and not product and not kubernetes"'
+	@$(STAGE) process '$(PYTEST) -m "process and not browser and not product and not kubernetes and not docker"'
 
 .PHONY: test-browser
 test-browser: ## With Chromium
@@ -96,6 +96,10 @@ test-kubernetes: lab images ## Against a real Kubernetes that the tests start on
 .PHONY: test-kueue
 test-kueue: lab images ## The same with Kueue, which is built first (root)
 	@$(STAGE) kueue '$(PYTEST) -m kueue'
+
+.PHONY: test-docker
+test-docker: dev ## Against a real Docker that the tests start, in a network of its own (root)
+	@$(STAGE) docker "scripts/test-deps docker" '$(PYTEST) -m docker'
 
 .PHONY: lab-up
 lab-up: lab images ## Such a Kubernetes to look at, in the foreground (root; Ctrl-C or lab-down takes it away)
