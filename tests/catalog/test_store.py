@@ -161,7 +161,7 @@ def test_a_creation_that_comes_second_takes_the_next_number(
 ) -> None:
     with catalogue.write() as conn:
         make(conn)
-    monkeypatch.setattr(store, "_slugs_like", lambda *_: set())  # as if the other was not seen yet
+    monkeypatch.setattr(store, "slugs_like", lambda *_: set())  # as if the other was not seen yet
     with catalogue.write() as conn:
         assert make(conn).slug == "heat-flow-2"
         refused(409, lambda: make(conn, slug="heat-flow"))
