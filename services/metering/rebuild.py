@@ -43,8 +43,8 @@ from spawner.tables import clusters
 NAMES = ("block", "key_id", *SUMS)
 #: Of the rows; more that differ are not worth being looked up one by one.
 FEW = 0.1
-#: Everybody who reads waits behind the one who empties the table.
-EMPTY_MOST_MS = 500
+#: Everybody who reads waits behind the one who empties the table; autovacuum gives way after a second.
+EMPTY_MOST_MS = 2000
 
 Named = tuple[str, str, str, str, str]
 
