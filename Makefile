@@ -15,8 +15,9 @@ help: ## What can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: up
-up: install ## Run the product in the foreground (Ctrl-C releases all clusters and stops)
-	@exec .venv/bin/galilean up
+up: install ## Run the product in the foreground (Ctrl-C releases all clusters and stops; BACKEND=docker builds its image)
+	@$(if $(filter docker,$(BACKEND)),image=$$(scripts/docker-image) && export GALILEAN_DOCKER_IMAGE=$$image &&) \
+		exec .venv/bin/galilean up
 
 .PHONY: install
 install: ## Make .venv, the proxy and the browser's assets as the lock files say

@@ -18,6 +18,7 @@ import yaml
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from galilean.amounts import parse_bytes, parse_millicores
+from galilean.settings_docker import Docker
 from galilean.settings_machines import Machines
 from galilean.settings_places import ENTRY, Addresses, GPUModel, Kubernetes, Pool, Section, Volume
 from galilean.settings_places import Network as Network
@@ -245,8 +246,8 @@ class Settings(Section):
     web: Web = Web()
     database: DatabaseSettings = DatabaseSettings()
     addresses: Addresses = Addresses()
-    backend: Literal["process", "kubernetes"] = Field(
-        default="process", description="What nodes are: processes of this machine, or pods."
+    backend: Literal["process", "docker", "kubernetes"] = Field(
+        default="process", description="What nodes are: processes of this machine, its containers, or pods."
     )
     roles: dict[str, Role] = Field(default_factory=_roles)
     sizes: dict[str, Size] = Field(
@@ -272,6 +273,7 @@ class Settings(Section):
     gpu_models: dict[str, GPUModel] = {}
     machines: Machines = Machines()
     process: Process = Process()
+    docker: Docker = Docker()
     kubernetes: Kubernetes = Kubernetes()
     signup: Signup = Signup()
     mail: Mail = Mail()
@@ -301,7 +303,7 @@ class Settings(Section):
             raise ValueError("roles must contain admin")
         if self.database.url and self.database.url == self.database.hub_url:
             raise ValueError("database.url and database.hub_url must be two databases")
-        for problem in (*self._pool_problems(), *self._kubernetes_problems()):
+        for problem in (*self._pool_problems(), *self._docker_problems(), *self._kubernetes_problems()):
             raise ValueError(problem)
         return self
 
@@ -316,6 +318,19 @@ class Settings(Section):
             for role in pool.open_to:
                 if role not in self.roles:
                     yield f"pools.{name}.open_to: there is no role {role!r}"
+
+    def _docker_problems(self) -> Iterator[str]:
+        if self.backend != "docker":
+            return
+        for name, volume in self.volumes.items():
+            if volume.kind == "claim":
+                yield f"volumes.{name}: with backend docker a volume is a directory of this machine"
+        for name, environment in self.environments.items():
+            if not environment.image and not self.docker.image:
+                yield (
+                    f"environments.{name} has no image, and docker.image names none "
+                    "(`make up BACKEND=docker` builds one)"
+                )
 
     def _kubernetes_problems(self) -> Iterator[str]:
         if self.backend != "kubernetes":
@@ -363,8 +378,8 @@ def load_settings(path: Path | None = None, *, environ: dict[str, str] | None = 
         ``galilean.yaml``; ``None`` = the one named by ``GALILEAN_CONFIG``, else ``./galilean.yaml`` when
         there is one, else defaults.
     environ
-        ``GALILEAN_CONFIG``, ``GALILEAN_STATE``, ``PORT``, ``BACKEND``, ``GALILEAN_DATABASE_URL`` and
-        ``GALILEAN_HUB_DATABASE_URL`` are read from here.
+        ``GALILEAN_CONFIG``, ``GALILEAN_STATE``, ``PORT``, ``BACKEND``, ``GALILEAN_DOCKER_IMAGE``,
+        ``GALILEAN_DATABASE_URL`` and ``GALILEAN_HUB_DATABASE_URL`` are read from here.
 
     Raises
     ------
@@ -415,6 +430,8 @@ def _from(node: Any, data: dict[str, Any], env: dict[str, str], name: str) -> Se
         data["backend"] = env["BACKEND"]
     if env.get("PORT"):
         data["web"] = {**(data.get("web") or {}), "port": env["PORT"]}
+    if env.get("GALILEAN_DOCKER_IMAGE"):  # what `make up` has built; the file's own word wins
+        data["docker"] = {"image": env["GALILEAN_DOCKER_IMAGE"], **(data.get("docker") or {})}
     for variable, key in (("GALILEAN_DATABASE_URL", "url"), ("GALILEAN_HUB_DATABASE_URL", "hub_url")):
         if env.get(variable):
             data["database"] = {**(data.get("database") or {}), key: env[variable]}

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 #: What the chart decides, by class of the settings: nobody may say otherwise in ``config``.
 DECIDED: dict[str, tuple[str, ...]] = {
-    "Settings": ("state", "backend", "addresses", "database", "process"),
+    "Settings": ("state", "backend", "addresses", "database", "process", "docker"),
     "Web": ("host", "port"),
     "Kubernetes": ("namespace", "hub_connect_url", "portal_connect_url", "image", "image_pull_secrets"),
 }

@@ -2,7 +2,8 @@
 
 On one machine that is 127.0.0.1 and a port that was chosen once (:mod:`hub_config.ports`). Where the settings
 give an address, others use it as it is written, and the part listens at its port: on that address alone when
-it is a numeric one, which then must be the machine's own; on all when it is a name, as of a Service.
+it is a numeric one, which then must be the machine's own; on all when it is a name, as of a Service. Nodes that
+are containers cannot reach 127.0.0.1: hub and portal then listen at the machine's address in the nodes' pool.
 """
 
 from __future__ import annotations
@@ -49,10 +50,13 @@ class Addresses:
     """
 
     def __init__(self, settings: Settings, ports: Mapping[str, int] | None = None) -> None:
+        own: dict[str, str] = {}
+        if settings.backend == "docker":
+            own = {"hub": settings.docker.address, "portal": settings.docker.address}
         self._known = {
             name: address_of(url) for name in PARTS if (url := getattr(settings.addresses, name))
         } | {
-            name: Address(f"http://{LOOPBACK}:{port}", LOOPBACK, port)
+            name: Address(f"http://{own.get(name, LOOPBACK)}:{port}", own.get(name, LOOPBACK), port)
             for name, port in (ports or {}).items()
             if name in PARTS and not getattr(settings.addresses, name)
         }

@@ -26,6 +26,7 @@ from galilean.web.jinja import TEMPLATES, GalileanExtension, hub_template_vars
 from galilean.web.language import language_transform, translate
 from hub_config import roles
 from hub_config.addresses import EVERYWHERE, Addresses
+from hub_config.docker import cluster_traits as docker_traits
 from hub_config.kubernetes import cluster_traits
 from hub_config.secrets import SERVICES, Secrets, WaitingAccount
 from services.portal.admin import entries_for
@@ -186,6 +187,9 @@ def hub_traits(
         # Finding places and pulling an image come before a node can begin to answer.
         traits["Spawner"]["start_timeout"] += settings.gang_timeout_seconds
         traits["KubeCluster"] = cluster_traits(settings, addresses, prefix)
+    elif settings.backend == "docker":
+        traits["Spawner"]["start_timeout"] += settings.gang_timeout_seconds
+        traits["DockerCluster"] = docker_traits(settings, addresses, prefix)
     else:
         traits["ProcessCluster"] = {
             "state_dir": str(settings.state),

@@ -39,6 +39,7 @@ def register(root: typer.Typer) -> None:
     root.command()(status)
     root.command()(token)
     root.command()(sweep)
+    root.command()(firewall)
     root.command()(doctor)
     register_backup(root)
     register_decided(root)
@@ -423,6 +424,21 @@ async def _sweep(settings: Settings, remove: bool, young: timedelta) -> Any:
         if hasattr(inventory, "close"):  # connections, where it has any
             await inventory.close()
         database.close()
+
+
+def firewall() -> None:
+    """Print the rules that keep containers off this machine's own services: galilean firewall | sudo nft -f -
+
+    With backend docker. `galilean up` puts them in by itself where it runs as root.
+    """
+    from hub_config.addresses import Addresses
+    from hub_config.docker import rules_of
+    from hub_config.ports import keep_ports
+
+    settings = load_settings()
+    if settings.backend != "docker":
+        raise UserError(400, mark("Only the docker backend has rules of its own (backend: docker)."))
+    typer.echo(rules_of(settings, Addresses(settings, keep_ports(settings.state))), nl=False)
 
 
 def _migrated(settings: Settings) -> Settings:

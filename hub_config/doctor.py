@@ -51,7 +51,6 @@ class Finding:
 
 def examine(settings: Settings, environ: dict[str, str]) -> list[Finding]:
     """Every check, in the order in which a newcomer meets the things."""
-    nodes_here = settings.backend == "process"
     checks: list[Callable[[Settings], Finding]] = [
         _python,
         _node,
@@ -61,7 +60,7 @@ def examine(settings: Settings, environ: dict[str, str]) -> list[Finding]:
         _memory,
         _database,
         _port,
-        _sshd if nodes_here else _kubernetes,
+        {"process": _sshd, "docker": _docker}.get(settings.backend, _kubernetes),
         _origins,
         _isolation,
         _mail,
@@ -171,6 +170,36 @@ def _sshd(_: Settings) -> Finding:
             "Nodes cannot reach one another by ssh (MPI needs it). Debian: apt install openssh-server",
         )
     return Finding("ssh among nodes", "good", found)
+
+
+def _docker(settings: Settings) -> Finding:
+    from hub_config.docker_ground import first_image
+    from spawner.docker.api import DockerAPI, said
+
+    place = settings.docker.url or os.environ.get("DOCKER_HOST", "the usual socket")
+    try:
+        client = DockerAPI(settings.docker.url).connect(timeout=LOOK_SECONDS)
+    except Exception as error:
+        return Finding(
+            "Docker",
+            "bad",
+            f"{place}: {' '.join(said(error).split())[:200]}",
+            "Install Docker, and let this account use it (Debian: apt install docker.io; group docker).",
+        )
+    try:
+        version = str(client.version().get("Version", ""))
+        image = first_image(settings)
+        there = bool(client.images(name=image, quiet=True))
+    finally:
+        client.close()
+    if not there:
+        return Finding(
+            "Docker",
+            "note",
+            f"{version} at {place}; the image {image} is not here yet",
+            "The first start fetches it.",
+        )
+    return Finding("Docker", "good", f"{version} at {place}, image {image}")
 
 
 def _kubernetes(settings: Settings) -> Finding:

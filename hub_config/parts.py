@@ -83,6 +83,8 @@ def common_environment(
         if not key.startswith(("JUPYTERHUB_", "JUPYTER_", "GALILEAN_", "CONFIGPROXY_", "PYTHON"))
         or key == "PYTHONPATH"
     }
+    if settings.backend == "docker" and inherited.get("GALILEAN_DOCKER_IMAGE"):
+        kept["GALILEAN_DOCKER_IMAGE"] = inherited["GALILEAN_DOCKER_IMAGE"]
     paths = [str(Path(sys.executable).parent), kept.get("PATH", os.defpath)]
     return kept | {
         "PATH": os.pathsep.join(paths),
@@ -189,8 +191,8 @@ def all_parts(
     environ: Mapping[str, str] | None = None,
 ) -> list[Part]:
     """Every part of one machine, in the order in which they are told."""
-    one_machine = settings.backend == "process"
-    zygote = ("zygote",) if one_machine and settings.process.zygote else ()
+    one_machine = settings.backend != "kubernetes"
+    zygote = ("zygote",) if settings.backend == "process" and settings.process.zygote else ()
     # The one machine is looked at by whoever shows it.
     services = [name for name in SERVICE_NAMES if not (one_machine and name == "machines")]
     return [

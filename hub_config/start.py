@@ -174,6 +174,21 @@ def _up(settings: Settings, env: dict[str, str], say: Callable[[str], None]) -> 
                 )
             )
         )
+    if settings.backend == "docker":
+        from hub_config.docker_ground import make_ready
+
+        make_ready(settings, addresses, say)
+        say(sentence(mark("Nodes are containers of this machine.")))
+        if os.geteuid() not in (0, int(settings.docker.account.partition(":")[0])):
+            say(
+                sentence(
+                    mark(
+                        "Galilean runs as another account than nodes do ({account}): they cannot write into "
+                        "projects that are made so. Say docker.account, or run it as that one."
+                    ),
+                    account=settings.docker.account,
+                )
+            )
     if settings.backend == "kubernetes":
         check_kubeconfig()
         say(

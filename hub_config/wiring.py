@@ -173,6 +173,16 @@ def configure(c: Any, environ: dict[str, str] | None = None) -> Wiring:
         from spawner.kubernetes.cluster import pod_nodes
 
         c.KubeCluster.pods = pod_nodes(settings.kubernetes.namespace)
+    if settings.backend == "docker":
+        from spawner.docker.cluster import container_nodes
+
+        c.DockerCluster.containers = container_nodes(
+            url=settings.docker.url,
+            instance=settings.docker.instance,
+            state=settings.state,
+            pool=settings.docker.network_pool,
+            gpus=settings.docker.gpus,
+        )
     c.Authenticator.post_auth_hook = signed_in(wiring)
     c.GalileanAuthenticator.signed_up = after_sign_up(wiring)
     lay(c, settings.jupyterhub)
@@ -209,7 +219,7 @@ def collaborators(wiring: Wiring) -> Any:
 
 
 def room_of(settings: Settings) -> Any:
-    """Who knows whether there is room: this machine for its processes; for pods the scheduler, later.
+    """Who knows whether there is room: this machine for its processes and containers; for pods the scheduler, later.
 
     What no machine could ever hold is refused for pods, too.
     """
@@ -217,6 +227,11 @@ def room_of(settings: Settings) -> Any:
         from extensions.quota.room import HostRoom
 
         return HostRoom.of_this_machine(settings.process)
+    if settings.backend == "docker":
+        from extensions.quota.room import HostRoom
+        from spawner.docker.subnets import most_clusters
+
+        return HostRoom.of_containers(settings.docker, clusters=most_clusters(settings.docker.network_pool))
     from services.machines.room import MachineRoom
 
     return MachineRoom(settings)

@@ -11,6 +11,7 @@ from spawner.use import UseMeter
 
 SPAWNERS = {
     "process": "spawner.process.cluster.ProcessCluster",
+    "docker": "spawner.docker.cluster.DockerCluster",
     "kubernetes": "spawner.kubernetes.cluster.KubeCluster",
 }
 
@@ -32,6 +33,10 @@ def inventory_of(settings: Settings, *, leftovers: bool = True, by_hand: bool = 
         from spawner.kubernetes.inventory import kube_inventory
 
         return kube_inventory(settings.kubernetes.namespace, leftovers=leftovers, by_hand=by_hand)
+    if settings.backend == "docker":
+        from spawner.docker.inventory import docker_inventory
+
+        return docker_inventory(settings.docker, settings.state)
     from spawner.process.inventory import ProcessInventory
 
     return ProcessInventory(settings.state)
@@ -45,6 +50,10 @@ def use_meter_of(settings: Settings) -> UseMeter | None:
         from spawner.kubernetes.use import kube_use_meter
 
         return kube_use_meter(settings)
+    if settings.backend == "docker":
+        from spawner.docker.use import docker_use_meter
+
+        return docker_use_meter(settings.docker)
     from spawner.process.use import ProcessUseMeter
 
     return ProcessUseMeter(settings.state)

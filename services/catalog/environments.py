@@ -81,8 +81,8 @@ def unlooked(settings: Settings, name: str) -> EnvironmentChoice:
     name = check_environment(settings, name) or settings.defaults.environment
     entry = settings.environments[name]
     image = entry.image
-    if not image and settings.backend == "kubernetes":
-        image = settings.kubernetes.image
+    if not image and settings.backend in ("kubernetes", "docker"):
+        image = settings.kubernetes.image if settings.backend == "kubernetes" else settings.docker.image
     return EnvironmentChoice(name=name, python=entry.python, image=image, variables=dict(entry.variables))
 
 

@@ -1,4 +1,4 @@
-"""The process backend's one machine: this one, with the CPUs and the memory that it really has."""
+"""The one machine of the process and the Docker backend: this one, with the CPUs and the memory that it really has."""
 
 from __future__ import annotations
 
@@ -7,12 +7,18 @@ from collections.abc import Collection, Mapping
 from datetime import datetime
 
 from galilean.clock import Clock, utcnow
-from galilean.settings import Process
+from galilean.settings import Process, Settings
+from galilean.settings_docker import Docker
 from services.machines.rules import Machine
 from services.machines.world import Ticket, View, cannot
 
 
-def this_machine(settings: Process, now: datetime) -> Machine:
+def overcommit_of(settings: Settings) -> Process | Docker:
+    """How far the backend of one machine gives it away more than once."""
+    return settings.docker if settings.backend == "docker" else settings.process
+
+
+def this_machine(settings: Process | Docker, now: datetime) -> Machine:
     """The machine that this process runs on.
 
     Parameters
@@ -49,7 +55,7 @@ class ThisMachine:
         The time.
     """
 
-    def __init__(self, settings: Process, clock: Clock = utcnow) -> None:
+    def __init__(self, settings: Process | Docker, clock: Clock = utcnow) -> None:
         self._settings = settings
         self._clock = clock
 

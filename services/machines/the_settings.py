@@ -53,6 +53,6 @@ def world_in(settings: Settings, clock: Clock = utcnow) -> World:
             command=settings.machines.join_command,
             ca=trusted_ca,
         )
-    from services.machines.host import ThisMachine
+    from services.machines.host import ThisMachine, overcommit_of
 
-    return ThisMachine(settings.process, clock)
+    return ThisMachine(overcommit_of(settings), clock)

@@ -22,7 +22,7 @@ from galilean.settings import Settings
 from galilean.web.context import Portal
 from galilean.web.visitor import Visitor
 from services.machines import store
-from services.machines.host import this_machine
+from services.machines.host import overcommit_of, this_machine
 from services.machines.room import refusal_of
 from services.machines.rules import (
     Amounts,
@@ -115,7 +115,7 @@ def read_park(conn: Connection, settings: Settings, now: datetime) -> Park:
     """All machines with who holds what on them."""
     pools = tuple(pools_in(settings))
     changeable = settings.backend == "kubernetes"
-    machines = store.all_machines(conn) if changeable else [this_machine(settings.process, now)]
+    machines = store.all_machines(conn) if changeable else [this_machine(overcommit_of(settings), now)]
     seen_at = max((machine.seen_at for machine in machines if machine.seen_at), default=None)
     orders = {order.machine: order for order in store.open_orders(conn)} if changeable else {}
     held: dict[str, list[Holding]] = {}

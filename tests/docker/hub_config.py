@@ -81,6 +81,7 @@ class EveryRequest:
             memory_bytes=request.memory_bytes or 512 * 2**20,
             gpu=request.gpu or 0,
             gpu_model=request.gpu_model or "",
+            on_node_loss=request.on_node_loss or "release",
         )
 
 

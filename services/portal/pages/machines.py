@@ -14,6 +14,7 @@ from urllib.parse import quote
 from galilean.errors import UserError, mark
 from galilean.web.handlers import PageHandler
 from services.machines import store
+from services.machines.host import overcommit_of
 from services.machines.rules import Amounts, State
 from services.portal import machines
 from services.portal.addresses import project_path
@@ -68,7 +69,7 @@ class MachinePage(PageHandler):
             "project_path": project_path,
             "backend": settings.backend,
             "adds": settings.backend == "kubernetes" and settings.machines.add,
-            "overcommit": settings.process.cpu_overcommit,
+            "overcommit": overcommit_of(settings).cpu_overcommit,
             "several_pools": len(park.pools) > 1,
             "front": self._front(park),
             "zone": settings.site.timezone,

@@ -1,0 +1,147 @@
+"""The whole product on one server with Docker: `galilean up`, a cluster of two nodes, its end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from spawner.docker import names
+from tests.docker.daemon import IMAGE, UID, Daemon
+from tests.product.product import GALILEAN, ROOT, Product, wait_for
+
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
+
+
+class DockerProduct(Product):
+    """An installation on the machine of the tests' Docker."""
+
+    def __init__(self, directory: Path, daemon: Daemon) -> None:
+        self.daemon = daemon
+        cluster = {
+            "command": [sys.executable, "-m", "spawner.node.container"],
+            "extra_host_config": {"Mounts": daemon.mounts()},
+        }
+        settings: dict[str, Any] = {
+            "backend": "docker",
+            "docker": {"image": IMAGE, "url": daemon.url, "cpu_overcommit": 8, "instance": f"p{os.getpid()}"},
+            "web": {"host": daemon.machine.address},
+            "environments": {"jupyter": {"title": "JupyterLab", "variables": {"PYTHONPATH": str(ROOT)}}},
+            "jupyterhub": {"DockerCluster": cluster},
+        }
+        super().__init__(directory, settings)
+        self.instance = settings["docker"]["instance"]
+        self.url = f"http://{daemon.machine.address}:{self.port}"
+        self.http = httpx.Client(base_url=self.url, timeout=60, trust_env=False)
+
+    def launch(self) -> None:
+        with self.output.open("ab") as log:
+            self.process = subprocess.Popen(
+                self.daemon.machine.command(GALILEAN, "up"),
+                cwd=ROOT,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def wait_ready(self, seconds: float = 400) -> None:
+        super().wait_ready(seconds)
+
+    def command(self, *words: str, stdin: str = "", code: int | None = 0) -> str:
+        done = subprocess.run(
+            self.daemon.machine.command(GALILEAN, *words),
+            cwd=ROOT, env=self.environment, input=stdin, capture_output=True, text=True, timeout=300, check=False,
+        )  # fmt: skip
+        assert code is None or done.returncode == code, (words, done.stdout, done.stderr)
+        return done.stdout
+
+
+@pytest.fixture(scope="module")
+def product(daemon: Daemon, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerProduct]:
+    found = DockerProduct(tmp_path_factory.mktemp("product"), daemon)
+    found.start()
+    yield found
+    found.close()
+    daemon.machine.run("nft", "delete", "table", "inet", "galilean_docker", check=False)
+
+
+def test_a_person_runs_two_nodes_and_everything_goes_back(product: DockerProduct, daemon: Daemon) -> None:
+    ada = product.person("ada")
+    slug = ada.project("Heat")
+    answer = ada.run(slug, project=slug, nodes=2, cpu=1, memory="1G")
+    assert answer.status_code in (201, 202), answer.text
+    wait_for(lambda: ada.is_ready(slug), f"{slug} is ready", seconds=400)
+    for rank in (0, 1):
+        assert ada.node(slug, rank).status_code == 200
+    (cluster,) = ada.clusters()
+    assert cluster["nodes"] == 2
+    mine = daemon.containers(**{names.INSTANCE: product.instance})
+    assert len(mine) == 2
+    for item in mine:
+        daemon.execute(item["Id"], "touch", f"/home/jovyan/work/{item['Config']['Hostname']}")
+    there = {path.name for path in (product.state / "volumes").rglob("node-*")}
+    assert there == {"node-0", "node-1"}
+    assert ada.stop(slug).status_code in (202, 204)
+    wait_for(lambda: not ada.clusters(), "the cluster is closed", seconds=60)
+    assert not daemon.containers(**{names.INSTANCE: product.instance})
+    assert "should" in product.command("sweep")
+    usage = ada.portal("GET", "/usage", params={"by": "project"}).json()["items"]
+    assert usage[0]["seconds"] > 0
+    assert usage[0]["cpu_core_minutes"] > 0
+
+
+def test_more_cpu_than_the_machine_has_is_refused_with_the_reason(product: DockerProduct) -> None:
+    boss = product.person("grace", role="admin")
+    slug = boss.project("Huge")
+    cpus = len(os.sched_getaffinity(0))
+    answer = boss.run(slug, project=slug, nodes=1, cpu=cpus + 1, memory="1G")
+    assert answer.status_code == 400, answer.text
+    assert f"this machine has {cpus} CPUs" in answer.text
+    assert not boss.clusters()
+
+
+def test_nodes_outlive_the_hub_and_go_with_ctrl_c(product: DockerProduct, daemon: Daemon) -> None:
+    mary = product.person("mary")
+    slug = mary.project("Long")
+    assert mary.run(slug, project=slug, memory="1G", cpu=1).status_code in (201, 202)
+    wait_for(lambda: mary.is_ready(slug), f"{slug} is ready", seconds=400)
+    (before,) = daemon.containers(**{names.INSTANCE: product.instance})
+    product.end(signal.SIGTERM)
+    assert daemon.client.inspect_container(before["Id"])["State"]["Running"]
+    product.start()
+    wait_for(lambda: mary.is_ready(slug), "it is ready again", seconds=60)
+    assert mary.node(slug).status_code == 200
+    product.end(signal.SIGINT)
+    assert not daemon.containers(**{names.INSTANCE: product.instance})
+    product.start()
+
+
+def test_without_the_firewall_the_product_does_not_start(product: DockerProduct, daemon: Daemon) -> None:
+    """Somebody who is not root and has not put the rules in: nodes would reach the machine's services."""
+    product.end(signal.SIGTERM)
+    daemon.machine.run("nft", "delete", "table", "inet", "galilean_docker")
+    product.state.chmod(0o700)
+    for path in (product.state, *product.state.rglob("*")):
+        os.chown(path, UID, UID, follow_symlinks=False)
+    daemon.socket.chmod(0o666)
+    os.chmod(product.directory, 0o755)
+    for folder in (*product.directory.parents[:3],):
+        folder.chmod(folder.stat().st_mode | 0o011)
+    done = subprocess.run(
+        daemon.machine.command("setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups", GALILEAN, "up"),
+        cwd="/", env=product.environment, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert "galilean firewall | sudo nft -f -" in done.stdout + done.stderr
+    rules = product.command("firewall")
+    subprocess.run(daemon.machine.command("nft", "-f", "-"), input=rules, text=True, check=True)
+    product.start()
