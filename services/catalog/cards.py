@@ -193,7 +193,8 @@ def touch(conn: Connection, kind: str, item_id: str, now: datetime) -> None:
 def catch_up(conn: Connection, *, most: int = CATCH_UP_MOST) -> int:
     """Make cards that are missing, or were made by older rules; how many. Call it until it says 0."""
     done = 0
-    for kind, table in (("project", projects), ("dataset", datasets)):
+    tables: dict[Kind, Any] = {"project": projects, "dataset": datasets}
+    for kind, table in tables.items():
         rows = conn.execute(
             select(table)
             .outerjoin(cards, (cards.c.item_id == table.c.id) & (cards.c.kind == kind))

@@ -6,6 +6,7 @@ gets it is asked again at each start, of the person who runs. So a link is a wis
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -215,7 +216,7 @@ class UsedBy:
 
 def used_by(conn: Connection, viewer: Viewer, dataset_id: str, *, most: int = 200) -> list[UsedBy]:
     """Living projects that use a data set and that somebody may see, the last changed first."""
-    rows = conn.execute(
+    rows: Sequence[Any] = conn.execute(
         select(projects, project_datasets.c.mount)
         .join(project_datasets, project_datasets.c.project_id == projects.c.id)
         .where(project_datasets.c.dataset_id == dataset_id, projects.c.deleted_at.is_(None))

@@ -175,7 +175,7 @@ def runs_to_end(
         Who has an open run (:func:`open_runs`), as the hub knows them now, by name. Who is not among them is
         taken for somebody without groups.
     """
-    project = conn.execute(select(projects).where(projects.c.id == project_id)).one()
+    project: Any = conn.execute(select(projects).where(projects.c.id == project_id)).one()
     after, before = of(conn, "project", project_id), list(before)
     found: list[OpenRun] = []
     for run in open_runs(conn, project_id):

@@ -10,6 +10,8 @@ Rows of projects and data sets are never deleted: machine time keeps their names
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import (
     JSON,
     BigInteger,
@@ -32,7 +34,10 @@ from sqlalchemy.types import TypeEngine
 
 from galilean.db import UTCDateTime, metadata
 
-_LIVING = {"sqlite_where": text("deleted_at IS NULL"), "postgresql_where": text("deleted_at IS NULL")}
+_LIVING: dict[str, Any] = {
+    "sqlite_where": text("deleted_at IS NULL"),
+    "postgresql_where": text("deleted_at IS NULL"),
+}
 
 
 def by_bytes(length: int) -> TypeEngine[str]:
