@@ -25,7 +25,12 @@ from typing import Any
 
 import httpx
 
-import services.catalog.tables  # noqa: F401 - registers the tables
+import extensions.quota.tables  # noqa: F401 - registers the tables
+import services.catalog.tables
+import services.machines.tables
+import services.metering.tables
+import services.people.tables
+import services.release.tables  # noqa: F401
 import spawner.tables  # noqa: F401
 from benchmarks.harness import ROOT
 from galilean.clock import utcnow
