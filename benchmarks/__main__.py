@@ -14,7 +14,20 @@ from pathlib import Path
 
 from benchmarks.harness import HEAD, Report
 
-ALL = ("up", "start", "hub", "proxy", "pages", "online", "usage", "files", "admission", "release", "lab", "gallery")
+ALL = (
+    "up",
+    "start",
+    "hub",
+    "proxy",
+    "pages",
+    "online",
+    "usage",
+    "files",
+    "admission",
+    "release",
+    "lab",
+    "gallery",
+)
 KUBERNETES = ("kube-start", "kube-scale", "kube-sweep")
 
 
