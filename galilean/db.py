@@ -349,6 +349,19 @@ def _unstorable() -> UserError:
     )
 
 
+def _use_wal(cursor: sqlite3.Cursor) -> None:
+    """Switch to the write-ahead log: the one statement for which SQLite itself does not wait for a lock."""
+    until = time.monotonic() + LOCK_WAIT_SECONDS
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+            time.sleep(0.01)
+
+
 def _sqlite_engine(url: Any) -> Engine:
     # NullPool would reopen the file (and its WAL index) for each transaction; the default pool keeps it.
     engine = create_engine(url, connect_args={"timeout": LOCK_WAIT_SECONDS, "check_same_thread": False})
@@ -357,7 +370,7 @@ def _sqlite_engine(url: Any) -> Engine:
     def connect(driver: sqlite3.Connection, _record: Any) -> None:
         driver.isolation_level = None  # BEGIN is ours; the driver's own comes too late
         cursor = driver.cursor()
-        cursor.execute("PRAGMA journal_mode=WAL")
+        _use_wal(cursor)
         cursor.execute("PRAGMA synchronous=NORMAL")
         cursor.execute("PRAGMA foreign_keys=ON")
         cursor.close()

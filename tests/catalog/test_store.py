@@ -371,7 +371,9 @@ def test_a_volume_is_registered_once_and_marked(db: Database, settings: Settings
         with db.write() as conn:
             ensure_volumes(conn, settings, NOW)
     path = settings.volume_path("default")
-    assert sorted(item.name for item in path.iterdir()) == [".galilean-volume", "bin", "projects"]
+    assert sorted(item.name for item in path.iterdir()) == [
+        ".galilean-volume", "bin", "datasets", "projects",
+    ]  # fmt: skip
     volumes.check_mounted(path, "default")
 
 

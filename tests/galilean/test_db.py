@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import threading
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 
 import pytest
-from sqlalchemy import func, insert, select
+from sqlalchemy import func, insert, select, text
 
 from galilean.db import Database
 from galilean.errors import UserError
@@ -107,3 +109,20 @@ async def test_what_no_database_can_keep_is_the_requests_fault_and_said_so(db: D
     with pytest.raises(UserError, match="cannot be kept") as refused:
         await db.run_read(look)
     assert refused.value.status == 400
+
+
+def test_a_new_sqlite_file_that_somebody_else_holds_is_waited_for(tmp_path: Path):
+    file = tmp_path / "new.sqlite"
+    other = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
+    other.execute("CREATE TABLE t (a)")
+    other.execute("BEGIN EXCLUSIVE")
+    letting_go = threading.Timer(0.3, lambda: other.execute("COMMIT"))
+    letting_go.start()
+    database = Database(f"sqlite:///{file}")
+    try:
+        with database.read() as conn:
+            assert conn.execute(text("PRAGMA journal_mode")).scalar() == "wal"
+    finally:
+        letting_go.join()
+        database.close()
+        other.close()
