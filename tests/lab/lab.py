@@ -120,7 +120,9 @@ class Lab:
         subprocess.run(["ip", "link", "del", BRIDGE], capture_output=True, check=False)
         self._clean_leftovers()
         # Layers of images are a hundred thousand files.
-        subprocess.run(["rm", "-rf", "--one-file-system", str(self.directory)], capture_output=True, check=False)
+        subprocess.run(
+            ["rm", "-rf", "--one-file-system", str(self.directory)], capture_output=True, check=False
+        )
         self._lock.close()
         self._lock = None
 
