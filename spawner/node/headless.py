@@ -182,9 +182,8 @@ class Headless:
         if not item.ran:  # refused after an error in a cell before it: as if it had never been asked for
             kernel.executions.pop(item.key, None)
         for other in kernel.running(item.session):
-            if (
-                not other.ran and other.asked < item.asked
-            ):  # a kernel answers in turn: this one never reached it
+            # A kernel answers in turn: what was asked before and has not begun never reached it.
+            if not other.ran and other.asked < item.asked:
                 del kernel.executions[other.key]
         if not kernel.running(item.session):
             self._close_channels(kernel, item.session)
