@@ -44,6 +44,9 @@ class Site(Section):
         default="en", description="Used where the browser asks for neither."
     )
     help_url: str = Field(default="", description="Address of the centre's own help; empty hides the link.")
+    starters: bool = Field(
+        default=True, description="Whether a new site begins with six small public projects to fork."
+    )
 
     @field_validator("timezone")
     @classmethod

@@ -7,6 +7,7 @@ it runs on, and says something to each of them.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from services.files.root import Entry, Root
@@ -64,25 +65,30 @@ def starter_notebook(language: str) -> bytes:
     welcome, your_nodes, others, hello, alone, no_ssh = _TEXTS.get(language, _TEXTS["en"])
     here = {"zh_CN": "← 本笔记本"}.get(language, "← this notebook")
     cells = [
-        _cell("markdown", welcome),
-        _cell("code", f'import platform\n\nprint("{hello}", platform.node())'),
-        _cell("markdown", your_nodes),
-        _cell("code", _NODES.format(here=here)),
-        _cell("markdown", others),
-        _cell("code", _REACH.format(alone=alone, no_ssh=no_ssh)),
+        ("markdown", welcome),
+        ("code", f'import platform\n\nprint("{hello}", platform.node())'),
+        ("markdown", your_nodes),
+        ("code", _NODES.format(here=here)),
+        ("markdown", others),
+        ("code", _REACH.format(alone=alone, no_ssh=no_ssh)),
     ]
-    for number, cell in enumerate(cells):
-        cell["id"] = f"welcome-{number}"
-    notebook = {
+    return json.dumps(notebook_of(cells, "welcome"), ensure_ascii=False, indent=1).encode() + b"\n"
+
+
+def notebook_of(cells: Sequence[tuple[str, str]], name: str) -> dict[str, Any]:
+    """A notebook of these cells, each ``markdown`` or ``code`` with its text; ``name`` makes their ids."""
+    made = [_cell(kind, text) for kind, text in cells]
+    for number, cell in enumerate(made):
+        cell["id"] = f"{name}-{number}"
+    return {
         "nbformat": 4,
         "nbformat_minor": 5,
         "metadata": {
             "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
             "language_info": {"name": "python"},
         },
-        "cells": cells,
+        "cells": made,
     }
-    return json.dumps(notebook, ensure_ascii=False, indent=1).encode() + b"\n"
 
 
 def _cell(kind: str, source: str) -> dict[str, Any]:
