@@ -68,6 +68,20 @@ def slugify(name: str) -> str:
     return slug
 
 
+def departed(name: str, mark_of: str) -> str:
+    """The owner of what somebody left who has no account any more: a name that no account can have.
+
+    The hub takes no name with a “/” in it. ``mark_of`` makes it differ from an earlier one of the same name.
+    """
+    return f"{name[:200]}/{mark_of}"
+
+
+def departed_name(owner: str) -> str | None:
+    """What the owner was called who has no account any more; ``None`` of an owner who has."""
+    name, slash, _ = owner.partition("/")
+    return name if slash else None
+
+
 def numbered(slug: str, number: int) -> str:
     """``slug`` for 1, then ``slug-2``, ``slug-3`` …, cut so that the whole still is a slug."""
     if number < 2:

@@ -25,7 +25,8 @@ from galilean.errors import UserError, mark
 from galilean.settings import Settings
 from galilean.web.language import translate
 from hub_config.mail_addresses import AddressesAPIHandler
-from services.catalog import store
+from services.catalog import departed
+from services.catalog.datasets import Dataset
 from services.catalog.store import Project
 from services.people import store as people
 from spawner import records
@@ -133,7 +134,7 @@ class PersonAPIHandler(StopsOnce, UserAPIHandler):
             await wiring.database.run(_ask_all, user.name, asker, wiring.clock())
             for name in [name for name, spawner in user.spawners.items() if name and spawner.active]:
                 await self.stop_single_user(user, name)
-            gone: list[Project] | None = None
+            gone: list[Project | Dataset] | None = None
             if not any(spawner.active for spawner in user.spawners.values()):
                 # In turn with admissions: no run begins between the look and the mark.
                 gone = await wiring.database.run_serialised(
@@ -155,21 +156,21 @@ def _ask_all(conn: Connection, person: str, asker: str, now: Any) -> None:
             records.ask_stop(conn, run.id, reason=REASON, asked_by=asker, now=now)
 
 
-def _delete_projects(conn: Connection, person: str, now: Any) -> list[Project] | None:
-    """The person's projects, deleted now; ``None`` while anything of the person is open."""
+def _delete_projects(conn: Connection, person: str, now: Any) -> list[Project | Dataset] | None:
+    """The person's projects and data sets that are deleted now; ``None`` while anything of the person is open."""
     if records.count_open(conn, user=person):
         return None
-    return store.delete_owned(conn, person, now=now)
+    return departed.delete_owned(conn, person, now=now)
 
 
-def _move_away(settings: Settings, projects: Iterable[Project], log: Any) -> None:
+def _move_away(settings: Settings, projects: Iterable[Project | Dataset], log: Any) -> None:
     from services.catalog.projects import to_bin
 
     for project in projects:
         try:
             to_bin(settings, project)
         except (OSError, UserError) as error:
-            log.error("The files of project %s stay where they are: %s", project.id, error)
+            log.error("The files of %s stay where they are: %s", project.id, error)
 
 
 def handlers(wiring: Any) -> list[tuple[Any, ...]]:

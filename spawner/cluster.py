@@ -222,7 +222,7 @@ class VirtualCluster(Spawner):
         names = [self.node_name(rank) for rank in range(plan.nodes)]
         self._admitted = await self._with.admission.admit(person, plan, request, names)
         if self._progress:
-            self._progress.admitted(plan.nodes)
+            self._progress.admitted(plan.nodes, plan.missing)
 
     # ------------------------------------------------------------------------------------------- start
 

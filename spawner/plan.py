@@ -24,11 +24,16 @@ class Mount:
         Path below the person's home, such as ``work``.
     read_only
         Whether nodes may only read it. Not enforced by the process backend.
+    claim, root
+        Of a volume that was registered online on Kubernetes: its claim, and where hub and portal have it
+        mounted. Empty = the settings say which claim is mounted where.
     """
 
     source: str
     target: str
     read_only: bool = False
+    claim: str = ""
+    root: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +66,13 @@ class ClusterPlan:
     """A virtual cluster to be made; amounts are per node.
 
     ``user`` and ``server`` are the hub's; ``project_*`` are kept in the row as they were.
+
+    Attributes
+    ----------
+    mounts
+        The project's directory, ``work``, and its data sets, ``datasets/<mount directory>``.
+    missing
+        Mount directories of data sets of the project that this run does not get; told at its start.
     """
 
     user: str
@@ -71,6 +83,7 @@ class ClusterPlan:
     project_name: str
     environment: EnvironmentChoice
     mounts: tuple[Mount, ...]
+    missing: tuple[str, ...] = ()
     nodes: int
     cpu_millicores: int
     memory_bytes: int

@@ -7,7 +7,7 @@ rows, and the hub's progress page reads the sentences. Both come from the same d
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from datetime import datetime
 from typing import Any
 
@@ -17,6 +17,9 @@ from spawner.steps import NodeStart
 
 _CHECKED = mark("The request is being checked.")
 _ADMITTED = mark("The request is admitted: {nodes} node(s).")
+_MISSING = mark(
+    "Without ~/datasets/{mount}: the data set is not shared with you any more, was deleted, or its volume is away."
+)
 _PLACED = mark("Node {rank} has its place ({count} of {nodes}).")
 _READY = mark("Node {rank} answers ({count} of {nodes}).")
 _ALL = mark("All nodes answer.")
@@ -47,10 +50,12 @@ class StartProgress:
         self._closed = False
         self._say(2, _CHECKED)
 
-    def admitted(self, nodes: int) -> None:
-        """There will be this many nodes."""
+    def admitted(self, nodes: int, missing: Iterable[str] = ()) -> None:
+        """There will be this many nodes, without data sets at these mount directories."""
         self.nodes = nodes
         self._say(5, _ADMITTED, nodes=nodes)
+        for mount in missing:
+            self._say(5, _MISSING, mount=mount)
 
     @property
     def all_placed(self) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 from markupsafe import Markup
 
 from galilean.amounts import GIB, format_bytes, plain_number
+from galilean.names import departed_name
 
 NBSP = "\u00a0"
 
@@ -106,4 +107,5 @@ FILTERS: dict[str, Any] = {
     "when": when,
     "hue": hue,
     "initials": initials,
+    "departed": departed_name,
 }

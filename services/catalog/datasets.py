@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, insert, select
+from sqlalchemy import ColumnElement, Connection, Row, func, insert, select
 from sqlalchemy import update as sql_update
 from sqlalchemy.exc import IntegrityError
 from ulid import ULID
@@ -27,16 +27,16 @@ from services.catalog import (
     public_for_ever,  # noqa: F401 - the database refuses the step back, too
 )
 from services.catalog.access import no_such_thing
+from services.catalog.fields import clean_tags
 from services.catalog.lifecycle import check_restorable
 from services.catalog.mounts import check_mount
 from services.catalog.store import NUMBERS_MOST, clean_name, derived, slugs_like, storable
 from services.catalog.tables import datasets, project_datasets, projects
-from services.catalog.volumes import DATASETS
+from services.catalog.volumes import DATASETS, directory_of, root_column
 from spawner.tables import clusters
 
 SUMMARY_MOST = 200
 DESCRIPTION_MOST = 50_000
-TAGS_MOST, TAG_LENGTH = 10, 40
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +61,8 @@ class Dataset:
         What is being done to its files; empty = nothing.
     size_bytes, file_count
         As counted at ``measured_at``; ``None`` = never.
+    volume_root
+        Where its volume is, if that was registered online; the settings say it of theirs.
     """
 
     id: str
@@ -85,6 +87,18 @@ class Dataset:
     published_at: datetime | None
     deleted_at: datetime | None
     taken_down_at: datetime | None
+    taken_down_reason: str = ""
+    volume_root: str = ""
+
+    def volume(self, settings: Settings) -> Path:
+        """The directory of its volume.
+
+        Raises
+        ------
+        UserError
+            503 when neither the settings nor the register know it.
+        """
+        return directory_of(settings, self.volume_id, self.volume_root)
 
     def path(self, settings: Settings) -> Path:
         """The directory of its files.
@@ -92,20 +106,15 @@ class Dataset:
         Raises
         ------
         UserError
-            503 when its volume is not among the settings.
+            503 when nobody knows its volume.
         """
-        if self.volume_id not in settings.volumes:
-            raise UserError(
-                503,
-                mark(
-                    "The volume “{volume}” of this data set is not set up. An administrator must look at it."
-                ),
-                volume=self.volume_id,
-            )
-        return settings.volume_path(self.volume_id) / self.directory
+        return self.volume(settings) / self.directory
 
 
-_COLUMNS = [datasets.c[field.name] for field in fields(Dataset)]
+COLUMNS: list[ColumnElement[Any]] = [
+    *(datasets.c[field.name] for field in fields(Dataset) if field.name != "volume_root"),
+    root_column(datasets),
+]
 
 
 def dataset(row: Row[Any]) -> Dataset:
@@ -134,29 +143,6 @@ def clean_text(text: str, most: int) -> str:
     if any(unicodedata.category(char) in ("Cc", "Cs") and char not in "\n\t" for char in text):
         raise UserError(400, mark("The description has control characters. Type it anew."))
     return text
-
-
-def clean_tags(tags: Sequence[str]) -> tuple[str, ...]:
-    """Tags as they are kept: small letters, no two alike, in the order given.
-
-    Raises
-    ------
-    UserError
-        400 for too many, or one that is too long.
-    """
-    found = dict.fromkeys(
-        " ".join(unicodedata.normalize("NFKC", tag).casefold().replace(",", " ").split()) for tag in tags
-    )
-    found.pop("", None)
-    bad = next((tag for tag in found if len(tag) > TAG_LENGTH or not tag.isprintable()), None)
-    if bad is not None or len(found) > TAGS_MOST:
-        raise UserError(
-            400,
-            mark("At most {most} tags fit, of at most {length} characters each."),
-            most=TAGS_MOST,
-            length=TAG_LENGTH,
-        )
-    return tuple(found)
 
 
 def create(
@@ -229,7 +215,7 @@ def get(conn: Connection, owner: str, slug: str) -> Dataset | None:
     if not storable(owner) or not storable(slug):
         return None
     row = conn.execute(
-        select(*_COLUMNS).where(
+        select(*COLUMNS).where(
             datasets.c.owner == owner, datasets.c.slug == slug, datasets.c.deleted_at.is_(None)
         )
     ).first()
@@ -240,7 +226,7 @@ def by_id(conn: Connection, dataset_id: str, *, deleted: bool = False) -> Datase
     """The data set of an id; a deleted one only when ``deleted`` is asked for."""
     if not storable(dataset_id):
         return None
-    query = select(*_COLUMNS).where(datasets.c.id == dataset_id)
+    query = select(*COLUMNS).where(datasets.c.id == dataset_id)
     if not deleted:
         query = query.where(datasets.c.deleted_at.is_(None))
     row = conn.execute(query).first()

@@ -7,7 +7,7 @@ gets it is asked again at each start, of the person who runs. So a link is a wis
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -40,7 +40,7 @@ def links_of(conn: Connection, project_id: str, settings: Settings | None = None
     """The data sets of a project, with their shares; ``settings`` also says where their files are."""
     rows = conn.execute(
         select(
-            datasets_table,
+            *datasets.COLUMNS,
             project_datasets.c.mount.label("link_mount"),
             project_datasets.c.writable.label("link_writable"),
         )
@@ -55,7 +55,7 @@ def links_of(conn: Connection, project_id: str, settings: Settings | None = None
 def _linked(row: Any, given: list[Any], settings: Settings | None) -> Linked:
     found = datasets.dataset(row)
     # Of a volume that is not set up nothing can be mounted; that is told, and the run starts without it.
-    away = settings is not None and found.volume_id not in settings.volumes
+    away = settings is not None and found.volume_id not in settings.volumes and not found.volume_root
     return Linked(
         id=found.id,
         owner=found.owner,
@@ -68,6 +68,7 @@ def _linked(row: Any, given: list[Any], settings: Settings | None) -> Linked:
         taken_down_at=found.taken_down_at,
         busy="away" if away else found.busy,
         path="" if settings is None or away else str(found.path(settings)),
+        registered=bool(found.volume_root),
         shares=tuple(given),
     )
 
@@ -77,7 +78,8 @@ def mounts_of_run(conn: Connection, settings: Settings, viewer: Viewer, project:
 
     Only what stands in the project and what the person may read at this moment; no request can add to it.
     """
-    return run_mounts(viewer, links_of(conn, project.id, settings))
+    found = links_of(conn, project.id, settings)
+    return replace(run_mounts(viewer, found), registered=any(link.registered for link in found))
 
 
 def add(

@@ -93,6 +93,8 @@ class Linked:
     ----------
     path
         Where its files are, as the backend mounts it.
+    registered
+        Whether its volume was registered online.
     """
 
     id: str
@@ -107,6 +109,7 @@ class Linked:
     busy: str
     path: str
     shares: tuple[Share, ...] = ()
+    registered: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,10 +123,13 @@ class RunMounts:
     missing
         Mount directories of data sets that the person may not read (now), or that are deleted or on their way
         to another volume: told at the start, for a program will miss them.
+    registered
+        Whether one of them is on a volume that was registered online.
     """
 
     mounts: tuple[Mount, ...]
     missing: tuple[str, ...] = ()
+    registered: bool = False
 
 
 def run_mounts(viewer: Viewer, links: Iterable[Linked]) -> RunMounts:

@@ -20,6 +20,7 @@ from galilean.clock import Clock, utcnow
 from galilean.db import Database
 from galilean.settings import Settings
 from services.catalog import environments, store, volumes
+from services.catalog.datasets import Dataset
 from services.catalog.preview import Preview
 from services.catalog.previewer import Previewer
 from services.catalog.resolver import prepare_directory
@@ -75,7 +76,7 @@ class Projects:
             400, 409 as :func:`store.create`; 503 or 507 when no volume takes it.
         """
         environments.check_environment(self._settings, environment)
-        volume_id = volumes.choose_volume(await self._off_loop(volumes.free_bytes, self._settings))
+        volume_id = await self.place()
 
         def make(conn: Connection) -> Project:
             now = self._clock()
@@ -97,6 +98,17 @@ class Projects:
         if starter:
             await self._off_loop(write_starter, files, language)
         return project
+
+    async def place(self, size_bytes: int = 0) -> str:
+        """The volume for a new project that will have so much at once.
+
+        Raises
+        ------
+        UserError
+            503 or 507 when no volume takes it.
+        """
+        del size_bytes
+        return volumes.choose_volume(await self._off_loop(volumes.free_bytes, self._settings))
 
     async def delete(self, project: Project) -> None:
         """Delete a project: its slug is free at once, its files go to the volume's bin.
@@ -146,7 +158,14 @@ class Projects:
         UserError
             404 when it is not there, 400 for what is no regular file, 503 when the volume is not there.
         """
-        files = await self.files(project)
+        return await self.preview_of(
+            await self.files(project), path, language=language, theme=theme, link_base=link_base
+        )
+
+    async def preview_of(
+        self, files: Root, path: str, *, language: str, theme: str = "light", link_base: str = ""
+    ) -> Preview:
+        """The same in any tree."""
         return await self._off_loop(
             self._previewer.preview, files, path, language=language, theme=theme, link_base=link_base
         )
@@ -165,7 +184,7 @@ class Projects:
         self._previewer.close()
 
 
-def to_bin(settings: Settings, project: Project) -> None:
+def to_bin(settings: Settings, project: Project | Dataset) -> None:
     """Move the directory to the bin; a directory that is not there is no fault."""
     _move(project.path(settings), bin_path(settings, project))
 
@@ -174,9 +193,9 @@ def _from_bin(settings: Settings, project: Project) -> None:
     _move(bin_path(settings, project), project.path(settings))
 
 
-def bin_path(settings: Settings, project: Project) -> Path:
-    """Where the files of a deleted project lie."""
-    return settings.volume_path(project.volume_id) / volumes.BIN / project.id
+def bin_path(settings: Settings, project: Project | Dataset) -> Path:
+    """Where the files of a deleted project or data set lie."""
+    return project.volume(settings) / volumes.BIN / project.id
 
 
 def _move(source: Path, target: Path) -> None:

@@ -2,7 +2,9 @@
 
 The hub calls this before anything is started, on every path that leads to a run. The project is looked up
 and the person's right to it checked in one read; what the request leaves out comes from the project's own
-defaults, then from the site's. Another person's project answers exactly as one that does not exist.
+defaults, then from the site's. What a person may not see answers exactly as what does not exist. The data sets
+of the project that the person may read at this moment are mounted, the others are named as missing; no request
+can name one.
 Files are touched in a thread with a time limit, so that a network disk that hangs delays one start and
 never the hub.
 """
@@ -10,7 +12,8 @@ never the hub.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -25,7 +28,10 @@ from galilean.db import Database, plain_words
 from galilean.errors import UserError, mark
 from galilean.names import check_slug
 from galilean.settings import RELEASE_POLICIES, Settings
-from services.catalog import environments, places, store, volumes
+from services.catalog import environments, forking, links, places, shares, store, volume_store, volumes
+from services.catalog.access import Access, Viewer, access, may_see, need, work_read_only
+from services.catalog.datasets import Dataset
+from services.catalog.mounts import BELOW
 from services.catalog.store import Project
 from spawner.collaborators import Person
 from spawner.plan import ClusterPlan, Mount
@@ -110,12 +116,18 @@ class CatalogResolver:
         def look() -> ClusterPlan:
             # In the disk's threads too, for a hop costs more than the question.
             with plain_words(), self._db.read_once() as conn:
-                project = find(conn, person, server, request.project)
+                project, level = find(conn, person, server, request.project)
+                data = links.mounts_of_run(conn, self._settings, viewer_of(person), project)
+                claims = volume_store.claims(conn) if project.volume_root or data.registered else {}
                 offered = self._offers(conn, person, self._clock()) if self._offers else None
             plan = fill(self._settings, person, server, project, request, offered)
             environment = environments.choose(self._settings, plan.environment.name)
             prepare_directory(self._settings, project)
-            return replace(plan, environment=environment)
+            work = replace(plan.work, read_only=work_read_only(level))
+            there, away = present(data.mounts)
+            mounts = tuple(claimed(mount, claims) for mount in (work, *there))
+            missing = tuple(sorted((*data.missing, *away)))
+            return replace(plan, environment=environment, mounts=mounts, missing=missing)
 
         return await self._on_disk(look)
 
@@ -148,21 +160,37 @@ def check_server(server: str) -> None:
     check_slug(server)
 
 
-def find(conn: Connection, person: Person, server: str, named: str | None) -> Project:
-    """The project to run: the one that the request names, else the one whose alias the server's name is.
+def viewer_of(person: Person) -> Viewer:
+    """Who runs. Whether they have a role at all, admission asks: it knows the roles that groups give."""
+    return Viewer.of(person.name, person.groups, has_role=True)
+
+
+def find(conn: Connection, person: Person, server: str, named: str | None) -> tuple[Project, Access]:
+    """The project to run, and what the person may do with it.
+
+    It is the one that the request names, else the one whose alias the server's name is.
 
     Raises
     ------
     UserError
-        404 when there is none or the person may not run it; 400 when server and project do not agree.
+        404 when there is none that the person may see, 403 when they may see it but not run it, 409 while its
+        files are copied or moved; 400 when server and project do not agree.
     """
     if named is None:
         project = store.by_alias(conn, person.name, server)
     else:
         owner, slash, slug = named.rpartition("/")
         project = store.get(conn, owner if slash else person.name, slug)
-    if project is None or not may_run(person, project):
+    if project is None:
         raise store.no_such_project()
+    viewer = viewer_of(person)
+    given = () if project.owner == person.name else shares.of(conn, "project", project.id)
+    level = access(viewer, project, given)
+    if not may_see(level):
+        raise store.no_such_project()
+    need(viewer, level, Access.RUN)
+    if project.busy:
+        raise forking.busy(project)
     alias = project.server(person.name)
     if alias != server:
         raise UserError(
@@ -172,12 +200,28 @@ def find(conn: Connection, person: Person, server: str, named: str | None) -> Pr
             alias=alias,
             server=server,
         )
-    return project
+    return project, level
 
 
-def may_run(person: Person, project: Project) -> bool:
-    """Whether a person may run a project: its owner and administrators."""
-    return project.owner == person.name or "admin" in person.roles
+def present(mounts: Iterable[Mount]) -> tuple[list[Mount], list[str]]:
+    """Mounts of data sets whose directory is there, and the mount directories of the others. Touches the disk.
+
+    A volume that is away costs a run its data, not its start: what is missing is told.
+    """
+    there: list[Mount] = []
+    away: list[str] = []
+    for mount in mounts:
+        if os.path.isdir(mount.source):
+            there.append(mount)
+        else:
+            away.append(mount.target.removeprefix(f"{BELOW}/"))
+    return there, away
+
+
+def claimed(mount: Mount, claims: Mapping[str, str]) -> Mount:
+    """The mount with the claim of the volume registered online that it lies on (path → claim), if any."""
+    root = next((root for root in claims if mount.source.startswith(root.rstrip("/") + "/")), "")
+    return replace(mount, claim=claims[root], root=root) if root else mount
 
 
 def fill(
@@ -282,15 +326,15 @@ def release_policy(offered: Offered, asked: str | None, own: str | None) -> str:
     )
 
 
-def prepare_directory(settings: Settings, project: Project) -> Path:
-    """The project's directory, made when it is missing. Touches the disk.
+def prepare_directory(settings: Settings, project: Project | Dataset) -> Path:
+    """The directory of a project or data set, made when it is missing. Touches the disk.
 
     Raises
     ------
     UserError
         503 when the volume is not there; 507 when it is full.
     """
-    volumes.check_mounted(settings.volume_path(project.volume_id), project.volume_id)
+    volumes.check_mounted(project.volume(settings), project.volume_id)
     path = project.path(settings)
     volumes.make_directory(path, project.volume_id)
     return path

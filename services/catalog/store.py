@@ -9,14 +9,14 @@ row: machine time stays readable (CG-24) and its slug is free again.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from anyascii import anyascii
-from sqlalchemy import Connection, Row, Table, and_, exists, func, insert, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Row, Table, and_, exists, func, insert, select, tuple_
 from sqlalchemy import update as sql_update
 from sqlalchemy.exc import IntegrityError
 from ulid import ULID
@@ -25,10 +25,11 @@ from galilean.errors import UserError, mark
 from galilean.names import check_slug, numbered, server_alias, slugify
 from galilean.settings import Settings
 from galilean.web.paging import Cursor
-from services.catalog import cards, counts, shares
+from services.catalog import cards
+from services.catalog.fields import check_field, clean_tags
 from services.catalog.lifecycle import check_restorable
 from services.catalog.tables import projects
-from services.catalog.volumes import PROJECTS
+from services.catalog.volumes import PROJECTS, directory_of, root_column
 from spawner.request import ClusterRequest
 from spawner.tables import clusters
 
@@ -71,6 +72,8 @@ class Project:
         What is being done to its files (``copying``, ``moving``, ``importing``); empty = nothing.
     size_bytes, file_count
         As counted at ``measured_at``; ``None`` = never.
+    volume_root
+        Where its volume is, if that was registered online; the settings say it of theirs.
     """
 
     id: str
@@ -97,10 +100,21 @@ class Project:
     size_bytes: int | None = None
     file_count: int | None = None
     measured_at: datetime | None = None
+    volume_root: str = ""
 
     def server(self, person: str) -> str:
         """Name of the server on which ``person`` runs this project."""
         return server_alias(self.owner, self.slug, person)
+
+    def volume(self, settings: Settings) -> Path:
+        """The directory of its volume.
+
+        Raises
+        ------
+        UserError
+            503 when neither the settings nor the register know it.
+        """
+        return directory_of(settings, self.volume_id, self.volume_root)
 
     def path(self, settings: Settings) -> Path:
         """The directory of the project's files.
@@ -108,20 +122,15 @@ class Project:
         Raises
         ------
         UserError
-            503 when its volume is no longer among the settings.
+            503 when nobody knows its volume.
         """
-        if self.volume_id not in settings.volumes:
-            raise UserError(
-                503,
-                mark(
-                    "The volume “{volume}” of this project is not set up. An administrator must look at it."
-                ),
-                volume=self.volume_id,
-            )
-        return settings.volume_path(self.volume_id) / self.directory
+        return self.volume(settings) / self.directory
 
 
-_COLUMNS = [projects.c[field.name] for field in fields(Project)]
+_COLUMNS: list[ColumnElement[Any]] = [
+    *(projects.c[field.name] for field in fields(Project) if field.name != "volume_root"),
+    root_column(projects),
+]
 
 
 def _project(row: Row[Any]) -> Project:
@@ -405,10 +414,14 @@ def update(
     description: str | None = None,
     environment: str | None = None,
     default_request: Mapping[str, Any] | None = None,
+    field: str | None = None,
+    tags: Sequence[str] | None = None,
+    cover: str | None = None,
+    readme: str | None = None,
 ) -> Project:
     """Change what is given; ``None`` leaves a thing as it is. The slug never changes: it is an address.
 
-    An empty ``default_request`` clears it.
+    An empty ``default_request`` clears it; so do an empty ``field``, ``cover`` and ``readme``.
 
     Raises
     ------
@@ -427,6 +440,11 @@ def update(
         values["environment"] = environment
     if default_request is not None:
         values["default_request"] = dict(default_request) or None
+    if field is not None:
+        values["field"] = check_field(field)
+    if tags is not None:
+        values["tags"] = list(clean_tags(tags))
+    values |= {name: text for name, text in (("cover", cover), ("readme", readme)) if text is not None}
     _change_one(conn, project.id, values)
     found = by_id(conn, project.id)
     assert found is not None
@@ -458,6 +476,17 @@ def delete(conn: Connection, project: Project, *, now: datetime) -> None:
         raise UserError(
             409, mark("“{name}” is running. Release its cluster first, then delete it."), name=project.name
         )
+    _change_one(conn, project.id, {"deleted_at": now})
+
+
+def cancel(conn: Connection, project: Project, *, now: datetime) -> None:
+    """Mark a fork that is being copied as deleted; whoever copies it takes its files away.
+
+    Raises
+    ------
+    UserError
+        404 when it was deleted already.
+    """
     _change_one(conn, project.id, {"deleted_at": now})
 
 
@@ -494,25 +523,6 @@ def restore(conn: Connection, project_id: str, *, now: datetime) -> Project:
         assert found is not None
         return found
     raise UserError(409, mark("“{name}” cannot be taken back: its address is taken."), name=project.name)
-
-
-def delete_owned(conn: Connection, owner: str, *, now: datetime) -> list[Project]:
-    """Mark all projects of a person as deleted, when the person is, and withdraw what was shared with them.
-
-    Whoever gets the same name later finds nothing of them, and is given nothing of theirs.
-    """
-    shares.forget_person(conn, owner)
-    counts.forget_person(conn, owner)
-    rows = conn.execute(
-        select(*_COLUMNS).where(projects.c.owner == owner, projects.c.deleted_at.is_(None))
-    ).all()
-    conn.execute(
-        sql_update(projects)
-        .where(projects.c.owner == owner, projects.c.deleted_at.is_(None))
-        .values(deleted_at=now)
-    )
-    cards.put_all(conn, "project", (row.id for row in rows))
-    return [_project(row) for row in rows]
 
 
 def _change_one(conn: Connection, project_id: str, values: dict[str, Any]) -> None:

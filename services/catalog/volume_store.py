@@ -47,6 +47,16 @@ def get(conn: Connection, volume_id: str) -> VolumeRow:
     return found
 
 
+def claims(conn: Connection) -> dict[str, str]:
+    """Claims of Kubernetes that were registered online, by where hub and portal have them mounted."""
+    rows = conn.execute(
+        select(volumes.c.path, volumes.c.claim).where(
+            volumes.c.kind == "claim", volumes.c.registered_by != ""
+        )
+    )
+    return {row.path: row.claim for row in rows}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Holding:
     """What a volume has.

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, Label, Table, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from galilean.errors import UserError, mark
@@ -117,6 +117,35 @@ def make_directory(path: Path, volume_id: str) -> None:
             volume=volume_id,
             problem=error.strerror or "error",
         ) from error
+
+
+def root_column(table: Table) -> Label[str]:
+    """Where the volume of a row of ``table`` is, if it was registered online; else empty."""
+    found = (
+        select(volumes.c.path)
+        .where(volumes.c.id == table.c.volume_id, volumes.c.registered_by != "")
+        .scalar_subquery()
+    )
+    return func.coalesce(found, "").label("volume_root")
+
+
+def directory_of(settings: Settings, volume_id: str, root: str) -> Path:
+    """Where a volume is: as the settings say, else as it was registered online (``root``).
+
+    Raises
+    ------
+    UserError
+        503 when neither knows it.
+    """
+    if volume_id in settings.volumes:
+        return settings.volume_path(volume_id)
+    if root:
+        return Path(root)
+    raise UserError(
+        503,
+        mark("The volume “{volume}” is not set up any more. An administrator must look at it."),
+        volume=volume_id,
+    )
 
 
 def free_bytes(settings: Settings) -> dict[str, int]:

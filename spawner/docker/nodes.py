@@ -225,9 +225,8 @@ class ContainerNodes:
             path.chmod(0o444)
         if os.geteuid() == 0:
             uid, _, gid = spec.account.partition(":")
-            for mount in spec.mounts:
-                if not mount.read_only:
-                    hand_over(Path(mount.source), int(uid), int(gid or uid))
+            for mount in spec.mounts:  # what may only be read has to be readable
+                hand_over(Path(mount.source), int(uid), int(gid or uid))
 
     # ------------------------------------------------------------------------------------------- looking
 

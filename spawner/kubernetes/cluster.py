@@ -213,6 +213,8 @@ def claim_mount(mount: Mount, claims: Mapping[str, str]) -> ClaimMount:
         503 when no claim is mounted there.
     """
     source = posixpath.normpath(mount.source)
+    if mount.claim:
+        claims = {**claims, mount.root: mount.claim}
     for root, claim in sorted(claims.items(), key=lambda item: -len(item[0])):
         below = posixpath.relpath(source, posixpath.normpath(root))
         if below != "." and below != ".." and not below.startswith("../"):

@@ -1,6 +1,7 @@
 """A node's HOME: its own directory, with ``~/work`` leading to the project's files (CG-7).
 
-Only ``~/work`` is kept; everything else of the HOME goes with the run, as it would with a container.
+Only ``~/work`` is kept; everything else of the HOME goes with the run, as it would with a container. Data sets
+of the project are links below ``~/datasets``.
 Nothing here overwrites what is there already.
 """
 
@@ -11,6 +12,7 @@ import json
 import os
 import re
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,16 @@ def write_home(home: Path, work: Path, rank: int) -> None:
     if not link.is_symlink():
         link.symlink_to(work, target_is_directory=True)
     write_shell(home, work, rank)
+
+
+def write_links(folder: Path, targets: Mapping[str, Path]) -> None:
+    """Make a folder with a link for each target; without targets, no folder."""
+    if targets:
+        folder.mkdir(mode=0o700, exist_ok=True)
+    for name, target in targets.items():
+        link = folder / name
+        if not link.is_symlink():
+            link.symlink_to(target, target_is_directory=True)
 
 
 def write_shell(home: Path, work: Path, rank: int) -> None:

@@ -85,6 +85,11 @@ class ProcessCluster(VirtualCluster, SimpleLocalProcessSpawner):
             nodes=plan.nodes,
             cpu_millicores=plan.cpu_millicores,
             work=Path(plan.work.source),
+            datasets={
+                mount.target.removeprefix("datasets/"): Path(mount.source)
+                for mount in plan.mounts
+                if mount.target != "work"
+            },
             prefix=prefix,
             environment=environment,
             python=python,

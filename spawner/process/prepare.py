@@ -18,7 +18,7 @@ from pathlib import Path
 from spawner.keys import ClusterKeys
 from spawner.node import place, ssh
 from spawner.node.arguments import server_arguments
-from spawner.node.home import write_home
+from spawner.node.home import write_home, write_links
 from spawner.node.place import Place
 from spawner.node.variables import host_file, parallel_variables, shared_host_variables
 from spawner.process.layout import ClusterDirectory, write_json, write_secret
@@ -43,6 +43,9 @@ class ClusterSpec:
         How many, and how many slots each has in the host file.
     work
         The project's directory.
+    datasets
+        Mount directory → directory of a data set; each node has a link to it below ``~/datasets``. Whether it
+        may be written this backend cannot enforce: all nodes are processes of one account.
     prefix
         Path of the cluster, ``/user/U/S/``.
     environment
@@ -62,6 +65,7 @@ class ClusterSpec:
     python: str = ""
     language: str = ""
     portal_url: str = ""
+    datasets: Mapping[str, Path] = field(default_factory=dict)
 
 
 @dataclass
@@ -117,6 +121,7 @@ def _prepare_node(
 ) -> PreparedNode:
     home = directory.home(rank)
     write_home(home, spec.work, rank)
+    write_links(home / "datasets", spec.datasets)
     _write_client(directory, home)
     listen = _bound()
     url = f"http://{ADDRESS}:{listen.getsockname()[1]}"

@@ -30,11 +30,11 @@ def actor(viewer: Viewer = ALICE) -> Actor:
 
 
 def a_project(conn: Connection, owner: str = "alice", name: str = "Heat flow", **more: Any) -> Project:
-    return store.create(conn, owner=owner, name=name, volume_id="default", **{"now": NOW, **more})
+    return store.create(conn, owner=owner, name=name, **{"volume_id": "default", "now": NOW, **more})
 
 
 def a_dataset(conn: Connection, owner: str = "alice", name: str = "Io NIMS", **more: Any) -> Dataset:
-    return datasets.create(conn, owner=owner, name=name, volume_id="default", **{"now": NOW, **more})
+    return datasets.create(conn, owner=owner, name=name, **{"volume_id": "default", "now": NOW, **more})
 
 
 def a_thing(conn: Connection, kind: Kind, owner: str = "alice", **more: Any) -> Any:

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, update
 
 from galilean.db import Database
 from galilean.web.paging import Cursor
-from services.catalog import counts, datasets, lifecycle, search, shares, store
+from services.catalog import counts, datasets, departed, lifecycle, search, shares, store
 from services.catalog.access import Viewer
 from services.catalog.cards import Card
 from services.catalog.search import COMMON, SORTS, Scope, Wanted, choose
@@ -270,7 +270,7 @@ def test_a_card_says_what_its_project_says_now(catalogue: Database) -> None:
         store.touch(conn, made.id, later + timedelta(hours=1))
         (card,) = search.search(conn, ALICE, Wanted(kind="project")).items
         assert card.changed_at == later + timedelta(hours=1)
-        store.delete_owned(conn, "alice", now=later)
+        departed.delete_owned(conn, "alice", now=later)
         assert names(conn, ALICE) == names(conn, ADMIN) == []
 
 

@@ -10,7 +10,7 @@ from sqlalchemy import select, update
 
 from galilean.db import Database
 from galilean.tables import audit_log
-from services.catalog import cards, counts, datasets, lifecycle, shares, store
+from services.catalog import cards, counts, datasets, departed, lifecycle, shares, store
 from services.catalog.access import Access, Kind, Viewer, access
 from services.catalog.tables import cards as cards_table
 from services.catalog.tables import counted, projects
@@ -102,7 +102,7 @@ def test_nobody_of_the_same_name_gets_what_was_shared_with_somebody_who_is_gone(
         shares.give(conn, "project", made.id, to("bob"), actor=actor(), now=NOW)
         shares.give(conn, "project", made.id, to("bob", "read", "group"), actor=actor(), now=NOW)
         counts.favour(conn, "project", made.id, "bob", now=NOW)
-        store.delete_owned(conn, "bob", now=NOW)
+        departed.delete_owned(conn, "bob", now=NOW)
         assert level(conn, Viewer(name="bob"), "project", made.id) is Access.NONE
         assert [share.grantee_kind for share in shares.of(conn, "project", made.id)] == ["group"]
         assert card_of(conn, "project", made.id).favourites == 0

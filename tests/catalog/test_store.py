@@ -18,7 +18,7 @@ from galilean.errors import UserError
 from galilean.names import is_slug
 from galilean.settings import Settings
 from galilean.web.paging import Cursor
-from services.catalog import store, volumes
+from services.catalog import departed, store, volumes
 from services.catalog.store import Project
 from services.catalog.volumes import choose_volume, ensure_volumes
 from spawner.tables import clusters
@@ -234,7 +234,7 @@ def test_whoever_gets_a_deleted_persons_name_finds_nothing(catalogue: Database) 
     with catalogue.write() as conn:
         old = make(conn)
         others = make(conn, owner="bob")
-        assert [gone.id for gone in store.delete_owned(conn, "alice", now=NOW)] == [old.id]
+        assert [gone.id for gone in departed.delete_owned(conn, "alice", now=NOW)] == [old.id]
         assert store.list_for(conn, "alice")[0] == []
         new = make(conn)
         assert new.slug == old.slug
