@@ -2,8 +2,9 @@
 
 Everything that admission does counts, from the hop to the thread to the commit: limits by their version,
 exceptions, what is held by everybody, what was used of a budget, the terms of release, the row and its
-nodes. In *budgets* every person has one per week. The share is of a real start of one node of the process
-backend on this machine, from POST to ready.
+nodes. In *budgets* every person has one per week; with *bounds of roles* what everybody holds is added up, too, as it
+is for a backend that has the word on room. The share is of a real start of one node of the process backend on this
+machine, from POST to ready.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def row_of(user: str, server: str, at: Any, released_at: Any) -> dict[str, Any]:
     }
 
 
-def fill(db: Database, settings: Settings, budgets: bool) -> None:
+def fill(db: Database, settings: Settings, budgets: bool, together: bool = False) -> None:
     """The centre: limits, exceptions, what runs and what ran."""
     metadata.create_all(db.engine)
     draw, now = random.Random(7), utcnow()
@@ -81,6 +82,8 @@ def fill(db: Database, settings: Settings, budgets: bool) -> None:
         ]
         if budgets:
             generous += [(role, Measure("core_hours", period="week"), 10**9) for role in settings.roles]
+        if together:
+            generous += [(role, Measure("role_clusters"), 10**6) for role in settings.roles]
         store.set_limits(conn, generous, actor=store.COMMAND, now=now)
         for number in range(EXCEPTIONS):
             store.give(
@@ -143,16 +146,18 @@ def run(report: Report, directory: Path, count: int) -> None:
     medians: dict[str, float] = {}
     try:
         for kind in ("PostgreSQL", "SQLite"):
-            for budgets in (False, True):
-                name = f"{kind}, {'a budget per week' if budgets else 'no budgets'}"
+            for number, what in enumerate(
+                ("no budgets", "a budget per week", "a budget and bounds of roles")
+            ):
+                name = f"{kind}, {what}"
                 url = (
-                    postgres.create_database(f"bench_{int(budgets)}")
+                    postgres.create_database(f"bench_{number}")
                     if kind == "PostgreSQL"
-                    else f"sqlite:///{directory}/{int(budgets)}.sqlite"
+                    else f"sqlite:///{directory}/{number}.sqlite"
                 )
                 db = Database(url, threads=1)
                 try:
-                    fill(db, settings, budgets)
+                    fill(db, settings, number > 0, number > 1)
                     wall, cpu = asyncio.run(admit(db, settings))
                 finally:
                     db.close()

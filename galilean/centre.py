@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, Select, delete, insert, select, update
 
 from galilean.settings import Settings
 from galilean.tables import centre, roles
@@ -28,13 +28,17 @@ RIGHTS: tuple[str, ...] = (
     "audit:read",
     "clusters:read-all",
     "clusters:release-all",
+    "datasets:manage",
     "groups:manage",
     "machines:manage",
     "people:manage",
+    "projects:manage",
     "quotas:manage",
     "release:manage",
     "roles:manage",
+    "site:manage",
     "usage:read-all",
+    "volumes:manage",
 )
 
 T = TypeVar("T")
@@ -100,9 +104,13 @@ def bump(conn: Connection, now: datetime, by: str = "") -> int:
     Two that change something at once wait for one another here: both would move it to the same number, and
     who has read the first would take the second for known.
     """
-    locked = select(centre.c.value).where(centre.c.key == VERSION).with_for_update()
-    found = conn.execute(locked).scalar()
+    found = conn.execute(lock()).scalar()
     return int(put(conn, VERSION, int(found or 0) + 1, now=now, by=by))
+
+
+def lock() -> Select[Any]:
+    """Reads the version and lets nobody else decide anything until the transaction ends."""
+    return select(centre.c.value).where(centre.c.key == VERSION).with_for_update()
 
 
 def value(conn: Connection, key: str) -> Any:
@@ -135,6 +143,11 @@ class Kept(Generic[T]):
     def __init__(self, read: Callable[[Connection], T]) -> None:
         self._read = read
         self._kept: tuple[int, T] | None = None
+
+    @property
+    def last(self) -> T | None:
+        """What was read last, whether or not it still holds; ``None`` = nothing was."""
+        return None if self._kept is None else self._kept[1]
 
     def get(self, conn: Connection, known_version: int | None = None) -> T:
         """What holds now; ``known_version`` saves the question where the caller has asked it already."""

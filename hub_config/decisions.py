@@ -15,30 +15,22 @@ from typing import Any
 from sqlalchemy import Connection
 
 from extensions.quota.admission import QuotaAdmission
-from extensions.quota.budgets import UsedPart
 from extensions.quota.policy import Policy
 from extensions.quota.room import RoomCheck
 from galilean.clock import Clock, utcnow
 from galilean.db import Database
 from galilean.settings import Settings
 from services.catalog.resolver import CatalogResolver, Offered
-from services.metering.rollup import used_since
+from services.portal.budgets import UsedByDays
 from services.release import rules as release
 from spawner.collaborators import Collaborators, Person
 
 
 class Decisions:
-    """One for each process that admits.
+    """One for each process that admits."""
 
-    Parameters
-    ----------
-    settings
-        Of the site's zone.
-    """
-
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self) -> None:
         self.policy = Policy()
-        self._zone = settings.site.zone
         self._release = release.kept()
 
     def offers(self, conn: Connection, person: Person, now: datetime) -> Offered:
@@ -67,11 +59,6 @@ class Decisions:
         rules = self._release.get(conn, version)
         return release.terms_for(rules, roles, policy, manual).to_json()
 
-    def usage_of(self, conn: Connection, user: str, start: datetime, now: datetime) -> list[UsedPart]:
-        """See :class:`extensions.quota.budgets.UsageOf`: out of the roll-up and what is live."""
-        used = used_since(conn, user, start.astimezone(self._zone).date(), zone=self._zone, now=now)
-        return [UsedPart(pool="", gpu_model="", cpu_millicore_us=used.core_us_milli, gpu_card_us=used.gpu_us)]
-
 
 def collaborators(
     database: Database,
@@ -82,7 +69,7 @@ def collaborators(
     backend: str = "",
 ) -> Collaborators:
     """What every cluster is handed; ``room`` is ``None`` where a scheduler has the word."""
-    decisions = Decisions(settings)
+    decisions = Decisions()
     return Collaborators(
         database=database,
         resolver=CatalogResolver(database, settings, clock, offers=decisions.offers),
@@ -93,7 +80,7 @@ def collaborators(
             clock,
             backend=backend or settings.backend,
             terms_of=decisions.terms_of,
-            usage_of=decisions.usage_of,
+            usage_of=UsedByDays(settings.site.zone),
             zone=settings.site.zone,
         ),
         clock=clock,

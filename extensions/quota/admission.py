@@ -26,7 +26,7 @@ from typing import Any, Protocol
 from sqlalchemy import Connection
 from ulid import ULID
 
-from extensions.quota.budgets import UsageOf, budgets_of, spent_by, used_by_intervals
+from extensions.quota.budgets import UsageOf, along_for, budgets_of, spent_by, used_by_intervals
 from extensions.quota.held import Sums, sums_of
 from extensions.quota.limits import Held, Limits
 from extensions.quota.measures import Measure
@@ -154,8 +154,7 @@ class QuotaAdmission:
     ) -> Admitted | UserError:
         """The transaction: the run, or the 503 to raise *after* the commit when it waits in line."""
         now = self._clock()
-        sums = sums_of(conn, plan, now)
-        limits, snapshot = self._limits(conn, person, now, sums)
+        sums, limits, snapshot = self._look(conn, person, plan, now)
         if limits is None:
             raise no_role()
         waiting: records.Run | None = None
@@ -173,6 +172,7 @@ class QuotaAdmission:
                 zone=self._zone,
                 calendar=snapshot.calendar,
                 usage_of=self._usage_of,
+                known=sums.used,
             )
             if budgets
             else {}
@@ -232,15 +232,32 @@ class QuotaAdmission:
             run = None if queued else steps.begin_start(conn, run_id, names=names)
         return _waits(before) if queued else Admitted(run_id=run_id, run=run)
 
-    def _limits(
-        self, conn: Connection, person: Person, now: datetime, sums: Sums
-    ) -> tuple[Limits | None, Snapshot]:
+    def _look(
+        self, conn: Connection, person: Person, plan: ClusterPlan, now: datetime
+    ) -> tuple[Sums, Limits | None, Snapshot]:
+        """What is held and used, and what holds, by one statement as long as nobody decides anything.
+
+        What is to be asked is known from the last decisions: of which periods there are budgets, and whether the
+        sums of everybody count. Where these were changed meanwhile, what is missing is asked for once more.
+        """
         policy = self._policy
-        if isinstance(policy, Policy):
-            return policy.limits_at(
-                conn, person.name, person.roles, now, version=sums.version, exceptions=sums.exceptions
-            )
-        return policy.limits_of(conn, person.name, person.roles, now)
+        if not isinstance(policy, Policy):
+            return sums_of(conn, plan, now), *policy.limits_of(conn, person.name, person.roles, now)
+        last = policy.last()
+        everybody = last is None or self._counts_everybody(last, person)
+        along = None
+        if last is not None and (before := last.limits(person.roles)) is not None:
+            along = along_for(self._usage_of, budgets_of(before), now, self._zone, last.calendar)
+        sums = sums_of(conn, plan, now, everybody=everybody, along=along)
+        limits, snapshot = policy.limits_at(
+            conn, person.name, person.roles, now, version=sums.version, exceptions=sums.exceptions
+        )
+        if not everybody and self._counts_everybody(snapshot, person):
+            sums = sums_of(conn, plan, now, along=along)
+        return sums, limits, snapshot
+
+    def _counts_everybody(self, snapshot: Snapshot, person: Person) -> bool:
+        return self._room is not None or any(snapshot.together(name) for name in person.roles)
 
 
 def _role(

@@ -11,7 +11,7 @@ touches nothing that runs; :func:`runs_out_at` says when such a run has to end.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
 from typing import Any, Protocol
@@ -48,6 +48,34 @@ class UsageOf(Protocol):
 
         Asked only for budgets that are not narrowed: the parts may leave pool and model empty.
         """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Along:
+    """A question about what one person used, to be put along with another one.
+
+    Attributes
+    ----------
+    query
+        The same object each time that it is the same but for its values; of the person ``b_user``, with columns
+        ``part``, ``cpu_millicores``, ``gpu``, ``node_us`` (null where a node's life is told), ``ready_at``, ``gone_at``.
+    values
+        Its parameters, but for the person.
+    answer
+        Makes of its rows, their columns in this order, what was used since each start.
+    """
+
+    query: Any
+    values: Mapping[str, Any]
+    answer: Callable[[Sequence[tuple[Any, ...]]], Mapping[datetime, list[UsedPart]]]
+
+
+class AlongOf(Protocol):
+    """A :class:`UsageOf` whose question can be put along with another one."""
+
+    def along(self, starts: Sequence[datetime], now: datetime) -> Along:
+        """What a person used since each of these moments, until ``now``."""
         ...
 
 
@@ -116,6 +144,17 @@ def used_by_intervals(conn: Connection, user: str, start: datetime, now: datetim
     ]
 
 
+def along_for(
+    usage_of: UsageOf, budgets: Iterable[Budget], now: datetime, zone: tzinfo, calendar: Calendar
+) -> Along | None:
+    """What these budgets ask of ``usage_of``, to be put along with another question; ``None`` = nothing, or it cannot."""
+    along = getattr(usage_of, "along", None)
+    periods = {budget.measure.period for budget in budgets if budget.plain}
+    if along is None or not periods:
+        return None
+    return along(sorted({span(period, now, zone, calendar)[0] for period in periods}), now)
+
+
 def spent_by(
     conn: Connection,
     user: str,
@@ -125,9 +164,13 @@ def spent_by(
     zone: tzinfo,
     calendar: Calendar,
     usage_of: UsageOf = used_by_intervals,
+    known: Mapping[datetime, list[UsedPart]] | None = None,
 ) -> dict[Measure, Spent]:
-    """How much of each budget is used in its present period; a question for each period."""
-    asked = _Asked(conn, user, now, zone, calendar, usage_of)
+    """How much of each budget is used in its present period; a question for each period.
+
+    What is ``known`` of everything since a start (by :func:`along_for`) is not asked again.
+    """
+    asked = _Asked(conn, user, now, zone, calendar, usage_of, known)
     found: dict[Measure, Spent] = {}
     for budget in budgets:
         parts, end = asked.of(budget)
@@ -147,14 +190,18 @@ class _Asked:
         zone: tzinfo,
         calendar: Calendar,
         usage_of: UsageOf,
+        known: Mapping[datetime, list[UsedPart]] | None = None,
     ) -> None:
         self._conn, self._user, self._now = conn, user, now
+        self._known = known or {}
         self._zone, self._calendar, self._usage_of = zone, calendar, usage_of
         self._found: dict[tuple[str, bool], list[UsedPart]] = {}
 
     def of(self, budget: Budget) -> tuple[list[UsedPart], datetime]:
         """Parts of the budget's present period, and its end."""
         start, end = span(budget.measure.period, self._now, self._zone, self._calendar)
+        if budget.plain and start in self._known:
+            return self._known[start], end
         key = budget.measure.period, budget.plain
         if key not in self._found:
             usage_of = self._usage_of if budget.plain else used_by_intervals

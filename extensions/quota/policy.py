@@ -94,6 +94,10 @@ class Policy:
         """What the tables say."""
         return self._kept.get(conn)
 
+    def last(self) -> Snapshot | None:
+        """What the tables said when they were last read; ``None`` = they never were."""
+        return self._kept.last
+
     def limits_of(
         self, conn: Connection, user: str, roles: Sequence[str], now: datetime
     ) -> tuple[Limits | None, Snapshot]:

@@ -13,12 +13,28 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, tzinfo
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, func, insert, null, select, text, union_all, update
+from sqlalchemy import (
+    BigInteger,
+    Connection,
+    Integer,
+    bindparam,
+    cast,
+    func,
+    insert,
+    literal_column,
+    null,
+    select,
+    text,
+    union_all,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 
 from galilean import centre
+from galilean.db import UTCDateTime
 from services.metering.cells import SUMS, USE, Calendar, Cells, Key, Span, Sums, tiles, us_of
 from services.metering.tables import run_use, usage_daily, usage_keys, usage_projects
 from spawner.tables import cluster_nodes, clusters
@@ -229,22 +245,57 @@ def used_since(conn: Connection, user: str, first_day: date, *, zone: tzinfo, no
     One statement, by index: finished runs out of the roll-up, and the person's runs that are not in it yet. Of two
     statements each would see its own moment, and a run that is taken up between them would be in none, or in both.
     """
-    calendar = Calendar(zone)
-    first, today = first_day.toordinal(), calendar.today(now)
-    core = gpu = 0
-    # Finished runs may reach beyond today where a clock was set back.
-    blocks = tiles(first, max(today, first) + 2)
-    start, end = calendar.begin(first), us_of(now)
-    rows = conn.execute(_USED, {"b_user": user, "b_blocks": blocks})
-    for millicores, cards, ready, gone, node in rows:
-        if node is None:
-            length = min(end, us_of(gone)) if gone is not None else end
-            length = max(length - max(us_of(ready), start), 0)
-        else:
-            length = int(node)
-        core += length * millicores
-        gpu += length * cards
-    return Used(core_us_milli=core, gpu_us=gpu)
+    asked = UsedQuestion([first_day], zone=zone, now=now)
+    return asked.answer(conn.execute(asked.query, {"b_user": user, **asked.values}).all())[0]
+
+
+class UsedQuestion:
+    """The question of :func:`used_since` for several days at once, for whoever puts it along with others.
+
+    Parameters
+    ----------
+    first_days
+        Since when, as days of the site.
+    zone
+        The site's.
+    now
+        Until when, UTC.
+
+    Attributes
+    ----------
+    query
+        Of the person ``b_user``; columns ``part``, ``cpu_millicores``, ``gpu``, ``node_us``, ``ready_at``, ``gone_at``.
+        The same object for as many days.
+    values
+        Its parameters, but for the person.
+    """
+
+    def __init__(self, first_days: Sequence[date], *, zone: tzinfo, now: datetime) -> None:
+        calendar = Calendar(zone)
+        today = calendar.today(now)
+        firsts = [day.toordinal() for day in first_days]
+        self.query = _used(len(firsts))
+        # Finished runs may reach beyond today where a clock was set back.
+        self.values = {
+            f"b_blocks_{part}": tiles(first, max(today, first) + 2) for part, first in enumerate(firsts)
+        }
+        self._starts = [calendar.begin(first) for first in firsts]
+        self._end = us_of(now)
+
+    def answer(self, rows: Iterable[Sequence[Any]]) -> list[Used]:
+        """What was booked since each of the days, of the rows of the query."""
+        core, gpu = [0] * len(self._starts), [0] * len(self._starts)
+        for part, millicores, cards, node, ready, gone in rows:
+            if node is not None:
+                core[part] += int(node) * int(millicores)
+                gpu[part] += int(node) * int(cards)
+                continue
+            begin, end = us_of(ready), self._end if gone is None else min(self._end, us_of(gone))
+            for which, start in enumerate(self._starts):
+                length = max(end - max(begin, start), 0)
+                core[which] += length * int(millicores)
+                gpu[which] += length * int(cards)
+        return [Used(core_us_milli=a, gpu_us=b) for a, b in zip(core, gpu, strict=True)]
 
 
 def chunks(items: Sequence[Any], size: int) -> Iterable[list[Any]]:
@@ -259,31 +310,41 @@ _SPANS = select(cluster_nodes.c.cluster_id, cluster_nodes.c.ready_at, cluster_no
     cluster_nodes.c.cluster_id.in_(_RUNS), cluster_nodes.c.ready_at.is_not(None)
 )
 _USE_OF = select(run_use).where(run_use.c.cluster_id.in_(_RUNS))
+#: Lives of nodes first: the types of their columns are those of the whole.
 _LIVE = (
     select(
+        literal_column("0", Integer).label("part"),
         clusters.c.cpu_millicores,
         clusters.c.gpu,
+        cast(null(), BigInteger).label("node_us"),
         cluster_nodes.c.ready_at,
         cluster_nodes.c.gone_at,
-        null().label("node_us"),
     )
     .join(cluster_nodes, cluster_nodes.c.cluster_id == clusters.c.id)
     .where(clusters.c.user == bindparam("b_user"), NOT_ROLLED_UP, cluster_nodes.c.ready_at.is_not(None))
 )
-_FINISHED = (
-    select(
-        usage_keys.c.cpu_millicores,
-        usage_keys.c.gpu,
-        null(),
-        null(),
-        func.sum(usage_daily.c.node_us),
+
+
+@cache
+def _used(parts: int) -> Any:
+    """Lives of nodes that are not in the roll-up, and for each part the sums of its blocks."""
+    return union_all(
+        _LIVE,
+        *(
+            select(
+                literal_column(str(part), Integer),
+                usage_keys.c.cpu_millicores,
+                usage_keys.c.gpu,
+                func.sum(usage_daily.c.node_us),
+                cast(null(), UTCDateTime()),
+                cast(null(), UTCDateTime()),
+            )
+            .join(usage_daily, usage_keys.c.id == usage_daily.c.key_id)
+            .where(
+                usage_keys.c.user == bindparam("b_user"),
+                usage_daily.c.block.in_(bindparam(f"b_blocks_{part}", expanding=True)),
+            )
+            .group_by(usage_keys.c.cpu_millicores, usage_keys.c.gpu)
+            for part in range(parts)
+        ),
     )
-    .join(usage_daily, usage_keys.c.id == usage_daily.c.key_id)
-    .where(
-        usage_keys.c.user == bindparam("b_user"),
-        usage_daily.c.block.in_(bindparam("b_blocks", expanding=True)),
-    )
-    .group_by(usage_keys.c.cpu_millicores, usage_keys.c.gpu)
-)
-#: Lives of nodes first: the types of their columns are those of the whole.
-_USED = union_all(_LIVE, _FINISHED)

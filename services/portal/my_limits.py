@@ -7,12 +7,12 @@ themselves are kept as long as nobody changes them; what is held is looked up ea
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, tzinfo
 
 from sqlalchemy import Connection
 
-from extensions.quota.budgets import UsedPart, budgets_of, spent_by
+from extensions.quota.budgets import budgets_of, spent_by
 from extensions.quota.held import held as held_of
 from extensions.quota.limits import Held, Limits
 from extensions.quota.measures import BUDGETS, TOTALS, Measure
@@ -24,7 +24,8 @@ from galilean.errors import mark
 from galilean.settings import Limits as SettingsLimits
 from galilean.web.context import Portal
 from galilean.web.visitor import Visitor
-from services.metering.rollup import used_since
+from services.catalog import lifecycle
+from services.portal.budgets import UsedByDays
 from services.portal.measures_said import amount_said, amount_text, amount_with_unit, is_budget, name_of
 from services.portal.quotas import day_said, until_said
 from services.portal.said import Said, say
@@ -105,13 +106,8 @@ def _read(
     found, snapshot = policy.limits_of(conn, user, roles, now)
     limits = found or NOTHING
     held = held_of(conn, user)
-
-    def used(conn: Connection, user: str, start: datetime, now: datetime) -> list[UsedPart]:
-        sums = used_since(conn, user, start.astimezone(zone).date(), zone=zone, now=now)
-        return [UsedPart(pool="", gpu_model="", cpu_millicore_us=sums.core_us_milli, gpu_card_us=sums.gpu_us)]
-
     spent = spent_by(
-        conn, user, budgets_of(limits), now, zone=zone, calendar=snapshot.calendar, usage_of=used
+        conn, user, budgets_of(limits), now, zone=zone, calendar=snapshot.calendar, usage_of=UsedByDays(zone)
     )
     rules = rules_kept(portal).get(conn, snapshot.version)
     manual = found is not None and found.manual_release
@@ -120,12 +116,22 @@ def _read(
         limits=limits,
         held=held,
         spent=spent,
-        standing=stand(limits, held, spent),
+        standing=with_kept(stand(limits, held, spent), lifecycle.used_bytes(conn, user)),
         offered=release.offered_to(rules, roles, manual) if found is not None else (),
         default=default,
         grace_seconds=rules.site.grace_seconds,
         most_seconds=release.terms_for(rules, roles, default, manual).most_seconds,
     )
+
+
+def with_kept(standing: Sequence[Standing], kept_bytes: int) -> list[Standing]:
+    """The same with what somebody keeps in files, which the room of quotas does not know."""
+    return [
+        replace(item, used=kept_bytes, left=None if item.amount is None else max(0, item.amount - kept_bytes))
+        if item.measure.resource == "kept"
+        else item
+        for item in standing
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +174,9 @@ def lines_of(
     for item in mine.standing:
         measure, amount, used = item.measure, item.amount, item.used or 0
         budget = is_budget(measure)
-        if not (measure.resource in TOTALS or (budget and amount is not None)):
+        if not (
+            measure.resource in TOTALS or (amount is not None and (budget or measure.resource == "kept"))
+        ):
             continue
         if not used and (
             not amount if measure.resource in ("total_gpu", "total_storage") else amount is None
