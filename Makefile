@@ -61,7 +61,7 @@ docs: ## The documentation, into docs/_build/html
 
 .PHONY: test-unit
 test-unit: ## Rules and rooms, databases included
-	@$(STAGE) unit '$(PYTEST) -m "not hub and not process and not browser and not product and not kubernetes and not docker"'
+	@$(STAGE) unit '$(PYTEST) -n 2 -m "not hub and not process and not browser and not product and not kubernetes and not docker"'
 
 .PHONY: test-hub
 test-hub: ## With a hub in the test's own process
