@@ -1,9 +1,9 @@
 """What administrators decided, as one file: ``galilean export`` writes it, ``galilean apply`` makes it so.
 
-Roles with rights, limits and release rules; groups; exceptions; what holds for the site. A section that
-stands in the file is complete: limits that a role's section leaves out are taken away, exceptions that the
-list leaves out are ended. A section that does not stand in it stays as it is. Roles and groups that the file
-does not name stay, too: taking one away is a matter of who is in it, and done in the page.
+Roles with rights, limits and release rules; groups; exceptions; the home page and messages; what holds for the
+site. A section that stands in the file is complete: limits that a role's section leaves out are taken away,
+exceptions that the list leaves out are ended. A section that does not stand in it stays as it is. Roles and
+groups that the file does not name stay, too: taking one away is a matter of who is in it, and done in the page.
 
 The same functions as the pages' do the work, in one transaction: they refuse the same and write the same
 lines into the audit log. What the file would change is found by doing it and looking, so that what is shown
@@ -28,8 +28,9 @@ from extensions.quota.measures import Measure, check, parse_amount, written
 from extensions.quota.periods import CALENDAR, Calendar
 from extensions.quota.policy import COMBINATIONS, COMBINE
 from extensions.quota.store import Actor
-from galilean import audit, centre
+from galilean import audit, centre, messages
 from galilean.errors import UserError, mark
+from galilean.messages import HomePage, Messages
 from galilean.placed import Placed
 from galilean.rights import RIGHTS, all_groups
 from galilean.settings import Settings, SettingsError
@@ -87,6 +88,8 @@ class Document(Section):
     roles: dict[str, RoleSection] | None = None
     groups: dict[str, GroupSection] | None = None
     exceptions: list[ExceptionSection] | None = None
+    home: HomePage | None = None
+    messages: Messages | None = None
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,7 @@ def read(conn: Connection, now: datetime) -> dict[str, Any]:
     """All decisions as plain values, in the form of the file."""
     rules = release.read(conn)
     matrix = store.matrix(conn)
+    said = messages.read(conn)
     return {
         "quota": {"combine": centre.value(conn, COMBINE) or "generous"},
         "calendar": Calendar.parse(centre.value(conn, CALENDAR)).as_value(),
@@ -138,6 +142,8 @@ def read(conn: Connection, now: datetime) -> dict[str, Any]:
             }
             for one in _holding(conn, now)
         ],
+        "home": messages.as_value(said.home),
+        "messages": messages.as_value(said.messages),
     }
 
 
@@ -275,6 +281,11 @@ class _Work:
                 self._group(slug, group)
         if document.exceptions is not None:
             self._exceptions(document.exceptions)
+        if document.home is not None:
+            messages.set_home(self.conn, document.home, **self._by)
+        if document.messages is not None:
+            with self.file.at("messages"):
+                messages.set_messages(self.conn, document.messages, **self._by)
 
     @property
     def _by(self) -> dict[str, Any]:

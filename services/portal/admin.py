@@ -76,6 +76,13 @@ ENTRIES: tuple[Entry, ...] = (
         badge="machines",
     ),
     Entry(
+        label=mark("Home page and messages"),
+        place="admin/site",
+        icon="house",
+        rights=("site:manage",),
+        section=PLATFORM,
+    ),
+    Entry(
         label=mark("Audit"),
         place="admin/audit",
         icon="journal-code",

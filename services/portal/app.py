@@ -40,6 +40,7 @@ from galilean.web.streamed import StreamedHandler, TooLarge, content_length
 from services.portal.budgets import budgets
 from services.portal.events import Watcher
 from services.portal.frame import Frame
+from services.portal.pages import welcome
 from services.portal.seen import Seen
 
 log = logging.getLogger("galilean.portal")
@@ -58,6 +59,8 @@ ROOMS = (
     "services.portal.pages.person",
     "services.portal.pages.roles",
     "services.portal.pages.audit",
+    "services.portal.pages.site",
+    "services.portal.pages.welcome",
     "services.portal.pages.overview",
     "services.portal.pages.machines",
     "services.portal.pages.quotas",
@@ -153,7 +156,7 @@ def make_portal(settings: Settings, environ: Mapping[str, str]) -> Portal:
     portal.parts["watcher"] = Watcher(portal)
     portal.parts["budget_seconds"] = budgets(settings)
     seen = portal.parts["seen"] = Seen(portal)
-    portal.extras += [frame.extras, seen.extras]
+    portal.extras += [frame.extras, seen.extras, welcome.extras]
     return portal
 
 

@@ -14,5 +14,6 @@ RIGHT_WORDS: dict[str, str] = {
     "quotas:manage": mark("Decide what roles and people may hold"),
     "release:manage": mark("Decide when clusters go back"),
     "machines:manage": mark("Look at machines, add and take them out"),
+    "site:manage": mark("Write the home page and messages to everybody"),
     "audit:read": mark("Read the audit log"),
 }

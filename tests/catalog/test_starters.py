@@ -17,7 +17,7 @@ from services.catalog import datasets, links, store
 from services.catalog.access import Viewer, access, may_fork
 from services.catalog.starters import OWNER
 from services.catalog.starters.data import leaves_csv, weather_csv
-from services.catalog.starters.install import install
+from services.catalog.starters.install import begin
 from services.catalog.starters.shelf import DATA, LANGUAGES, STARTERS, Starter, said
 from services.catalog.tables import projects
 from tests.catalog.people import NOW
@@ -25,13 +25,17 @@ from tests.catalog.people import NOW
 MOST_BYTES = 40_000
 
 
+async def install(database: Database, settings: Settings, *, anyway: bool = False) -> list[str]:
+    return await begin(database, settings, lambda: NOW, anyway=anyway)
+
+
 def slugs(database: Database) -> set[str]:
     with database.read() as conn:
         return {project.slug for project in store.list_for(conn, OWNER)[0]}
 
 
-def test_a_new_site_gets_six_public_projects_with_their_data(db: Database, settings: Settings) -> None:
-    assert len(install(db, settings, NOW)) == 6
+async def test_a_new_site_gets_six_public_projects_with_their_data(db: Database, settings: Settings) -> None:
+    assert len(await install(db, settings)) == 6
     anybody = Viewer(name="alice")
     with db.read() as conn:
         for starter in STARTERS:
@@ -55,30 +59,30 @@ def test_a_new_site_gets_six_public_projects_with_their_data(db: Database, setti
     assert sum(len(content) for one in STARTERS for content in one.files("en").values()) < 6 * MOST_BYTES
 
 
-def test_what_an_administrator_deleted_does_not_come_back(db: Database, settings: Settings) -> None:
-    install(db, settings, NOW)
+async def test_what_an_administrator_deleted_does_not_come_back(db: Database, settings: Settings) -> None:
+    await install(db, settings)
     with db.write() as conn:
         conn.execute(update(projects).values(deleted_at=NOW))
-    assert install(db, settings, NOW) == []
+    assert await install(db, settings) == []
     assert slugs(db) == set()
-    assert len(install(db, settings, NOW, anyway=True)) == 6
+    assert len(await install(db, settings, anyway=True)) == 6
 
 
-def test_a_site_with_projects_is_not_new(db: Database, settings: Settings, catalogue: Database) -> None:
+async def test_a_site_with_projects_is_not_new(db: Database, settings: Settings, catalogue: Database) -> None:
     with db.write() as conn:
         store.create(conn, owner="alice", name="Mine", volume_id=next(iter(settings.volumes)), now=NOW)
-    assert install(db, settings, NOW) == []
+    assert await install(db, settings) == []
     with db.write() as conn:
         conn.execute(update(projects).values(deleted_at=NOW))
-    assert install(db, settings, NOW) == []
+    assert await install(db, settings) == []
 
 
-def test_a_site_may_begin_without(db: Database, tmp_path: Path) -> None:
-    assert install(db, Settings(state=tmp_path, site={"starters": False}), NOW) == []  # type: ignore[arg-type]
+async def test_a_site_may_begin_without(db: Database, tmp_path: Path) -> None:
+    assert await install(db, Settings(state=tmp_path, site={"starters": False})) == []  # type: ignore[arg-type]
     assert slugs(db) == set()
 
 
-def test_a_failure_leaves_nothing_and_the_next_start_tries_again(
+async def test_a_failure_leaves_nothing_and_the_next_start_tries_again(
     db: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(self: Starter, language: str) -> dict[str, bytes]:
@@ -87,17 +91,17 @@ def test_a_failure_leaves_nothing_and_the_next_start_tries_again(
     with monkeypatch.context() as patch:
         patch.setattr(Starter, "files", full)
         with pytest.raises(OSError, match="no space"):
-            install(db, settings, NOW)
+            await install(db, settings)
     with db.read() as conn:
         assert conn.execute(select(projects)).first() is None
-    assert len(install(db, settings, NOW)) == 6
+    assert len(await install(db, settings)) == 6
 
 
-def test_a_chinese_site_speaks_chinese_and_has_the_english_notebooks_too(
+async def test_a_chinese_site_speaks_chinese_and_has_the_english_notebooks_too(
     db: Database, tmp_path: Path
 ) -> None:
     site = Settings(state=tmp_path, site={"language": "zh_CN"})  # type: ignore[arg-type]
-    install(db, site, NOW)
+    await install(db, site)
     with db.read() as conn:
         project = store.get(conn, OWNER, "heat-over-two-nodes")
     assert project is not None

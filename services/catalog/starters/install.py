@@ -7,17 +7,22 @@ administrator deletes afterwards does not come back. ``galilean project starters
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
+from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from sqlalchemy import Connection, select
 
 from galilean import audit, centre
+from galilean.clock import Clock, utcnow
 from galilean.db import Database
 from galilean.settings import Settings
-from services.catalog import datasets, lifecycle, links, store, volumes
+from services.catalog import datasets, lifecycle, links, store
 from services.catalog.access import Viewer
+from services.catalog.placing import Looker
+from services.catalog.resolver import prepare_directory
 from services.catalog.shares import Actor
 from services.catalog.starters import OWNER
 from services.catalog.starters.shelf import DATA, STARTERS, said
@@ -27,7 +32,26 @@ from services.files.root import Root
 KEY = "starters"
 
 
-def install(database: Database, settings: Settings, now: datetime, *, anyway: bool = False) -> list[str]:
+async def begin(
+    database: Database, settings: Settings, clock: Clock = utcnow, *, anyway: bool = False
+) -> list[str]:
+    """Look at the volumes and :func:`install`, off the event loop; most often one question to the database.
+
+    Raises
+    ------
+    UserError
+        503 or 507 when no volume takes them; nothing is there then, and the next start tries again.
+    """
+    if not anyway and await database.run_read(centre.value, KEY) is not None:
+        return []
+    with closing(Looker(database, settings, clock)) as looker:
+        places = {kind: await looker.place(kind) for kind in ("project", "dataset")}
+    return await asyncio.to_thread(install, database, settings, clock(), places, anyway=anyway)
+
+
+def install(
+    database: Database, settings: Settings, now: datetime, places: Mapping[str, str], *, anyway: bool = False
+) -> list[str]:
     """Make what is missing of the starter projects if the site is new; the slugs that were made. Blocks.
 
     Parameters
@@ -36,28 +60,23 @@ def install(database: Database, settings: Settings, now: datetime, *, anyway: bo
         Of the site.
     now
         When.
+    places
+        The volumes of a ``project`` and of a ``dataset``.
     anyway
         Also on a site that is not new, or where they were deleted.
-
-    Raises
-    ------
-    UserError
-        503 or 507 when no volume takes them; nothing is there then, and the next start tries again.
     """
     with database.serialised(KEY) as conn:
         if not anyway and centre.value(conn, KEY) is not None:
             return []
         new = anyway or conn.execute(select(projects.c.id).limit(1)).first() is None
-        made = _make(conn, settings, now) if new and (anyway or settings.site.starters) else []
+        made = _make(conn, settings, now, places) if new and (anyway or settings.site.starters) else []
         centre.put(conn, KEY, {"at": now.isoformat(), "projects": made}, now=now)
         if made:
             audit.write(conn, at=now, actor=OWNER, action="starters.install", subject=OWNER, after=made)
     return made
 
 
-def _make(conn: Connection, settings: Settings, now: datetime) -> list[str]:
-    volumes.ensure_volumes(conn, settings, now)
-    volume_id = volumes.choose_volume(volumes.free_bytes(settings))
+def _make(conn: Connection, settings: Settings, now: datetime, places: Mapping[str, str]) -> list[str]:
     language, viewer, actor = settings.site.language, Viewer(name=OWNER), Actor(name=OWNER)
     sets: dict[str, str] = {}
     for number, data in enumerate(DATA):
@@ -72,10 +91,12 @@ def _make(conn: Connection, settings: Settings, now: datetime) -> list[str]:
                 description=said(data.description, language),
                 field=data.field,
                 tags=data.tags,
-                volume_id=volume_id,
+                volume_id=places["dataset"],
                 now=now + timedelta(milliseconds=number),
             )
-            _write(there.path(settings), volume_id, data.files())
+            there = datasets.by_id(conn, there.id)
+            assert there is not None
+            _write(prepare_directory(settings, there), data.files())
             lifecycle.publish(conn, "dataset", there.id, actor=actor, now=now)
         sets[data.slug] = there.id
     made: list[str] = []
@@ -90,12 +111,12 @@ def _make(conn: Connection, settings: Settings, now: datetime) -> list[str]:
             slug=starter.slug,
             name=said(starter.name, language),
             description=said(starter.description, language),
-            volume_id=volume_id,
+            volume_id=places["project"],
             default_request={"nodes": starter.nodes} if starter.nodes > 1 else None,
             now=at,
         )
-        store.update(conn, project, now=at, field=starter.field, tags=starter.tags)
-        _write(project.path(settings), volume_id, starter.files(language))
+        project = store.update(conn, project, now=at, field=starter.field, tags=starter.tags)
+        _write(prepare_directory(settings, project), starter.files(language))
         for slug in starter.data:
             links.add(conn, viewer, project, sets[slug], now=at)
         lifecycle.publish(conn, "project", project.id, actor=actor, now=at)
@@ -103,8 +124,7 @@ def _make(conn: Connection, settings: Settings, now: datetime) -> list[str]:
     return made
 
 
-def _write(path: Path, volume_id: str, files: Mapping[str, bytes]) -> None:
-    volumes.make_directory(path, volume_id)
+def _write(path: Path, files: Mapping[str, bytes]) -> None:
     root = Root(path)
     for name, content in files.items():
         root.write(name, content)

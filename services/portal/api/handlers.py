@@ -28,6 +28,7 @@ from services.portal.api import (
     projects,
     quotas,
     release,
+    site,
 )
 from services.portal.api.base import Handler
 from services.portal.online import uses_of
@@ -240,6 +241,7 @@ def routes() -> list[tuple[str, type[APIHandler]]]:
         *release.routes(),
         *machine_time.ROUTES,
         *quotas.routes(),
+        *site.routes(),
         (r"/api/v1/environments", Environments),
         (r"/api/v1/presence", Presence),
         (r"/api(?:/.*)?", NotFoundAPI),

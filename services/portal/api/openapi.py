@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from services.portal.api import machine_time, machines, models, node, people, quotas, release
+from services.portal.api import machine_time, machines, models, node, people, quotas, release, site
 from services.portal.api.operation import PAGED, Operation
 
 PROJECT = "/projects/{owner}/{slug}"
@@ -112,6 +112,7 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
     *machine_time.OPERATIONS,
     *quotas.OPERATIONS,
+    *site.OPERATIONS,
     *machines.OPERATIONS,
     *people.OPERATIONS,
     Operation(

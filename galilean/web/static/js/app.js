@@ -3,6 +3,7 @@ import { startDialogs } from "galilean/dialogs";
 import { domain, portal, say, xsrf } from "galilean/page";
 import { startSteppers } from "galilean/stepper";
 import { startNotices } from "galilean/notices";
+import { startAnnouncements, startOwnPages } from "galilean/own_page";
 import { startStream } from "galilean/stream";
 import { clockOf, refreshTimes, startTimes } from "galilean/times";
 import { toast } from "galilean/toasts";
@@ -204,6 +205,8 @@ hideTold();
 startTimes();
 startDialogs();
 startSteppers();
+startOwnPages();
+startAnnouncements();
 if (portal && xsrf) { startStream(); startNotices(); }
 
 // Once a minute, not each second, a screen reader hears what is held.
