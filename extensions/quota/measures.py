@@ -77,6 +77,7 @@ RESOURCES: dict[str, Resource] = {
         Resource("memory", "bytes", default=8 * GIB),
         Resource("gpu", "count", by_model=True, default=0),
         Resource("storage", "bytes", default=20 * GIB),
+        Resource("kept", "bytes", by_pool=False),
         Resource("upload", "bytes", by_pool=False, default=GIB),
         Resource("manual_release", "flag", by_pool=False, default=0),
         Resource("core_hours", "hours", budget=True),

@@ -72,9 +72,17 @@ def alias(mount: str, owner: str, taken: Collection[str]) -> str:
     raise AssertionError("more names than are taken were tried")
 
 
+class MountTaken(UserError):
+    """A second data set in one directory; ``errors`` is how a problem document carries the way out."""
+
+    @property
+    def errors(self) -> list[dict[str, str]]:
+        return [{"field": "mount", "detail": str(self.params["alias"])}]
+
+
 def mount_taken(mount: str, free: str) -> UserError:
     """The refusal of a second data set in one directory; it carries the way out (``params["alias"]``)."""
-    return UserError(
+    return MountTaken(
         409,
         mark(
             "This project has a data set at ~/datasets/{mount} already. It can be at ~/datasets/{alias} instead."

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -62,7 +62,7 @@ class Looker:
         self, db: Database, settings: Settings, clock: Clock = utcnow, *, seconds: float = LOOK_SECONDS
     ) -> None:
         self._db, self._settings, self._clock, self._seconds = db, settings, clock, seconds
-        self._looking: dict[str, asyncio.Future[Seen]] = {}
+        self._looking: dict[str, tuple[asyncio.Future[Seen], float]] = {}
         # A disk that hangs keeps its thread; no other volume shall wait for it.
         self._threads = ThreadPoolExecutor(32, thread_name_prefix="galilean-volumes")
 
@@ -92,14 +92,16 @@ class Looker:
         gone = row.id not in self._settings.volumes and not row.registered_by
         if gone:
             return Seen(problem="galilean.yaml does not name it any more")
-        # Who hangs is asked once, by whoever came first.
-        asked = self._looking.get(row.id)
+        # A disk that hangs is asked once, and waited for by whoever came first.
+        loop = asyncio.get_running_loop()
+        asked, since = self._looking.get(row.id, (None, 0.0))
         if asked is None or asked.done():
             path = volumes.directory_of(self._settings, row.id, row.path)
-            loop = asyncio.get_running_loop()
-            asked = self._looking[row.id] = loop.run_in_executor(self._threads, look, path, row.id)
+            asked, since = loop.run_in_executor(self._threads, look, path, row.id), loop.time()
+            self._looking[row.id] = asked, since
+        left = max(0.01, since + self._seconds - loop.time())
         try:
-            return await asyncio.wait_for(asyncio.shield(asked), self._seconds)
+            return await asyncio.wait_for(asyncio.shield(asked), left)
         except TimeoutError:
             return Seen(problem="does not answer")
 
@@ -111,8 +113,3 @@ class Looker:
 def _note(conn: Connection, seen: Mapping[str, Seen], now: datetime) -> None:
     for volume_id, one in seen.items():
         volume_store.looked(conn, volume_id, now=now, **vars(one))
-
-
-def rooms(rows: Iterable[VolumeRow]) -> dict[str, int]:
-    """Bytes free on each volume that can be looked at."""
-    return {row.id: row.free_bytes for row in rows if row.free_bytes is not None and not row.problem}

@@ -20,7 +20,9 @@ from galilean.clock import Clock, utcnow
 from galilean.db import Database
 from galilean.settings import Settings
 from services.catalog import environments, store, volumes
+from services.catalog.access import Kind
 from services.catalog.datasets import Dataset
+from services.catalog.placing import Looker
 from services.catalog.preview import Preview
 from services.catalog.previewer import Previewer
 from services.catalog.resolver import prepare_directory
@@ -52,6 +54,7 @@ class Projects:
         self._settings = settings
         self._clock = clock
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="galilean-files")
+        self.looker = Looker(db, settings, clock)
         self._previewer = Previewer()
 
     async def create(
@@ -99,16 +102,15 @@ class Projects:
             await self._off_loop(write_starter, files, language)
         return project
 
-    async def place(self, size_bytes: int = 0) -> str:
-        """The volume for a new project that will have so much at once.
+    async def place(self, size_bytes: int = 0, *, kind: Kind = "project") -> str:
+        """The volume for a new project (or data set) that will have so much at once.
 
         Raises
         ------
         UserError
             503 or 507 when no volume takes it.
         """
-        del size_bytes
-        return volumes.choose_volume(await self._off_loop(volumes.free_bytes, self._settings))
+        return await self.looker.place(kind, size_bytes=size_bytes)
 
     async def delete(self, project: Project) -> None:
         """Delete a project: its slug is free at once, its files go to the volume's bin.
@@ -131,7 +133,7 @@ class Projects:
             404 when there is no deleted project of this id.
         """
         project = await self._db.run(store.restore, project_id, now=self._clock())
-        await self._off_loop(_from_bin, self._settings, project)
+        await self._off_loop(from_bin, self._settings, project)
         return project
 
     async def files(self, project: Project) -> Root:
@@ -181,6 +183,7 @@ class Projects:
     def close(self) -> None:
         """Let go of the threads; what is under way ends."""
         self._threads.shutdown(wait=True)
+        self.looker.close()
         self._previewer.close()
 
 
@@ -189,7 +192,8 @@ def to_bin(settings: Settings, project: Project | Dataset) -> None:
     _move(project.path(settings), bin_path(settings, project))
 
 
-def _from_bin(settings: Settings, project: Project) -> None:
+def from_bin(settings: Settings, project: Project | Dataset) -> None:
+    """Move it back; see :func:`to_bin`."""
     _move(bin_path(settings, project), project.path(settings))
 
 

@@ -242,7 +242,9 @@ def create(
                 if not _is_open(conn, owner, candidate):
                     raise
             else:
-                return Project(slug=candidate, deleted_at=None, **values)
+                made = by_id(conn, project_id)
+                assert made is not None
+                return made
         if slug:
             break
     raise UserError(409, mark("You have a project at “{slug}” already. Choose another address."), slug=wanted)

@@ -1,6 +1,6 @@
 """Registered volumes in the database: register, look at, edit, drain, delete (CG-36, CG-37).
 
-What is on a disk is looked at apart (:func:`services.catalog.volumes.free_bytes`), by whoever can see it, and
+What is on a disk is looked at apart (:func:`services.catalog.placing.look`), by whoever can see it, and
 noted here; so a volume that is away is a row with a problem and costs nobody a wait. What may be done is
 decided by :mod:`services.catalog.placement`.
 """

@@ -12,8 +12,6 @@ The id is never used twice, so neither a project nor a person of the same name m
 from __future__ import annotations
 
 import errno
-import os
-from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
@@ -146,31 +144,3 @@ def directory_of(settings: Settings, volume_id: str, root: str) -> Path:
         mark("The volume “{volume}” is not set up any more. An administrator must look at it."),
         volume=volume_id,
     )
-
-
-def free_bytes(settings: Settings) -> dict[str, int]:
-    """Bytes free for new projects on each configured volume that can be looked at. Touches the disks."""
-    free: dict[str, int] = {}
-    for volume_id in settings.volumes:
-        path = settings.volume_path(volume_id)
-        if not settings.volumes[volume_id].path:
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        try:
-            status = os.statvfs(path)
-        except OSError:
-            continue
-        free[volume_id] = status.f_bavail * status.f_frsize
-    return free
-
-
-def choose_volume(free: Mapping[str, int]) -> str:
-    """The volume for a new project: the one with most free space, the first of equals (CG-36).
-
-    Raises
-    ------
-    UserError
-        503 when there is none to choose from.
-    """
-    if not free:
-        raise UserError(503, mark("No volume can be reached just now. An administrator must look at it."))
-    return max(free, key=lambda volume_id: free[volume_id])

@@ -20,7 +20,7 @@ from services.portal.said import Said, Translate, counted, say
 #: Groups of the matrix with the resources that always stand in them.
 AT_A_TIME = ("clusters", "total_cpu", "total_memory", "total_gpu", "total_storage")
 IN_ONE = ("nodes", "cpu", "memory", "gpu", "storage")
-OTHERWISE = ("upload", "manual_release")
+OTHERWISE = ("kept", "upload", "manual_release")
 #: Limits of one person; those of a role together have a group of their own.
 PERSONAL = tuple(name for name in RESOURCES if name not in TOGETHER)
 
@@ -35,6 +35,7 @@ _NAMES = {
     "memory": mark("Memory per node"),
     "gpu": mark("GPUs per node"),
     "storage": mark("Storage per node"),
+    "kept": mark("Files kept"),
     "upload": mark("One upload"),
     "manual_release": mark("Keep until released by hand"),
     "role_clusters": mark("Clusters"),

@@ -12,8 +12,7 @@ import pytest
 from galilean.db import Database
 from galilean.errors import UserError
 from galilean.settings import Settings
-from services.catalog import projects as projects_module
-from services.catalog import store
+from services.catalog import placing, store
 from services.catalog.projects import Projects
 from services.catalog.starter import NAME
 
@@ -59,7 +58,10 @@ async def test_new_projects_go_to_the_volume_with_most_space(
     db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = Settings.model_validate({"state": tmp_path, "volumes": {"a": {}, "b": {}}})
-    monkeypatch.setattr(projects_module.volumes, "free_bytes", lambda _: {"a": 1, "b": 2})
+    free = {"a": 1, "b": 2}
+    monkeypatch.setattr(
+        placing, "look", lambda path, name: placing.Seen(total_bytes=9, free_bytes=free[name])
+    )
     made = Projects(db, settings, lambda: NOW)
     project = await made.create("alice", "x")
     assert project.volume_id == "b"

@@ -20,7 +20,7 @@ from galilean.settings import Settings
 from galilean.web.paging import Cursor
 from services.catalog import departed, store, volumes
 from services.catalog.store import Project
-from services.catalog.volumes import choose_volume, ensure_volumes
+from services.catalog.volumes import ensure_volumes
 from spawner.tables import clusters
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -402,20 +402,6 @@ def test_a_project_of_a_volume_that_is_not_set_up_any_more_is_told(
         project = make(conn)
     other = Settings.model_validate({"state": tmp_path, "volumes": {"big": {}}})
     refused(503, lambda: project.path(other))
-
-
-def test_a_new_project_goes_where_most_is_free() -> None:
-    assert choose_volume({"a": 10, "b": 30, "c": 30}) == "b"
-    refused(503, lambda: choose_volume({}))
-
-
-def test_free_space_is_looked_up_for_the_volumes_that_are_there(tmp_path: Path) -> None:
-    settings = Settings.model_validate(
-        {"state": tmp_path, "volumes": {"here": {}, "away": {"path": str(tmp_path / "missing")}}}
-    )
-    free = volumes.free_bytes(settings)
-    assert set(free) == {"here"}
-    assert free["here"] > 0
 
 
 @pytest.mark.parametrize("text", ["a\0b", "\ud800"], ids=ascii)

@@ -1,0 +1,395 @@
+"""Data sets: what one may do with them, for pages and scripts (CG-11, CG-12, CG-15).
+
+What somebody may do :mod:`services.catalog.access` says; what they may not see is *not there*.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection
+
+from galilean import notices
+from galilean.errors import UserError, mark
+from galilean.web.context import Portal
+from galilean.web.language import translate
+from galilean.web.visitor import Visitor
+from services.catalog import covers, datasets, lifecycle, links, shares
+from services.catalog.access import Access, access, may_see, need, no_such_thing
+from services.catalog.collection import Datasets, give_to
+from services.catalog.datasets import Dataset, Uses
+from services.catalog.fields import check_field
+from services.catalog.links import UsedBy
+from services.catalog.mounts import Linked
+from services.catalog.publication import Publication, check_publish, publication
+from services.catalog.store import Project
+from services.portal.addresses import project_path
+from services.portal.api import dataset_models as models
+from services.portal.api.gallery import dataset_path
+from services.portal.api.life import read_image
+from services.portal.api.projects import catalogue, cover_url, need_role
+from services.portal.api.sharing import LOOKED_MOST, files_of
+from services.portal.binned import purge
+from services.portal.viewers import actor_of, viewer_of
+
+
+def collection(portal: Portal) -> Datasets:
+    """The catalogue's data sets with their files, one for the whole portal."""
+    found = portal.parts.get("datasets")
+    if found is None:
+        found = Datasets(portal.db, portal.settings, catalogue(portal), portal.clock)
+        portal.parts["datasets"] = found
+    return found
+
+
+def find(conn: Connection, ident: str) -> Dataset | None:
+    """The living data set of an id or of ``owner/slug``."""
+    owner, slash, slug = ident.rpartition("/")
+    return datasets.get(conn, owner, slug) if slash else datasets.by_id(conn, ident)
+
+
+async def reach(
+    portal: Portal, person: Visitor, ident: str, *, least: Access = Access.READ
+) -> tuple[Dataset, Access]:
+    """A living data set and what the person may do with it; ``ident`` is its id or ``owner/slug``.
+
+    Raises
+    ------
+    UserError
+        404 when it is not there for them, 403 when they may see it and not do ``least``.
+    """
+    viewer = viewer_of(person)
+
+    def read(conn: Connection) -> tuple[Dataset | None, Access]:
+        found = find(conn, ident)
+        if found is None:
+            return None, Access.NONE
+        return found, access(viewer, found, shares.of(conn, "dataset", found.id), kind="dataset")
+
+    found, level = await portal.db.run_read(read)
+    if found is None or not may_see(level) or person.node is not None:
+        raise no_such_thing()
+    if least > Access.READ:
+        need(viewer, level, least)
+    return found, level
+
+
+async def create(portal: Portal, person: Visitor, body: models.NewDataset) -> Dataset:
+    """Make a data set, private and empty (CG-11)."""
+    need_role(person)
+    return await collection(portal).create(
+        person.name,
+        body.name,
+        slug=body.slug or None,
+        mount=body.mount or None,
+        summary=body.summary,
+        description=body.description,
+        field=body.field,
+        tags=tuple(body.tags),
+    )
+
+
+async def change(portal: Portal, person: Visitor, dataset: Dataset, body: models.DatasetChange) -> Dataset:
+    """Change what is sent; the address never changes. The caller knows that the person may."""
+    need_role(person)
+    if body.field is not None:
+        check_field(body.field)
+    return await portal.db.run(
+        datasets.update, dataset, now=portal.clock(), **body.model_dump(exclude_unset=True)
+    )
+
+
+async def delete(portal: Portal, person: Visitor, dataset: Dataset, *, address: str = "") -> Uses:
+    """Put it into the bin for 30 days; its owner's projects go on without it.
+
+    Raises
+    ------
+    UserError
+        409 while other people's projects, or running clusters, use it.
+    """
+    need_role(person)
+    return await collection(portal).delete(dataset, actor=actor_of(person, address))
+
+
+async def binned_for(portal: Portal, person: Visitor, dataset_id: str) -> Dataset:
+    """A data set in the bin that the person may take out of it.
+
+    Raises
+    ------
+    UserError
+        404 otherwise.
+    """
+    found = await portal.db.run_read(datasets.by_id, dataset_id, deleted=True)
+    mine = found is not None and (found.owner == person.name or viewer_of(person).manages("dataset"))
+    if found is None or found.deleted_at is None or not mine or person.node is not None:
+        raise no_such_thing()
+    return found
+
+
+async def restore(portal: Portal, person: Visitor, dataset_id: str) -> Dataset:
+    """Take it out of the bin with its files; numbered when its address was taken meanwhile."""
+    need_role(person)
+    found = await binned_for(portal, person, dataset_id)
+    return await collection(portal).restore(found.id)
+
+
+async def delete_for_ever(portal: Portal, person: Visitor, dataset_id: str) -> None:
+    """Delete the files of a data set that lies in the bin.
+
+    Raises
+    ------
+    UserError
+        503 when the volume cannot be reached.
+    """
+    need_role(person)
+    found = await binned_for(portal, person, dataset_id)
+    if not await purge(portal, "dataset", found.id, found.volume_id):
+        raise UserError(503, mark("The volume with its files cannot be reached just now. Try again later."))
+
+
+async def what_is_seen(portal: Portal, dataset: Dataset) -> tuple[Publication, bool]:
+    """What publishing would show, and whether all files were looked at."""
+    root = await collection(portal).files(dataset)
+    files, complete = await catalogue(portal).run(files_of, root, LOOKED_MOST)
+    return publication(files, for_ever=True), complete
+
+
+async def publish(portal: Portal, person: Visitor, dataset: Dataset, *, address: str = "") -> None:
+    """Let everybody read it, for ever (CG-12).
+
+    Raises
+    ------
+    UserError
+        403 when it was taken down.
+    """
+    need_role(person)
+    check_publish(dataset)
+    await portal.db.run(
+        lifecycle.publish, "dataset", dataset.id, actor=actor_of(person, address), now=portal.clock()
+    )
+
+
+async def set_cover(portal: Portal, person: Visitor, dataset: Dataset, image: bytes, kind: str) -> str:
+    """Give it a cover; the name of the image."""
+    need_role(person)
+    cleaned = await read_image(portal, image, kind)
+    now = portal.clock()
+
+    def change(conn: Connection) -> str:
+        name = covers.keep(conn, cleaned, now=now)
+        datasets.update(conn, dataset, now=now, cover=name)
+        return name
+
+    return await portal.db.run(change)
+
+
+async def drop_cover(portal: Portal, person: Visitor, dataset: Dataset) -> None:
+    """Show the drawn cover again."""
+    need_role(person)
+    await portal.db.run(datasets.update, dataset, now=portal.clock(), cover="")
+
+
+def need_manager(person: Visitor) -> None:
+    """Refuse whoever does not manage everybody's data sets."""
+    if not viewer_of(person).manages("dataset"):
+        raise UserError(403, mark("Only those who manage all data sets may do this."))
+
+
+async def change_owner(
+    portal: Portal, person: Visitor, dataset: Dataset, owner: str, *, address: str = ""
+) -> Dataset:
+    """Give somebody else a data set; for those who manage everybody's.
+
+    Raises
+    ------
+    UserError
+        403, 404 for nobody of this name.
+    """
+    need_manager(person)
+    try:
+        await portal.hub.user(owner)
+    except UserError as error:
+        if error.status != 404:
+            raise
+        raise UserError(404, mark("There is no account “{name}” here."), name=owner[:60]) from error
+    return await portal.db.run_serialised(
+        "admission", give_to, dataset, owner, actor=actor_of(person, address), now=portal.clock()
+    )
+
+
+async def take_down(
+    portal: Portal, person: Visitor, dataset: Dataset, reason: str, *, address: str = ""
+) -> None:
+    """Hide it from everybody but its owner and administrators, with a reason that the owner is told.
+
+    Runs that have it go on; the next ones do not get it.
+    """
+    need_manager(person)
+    actor, now = actor_of(person, address), portal.clock()
+
+    def change(conn: Connection) -> None:
+        lifecycle.take_down(conn, "dataset", dataset.id, reason=reason, actor=actor, now=now)
+        notices.tell(
+            conn,
+            dataset.owner,
+            now=now,
+            kind="taken-down",
+            text=mark("An administrator took “{name}” down: {reason}"),
+            address=dataset_path(dataset.owner, dataset.slug),
+            mail=True,
+            name=dataset.name,
+            reason=reason.strip(),
+        )
+
+    await portal.db.run(change)
+
+
+async def put_back(portal: Portal, person: Visitor, dataset: Dataset, *, address: str = "") -> None:
+    """Undo :func:`take_down`."""
+    need_manager(person)
+    await portal.db.run(
+        lifecycle.put_back, "dataset", dataset.id, actor=actor_of(person, address), now=portal.clock()
+    )
+
+
+async def used_by(portal: Portal, person: Visitor, dataset: Dataset) -> tuple[Uses, list[UsedBy]]:
+    """How many use it, and the projects of these that the person may see."""
+    viewer = viewer_of(person)
+    return await portal.db.run_read(
+        lambda conn: (datasets.uses(conn, dataset.id), links.used_by(conn, viewer, dataset.id))
+    )
+
+
+# ----------------------------------------------------------------------------------- of a project
+
+
+async def linked(portal: Portal, person: Visitor, project: Project) -> list[models.LinkedDataset]:
+    """The data sets of a project, as this person may know them and as a run of theirs would get them."""
+    viewer = viewer_of(person)
+    found = await portal.db.run_read(links.links_of, project.id, portal.settings)
+    return [_link_model(portal, link, access(viewer, link, link.shares, kind="dataset")) for link in found]
+
+
+def _link_model(portal: Portal, link: Linked, level: Access) -> models.LinkedDataset:
+    if not may_see(level):
+        why = mark("Not shared with you (any more): your runs do not get it.")
+        told = models.LinkedDataset(id=link.id, mount=link.mount, writable=False, available=False, why="")
+        return told.model_copy(update={"why": translate(why)})
+    why = ""
+    if link.deleted_at is not None:
+        why = mark("It was deleted: runs do not get it.")
+    elif link.busy == "away":
+        why = mark("Its volume is away: runs do not get it just now.")
+    elif link.busy:
+        why = mark("It is being moved to another volume: runs do not get it just now.")
+    elif link.taken_down_at is not None:
+        why = mark("It was taken down: only its owner's runs get it.")
+    return models.LinkedDataset(
+        id=link.id,
+        mount=link.mount,
+        writable=link.writable,
+        available=link.deleted_at is None and not link.busy,
+        why=translate(why) if why else "",
+        owner=link.owner,
+        slug=link.slug,
+        name=link.name,
+        url=portal.prefix + dataset_path(link.owner, link.slug),
+    )
+
+
+async def add_to(portal: Portal, person: Visitor, project: Project, body: models.AddDataset) -> Linked:
+    """Take a data set into a project, from the next run on.
+
+    Raises
+    ------
+    UserError
+        409 with reason ``mount-taken`` and a free directory as ``alias``; 403, 404.
+    """
+    need_role(person)
+    viewer, now = viewer_of(person), portal.clock()
+
+    def add(conn: Connection) -> Linked:
+        found = find(conn, body.dataset)
+        if found is None:
+            raise no_such_thing()
+        return links.add(
+            conn, viewer, project, found.id, now=now, mount=body.mount or None, writable=body.writable
+        )
+
+    return await portal.db.run(add)
+
+
+async def change_link(
+    portal: Portal, person: Visitor, project: Project, dataset_id: str, body: models.LinkChange
+) -> None:
+    """Give a project's data set another directory, or let its owner's runs write it."""
+    need_role(person)
+    viewer = viewer_of(person)
+    await portal.db.run(
+        links.change, viewer, project, dataset_id, mount=body.mount or None, writable=body.writable
+    )
+
+
+async def remove_from(portal: Portal, person: Visitor, project: Project, dataset_id: str) -> None:
+    """Take a data set out of a project; running clusters keep it until they end."""
+    need_role(person)
+    await portal.db.run(links.remove, viewer_of(person), project, dataset_id)
+
+
+# ------------------------------------------------------------------------------------------ models
+
+
+def dataset_model(portal: Portal, person: Visitor, dataset: Dataset, level: Access) -> models.Dataset:
+    """A data set as the API shows it."""
+    own = level >= Access.OWN
+    return models.Dataset(
+        id=dataset.id,
+        owner=dataset.owner,
+        slug=dataset.slug,
+        name=dataset.name,
+        summary=dataset.summary,
+        description=dataset.description,
+        mount=dataset.mount,
+        visibility=dataset.visibility,  # type: ignore[arg-type]  # one of three in the table
+        taken_down=dataset.taken_down_at is not None,
+        taken_down_reason=dataset.taken_down_reason if own else "",
+        access="own" if own else "read",
+        field=dataset.field,
+        tags=list(dataset.tags),
+        cover=cover_url(portal, dataset.cover),
+        busy=dataset.busy,
+        size_bytes=dataset.size_bytes,
+        file_count=dataset.file_count,
+        created_at=dataset.created_at,
+        changed_at=dataset.changed_at,
+        published_at=dataset.published_at,
+        volume=dataset.volume_id if viewer_of(person).manages("dataset") else None,
+        url=portal.prefix + dataset_path(dataset.owner, dataset.slug),
+    )
+
+
+def used_by_models(portal: Portal, found: Sequence[UsedBy]) -> list[models.UsedBy]:
+    """Projects that use a data set, as the API shows them."""
+    return [
+        models.UsedBy(
+            id=one.project_id,
+            owner=one.owner,
+            slug=one.slug,
+            name=one.name,
+            mount=one.mount,
+            changed_at=one.changed_at,
+            url=portal.prefix + project_path(one.owner, one.slug),
+        )
+        for one in found
+    ]
+
+
+def uses_model(found: Uses) -> models.Uses:
+    """The numbers as the API shows them."""
+    return models.Uses(own=found.own, others=found.others, running=found.running)
+
+
+def in_bin(conn: Connection, owner: str, now: Any) -> list[Any]:
+    """What somebody deleted and can restore."""
+    return lifecycle.in_bin(conn, "dataset", owner, now=now)
