@@ -8,7 +8,7 @@ handed in. Each field has one writer (design §4): the lifecycle writes ``status
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -123,6 +123,15 @@ class NodeInterval:
 def get(conn: Connection, run_id: str) -> Run | None:
     """The run of this id."""
     return _one(conn, _BY_ID, {"b_id": run_id})
+
+
+def by_ids(conn: Connection, run_ids: Sequence[str]) -> list[Run]:
+    """The runs of these ids, in no order."""
+    found: list[Run] = []
+    for start in range(0, len(run_ids), 500):
+        query = select(clusters).where(clusters.c.id.in_(run_ids[start : start + 500]))
+        found += [_run(row) for row in conn.execute(query).mappings()]
+    return found
 
 
 def open_run(conn: Connection, user: str, server: str) -> Run | None:

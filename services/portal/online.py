@@ -1,16 +1,17 @@
 """Everything that is held now, with what it really uses (CG-27, CG-47): rules over rows, no page.
 
 Filtering and ordering are pure functions over the open runs, of which there are hundreds or a thousand, not
-millions: two statements read them all, whatever is shown.
+millions: two statements read of all of them what these go by (:class:`HeldRun`), whatever is shown, and a third one
+the whole rows of the page that is (:func:`whole_rows`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, and_, func, select
 
@@ -19,6 +20,7 @@ from services.portal.goes_back import GoesBack, goes_back
 from services.portal.pages.table_view import TableView
 from spawner import records
 from spawner.records import Run
+from spawner.states import public_word
 from spawner.tables import cluster_nodes, clusters, node_use
 
 SORTS = ("held", "person", "project", "pool", "nodes", "cores", "memory", "gpu", "cpu_now", "gpu_now", "seen")
@@ -44,6 +46,36 @@ class Use:
     whole: bool = True
 
 
+class HeldRun(NamedTuple):
+    """Of a held cluster what the table is filtered, ordered and summed by; the columns are those of ``clusters``."""
+
+    id: str
+    user: str
+    project_name: str
+    project_slug: str
+    pool: str
+    status: str
+    target: str
+    nodes: int
+    cpu_millicores: int
+    memory_bytes: int
+    gpu: int
+    release_policy: str
+    queued_at: datetime
+    ready_at: datetime | None
+    proxy_seen_at: datetime | None
+    node_seen_at: datetime | None
+
+    @property
+    def word(self) -> str:
+        """The public word of its state."""
+        return public_word(self.status, self.target)
+
+    def together(self, field: str) -> int:
+        """An amount of the whole cluster."""
+        return self.nodes * int(getattr(self, field))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Row:
     """A held cluster as the table shows it.
@@ -51,7 +83,7 @@ class Row:
     Attributes
     ----------
     run
-        Its row.
+        Its row; the whole one where it is shown.
     now, grace_seconds
         For when it goes back.
     cpu_now, gpu_now
@@ -62,7 +94,7 @@ class Row:
         When its person was last there, by both witnesses.
     """
 
-    run: Run
+    run: Run | HeldRun
     now: datetime
     grace_seconds: int = 300
     cpu_now: float | None = None
@@ -73,6 +105,8 @@ class Row:
     @cached_property
     def back(self) -> GoesBack:
         """When it goes back: reckoned for the few rows that are shown, not for all."""
+        if not isinstance(self.run, Run):
+            raise TypeError("only of whole rows is it known when they go back")
         return goes_back(self.run, self.now, grace_seconds=self.grace_seconds)
 
 
@@ -104,9 +138,22 @@ class View(TableView):
         return {"state": self.word, "held": self.held, "policy": self.policy, "idle": self.idle}
 
 
-def read_held(conn: Connection) -> tuple[list[Run], dict[str, Use]]:
-    """All open runs, and what was last measured of each."""
-    return records.all_open(conn), uses_of(conn)
+_HELD = (
+    select(*(clusters.c[name] for name in HeldRun._fields))
+    .where(clusters.c.released_at.is_(None))
+    .order_by(clusters.c.id)
+)
+
+
+def read_held(conn: Connection) -> tuple[list[HeldRun], dict[str, Use]]:
+    """All open runs, oldest first, and what was last measured of each."""
+    return [HeldRun(*row) for row in conn.execute(_HELD)], uses_of(conn)
+
+
+def whole_rows(conn: Connection, rows: Sequence[Row]) -> list[Row]:
+    """The same rows with all that is known of their runs; one that is gone meanwhile is left out."""
+    found = {run.id: run for run in records.by_ids(conn, [row.run.id for row in rows])}
+    return [replace(row, run=found[row.run.id]) for row in rows if row.run.id in found]
 
 
 def uses_of(conn: Connection, ids: Collection[str] | None = None) -> dict[str, Use]:
@@ -141,7 +188,7 @@ def uses_of(conn: Connection, ids: Collection[str] | None = None) -> dict[str, U
     }
 
 
-def row_of(run: Run, use: Use | None, now: datetime, *, grace_seconds: int = 300) -> Row:
+def row_of(run: Run | HeldRun, use: Use | None, now: datetime, *, grace_seconds: int = 300) -> Row:
     """A held cluster with what is told of it."""
     cpu = gpu = idle = None
     if use is not None and now - use.measured_at <= FRESH and run.word == "running":
@@ -163,7 +210,7 @@ def row_of(run: Run, use: Use | None, now: datetime, *, grace_seconds: int = 300
 
 
 def rows_of(
-    runs: Iterable[Run], uses: Mapping[str, Use], now: datetime, *, grace_seconds: int = 300
+    runs: Iterable[Run | HeldRun], uses: Mapping[str, Use], now: datetime, *, grace_seconds: int = 300
 ) -> list[Row]:
     """Rows of runs, in their order."""
     return [row_of(run, uses.get(run.id), now, grace_seconds=grace_seconds) for run in runs]
@@ -207,14 +254,14 @@ def arrange(rows: Iterable[Row], view: View, now: datetime) -> list[Row]:
     return sorted(found, key=keys[view.sort], reverse=view.descending)
 
 
-def sums(runs: Sequence[Run]) -> dict[str, int]:
+def sums(runs: Sequence[Run | HeldRun]) -> dict[str, int]:
     """What runs hold together."""
     return {
         "clusters": len(runs),
         "nodes": sum(run.nodes for run in runs),
-        "cpu_millicores": sum(run.together("cpu_millicores") for run in runs),
-        "memory_bytes": sum(run.together("memory_bytes") for run in runs),
-        "gpu": sum(run.together("gpu") for run in runs),
+        "cpu_millicores": sum(run.nodes * run.cpu_millicores for run in runs),
+        "memory_bytes": sum(run.nodes * run.memory_bytes for run in runs),
+        "gpu": sum(run.nodes * run.gpu for run in runs),
         "people": len({run.user for run in runs}),
     }
 
@@ -226,12 +273,13 @@ CSV_HEAD = (
 
 
 def csv_line(row: Row, now: datetime, stamp: Any) -> tuple[Any, ...]:
-    """A row as a file has it; ``stamp`` writes a moment."""
+    """A (whole) row as a file has it; ``stamp`` writes a moment."""
     run = row.run
+    model = run.gpu_model if isinstance(run, Run) else ""
     held = int((now - run.ready_at).total_seconds()) if run.ready_at else ""
     return (
         run.id, run.user, run.project_name, run.word, run.pool, run.nodes, run.together("cpu_millicores") / 1000,
-        round(run.together("memory_bytes") / 2**30, 3), run.together("gpu"), run.gpu_model,
+        round(run.together("memory_bytes") / 2**30, 3), run.together("gpu"), model,
         _percent(row.cpu_now), _percent(row.gpu_now), stamp(run.ready_at), held, stamp(row.seen_at),
         stamp(row.idle_since), run.release_policy, stamp(row.back.at), row.back.why,
     )  # fmt: skip

@@ -6,7 +6,10 @@ of exactly what is shown. What the rows say stands in :mod:`services.portal.onli
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
+
+from sqlalchemy import Connection
 
 from galilean.errors import UserError, mark
 from galilean.web.handlers import PageHandler
@@ -24,6 +27,7 @@ from services.portal.online import (
     read_held,
     rows_of,
     sums,
+    whole_rows,
 )
 from services.portal.usage_csv import csv_text, send_csv, stamp
 from spawner import records
@@ -37,22 +41,32 @@ class OnlinePage(PageHandler):
     right = "clusters:read-all"
     grace_seconds: int
 
-    async def shown(self) -> tuple[View, list[Row], list[Row]]:
-        """The view that the address asks for, all rows, and those of the view."""
+    async def shown(self, most: int | None = None) -> tuple[View, list[Row], list[Row], list[Row]]:
+        """The view that the address asks for, all rows, those of the view, and those of its page, whole.
+
+        Parameters
+        ----------
+        most
+            How many a page has; ``None`` = all of the view are one page.
+        """
         view = View.parse({key: self.get_query_argument(key) for key in self.request.query_arguments})
-        now = self.portal.clock()
-        (runs, uses), self.grace_seconds = await self.portal.db.run_read(
-            lambda conn: (read_held(conn), site_grace_seconds(conn, self.portal))
-        )
-        rows = rows_of(runs, uses, now, grace_seconds=self.grace_seconds)
-        return view, rows, arrange(rows, view, now)
+        return view, *await self.portal.db.run_read(self._read, view, self.portal.clock(), most)
+
+    def _read(
+        self, conn: Connection, view: View, now: datetime, most: int | None
+    ) -> tuple[list[Row], list[Row], list[Row]]:
+        self.grace_seconds = site_grace_seconds(conn, self.portal)
+        rows = rows_of(*read_held(conn), now, grace_seconds=self.grace_seconds)
+        shown = arrange(rows, view, now)
+        page = shown if most is None else shown[view.offset : view.offset + most]
+        return rows, shown, whole_rows(conn, page)
 
 
 class OnlineFile(OnlinePage):
     """The rows of the view, all of them, as CSV."""
 
     async def get(self) -> None:
-        _, _, shown = await self.shown()
+        _, _, _, shown = await self.shown()
         now = self.portal.clock()
         send_csv(self, "online.csv", csv_text(CSV_HEAD, (csv_line(row, now, stamp) for row in shown)))
 
@@ -61,20 +75,21 @@ class Online(OnlinePage):
     """The page; for htmx the table alone."""
 
     async def get(self) -> None:
-        view, rows, shown = await self.shown()
+        view, rows, shown, page = await self.shown(PAGE_SIZE)
         runs = [row.run for row in rows]
+        all_sums = sums(runs)
         idle = [row.run for row in rows if row.idle_since is not None]
         values = {
             "view": view,
             "address": f"{self.portal.prefix}admin/online",
-            "all_sums": sums(runs),
+            "all_sums": all_sums,
             "whole": (await park_of(self.portal)).whole,
-            "shown_sums": sums([row.run for row in shown]),
+            "shown_sums": all_sums if len(shown) == len(rows) else sums([row.run for row in shown]),
             "waiting": [run for run in runs if run.word == "waiting"],
             "idle_sums": sums(idle),
             "measured": any(row.cpu_now is not None for row in rows),
             "gpu_measured": any(row.gpu_now is not None for row in rows),
-            "rows": shown[view.offset : view.offset + PAGE_SIZE],
+            "rows": page,
             "page_size": PAGE_SIZE,
             "pools": sorted({run.pool for run in runs}),
             "pool_titles": {name: pool.title or name for name, pool in self.portal.settings.pools.items()},
