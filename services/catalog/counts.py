@@ -14,6 +14,7 @@ from sqlalchemy.exc import IntegrityError
 
 from services.catalog import cards
 from services.catalog.access import Kind
+from services.catalog.tables import cards as cards_table
 from services.catalog.tables import counted, favourites
 
 #: What is counted, and the count of the card that it moves.
@@ -72,6 +73,14 @@ def unfavour(conn: Connection, kind: Kind, item_id: str, person: str) -> bool:
     if done:
         cards.count(conn, kind, item_id, "favourites", -1)
     return bool(done)
+
+
+def favourites_of(conn: Connection, kind: Kind, item_id: str) -> int:
+    """How many people's favourite it is."""
+    found = conn.execute(
+        select(cards_table.c.favourites).where(cards_table.c.kind == kind, cards_table.c.item_id == item_id)
+    ).scalar()
+    return int(found or 0)
 
 
 def favourites_among(conn: Connection, kind: Kind, item_ids: Iterable[str], person: str) -> set[str]:

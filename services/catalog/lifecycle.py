@@ -132,6 +132,7 @@ def in_bin(conn: Connection, kind: Kind, owner: str, *, now: datetime) -> list[A
             table.c.owner == owner,
             table.c.deleted_at > now - timedelta(days=BIN_DAYS),
             table.c.purged_at.is_(None),
+            table.c.busy == "",  # a fork that was cancelled is no more
         )
         .order_by(table.c.deleted_at.desc(), table.c.id.desc())
     )

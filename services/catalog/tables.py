@@ -22,6 +22,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     SmallInteger,
     String,
     Table,
@@ -249,4 +250,13 @@ card_words = Table(
     Column("shelf", SmallInteger, nullable=False),
     Index(None, "shelf", "word", "card"),
     sqlite_with_rowid=False,
+)
+
+#: Images of covers by their content (:mod:`services.catalog.covers`); ``used_at`` is when somebody last chose one.
+covers = Table(
+    "covers",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("data", LargeBinary, nullable=False),
+    Column("used_at", UTCDateTime(), nullable=False),
 )

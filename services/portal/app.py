@@ -38,6 +38,7 @@ from galilean.web.language import language_transform
 from galilean.web.quiet import hide_form_ids
 from galilean.web.streamed import StreamedHandler, TooLarge, content_length
 from services.portal.budgets import budgets
+from services.portal.chores import Chores
 from services.portal.events import Watcher
 from services.portal.frame import Frame
 from services.portal.pages import welcome
@@ -68,8 +69,12 @@ ROOMS = (
     "services.portal.pages.sign_out",
     "services.portal.pages.schedules",
     "services.portal.pages.projects",
+    "services.portal.pages.explore",
     "services.portal.pages.run",
     "services.portal.pages.machine_time",
+    "services.portal.api.gallery",
+    "services.portal.api.life",
+    "services.portal.api.sharing",
     "services.portal.api.handlers",
     "services.portal.pages.components",
 )
@@ -154,6 +159,7 @@ def make_portal(settings: Settings, environ: Mapping[str, str]) -> Portal:
     portal.parts["machines_url"] = environ.get("GALILEAN_MACHINES_URL", "").rstrip("/")
     portal.parts["machines_token"] = token
     portal.parts["watcher"] = Watcher(portal)
+    portal.parts["chores"] = Chores(portal)
     portal.parts["budget_seconds"] = budgets(settings)
     seen = portal.parts["seen"] = Seen(portal)
     portal.extras += [frame.extras, seen.extras, welcome.extras]
@@ -240,7 +246,8 @@ async def serve(
     server.add_sockets(sockets)
     log.info("portal listens on port %s", sockets[0].getsockname()[1])
     watcher: Watcher = portal.parts["watcher"]
-    watching = asyncio.create_task(watcher.run())
+    chores: Chores = portal.parts["chores"]
+    beside = [asyncio.create_task(watcher.run()), asyncio.create_task(chores.run())]
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -248,7 +255,9 @@ async def serve(
     await stop.wait()
     server.stop()
     watcher.close()
-    watching.cancel()
+    for task in beside:
+        task.cancel()
+    await asyncio.gather(*beside, return_exceptions=True)  # the lease is let go
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(server.close_all_connections(), 3)
     await portal.hub.close()

@@ -13,11 +13,13 @@ from sqlalchemy import Connection
 from galilean.errors import UserError, mark
 from galilean.web.handlers import APIHandler, NotFoundAPI
 from galilean.web.paging import Cursor
+from services.catalog.access import Access
 from services.catalog.environments import environments
 from services.portal.addresses import project_path
 from services.portal.api import (
     clusters,
-    files,
+    dataset_handlers,
+    file_work,
     machine_time,
     machines,
     models,
@@ -28,6 +30,7 @@ from services.portal.api import (
     projects,
     quotas,
     release,
+    volumes,
     site,
 )
 from services.portal.api.base import Handler
@@ -68,22 +71,21 @@ class Projects(Handler):
 
 class Project(Handler):
     async def get(self, owner: str, slug: str) -> None:
-        project = await projects.project_for(self.portal, self.person, owner, slug)
-        await self._answer(project)
+        await self._answer(*await projects.reach(self.portal, self.person, owner, slug))
 
     async def patch(self, owner: str, slug: str) -> None:
         body = self.body(models.ProjectChange)
-        project = await projects.project_for(self.portal, self.person, owner, slug)
-        await self._answer(await projects.change_project(self.portal, self.person, project, body))
+        project, level = await projects.reach(self.portal, self.person, owner, slug, least=Access.OWN)
+        await self._answer(await projects.change_project(self.portal, self.person, project, body), level)
 
     async def delete(self, owner: str, slug: str) -> None:
         project = await projects.project_for(self.portal, self.person, owner, slug)
         await projects.delete_project(self.portal, self.person, project, address=self.address)
         self.set_status(204)
 
-    async def _answer(self, project: Any) -> None:
+    async def _answer(self, project: Any, level: Access) -> None:
         ids = await self.portal.db.run_read(projects.open_ids, self.person.name, [project.id])
-        self.write_json(projects.project_model(self.portal, self.person, project, ids.get(project.id)))
+        self.write_json(projects.project_model(self.portal, self.person, project, ids.get(project.id), level))
 
 
 class ProjectClusters(Handler):
@@ -91,7 +93,7 @@ class ProjectClusters(Handler):
 
     async def post(self, owner: str, slug: str) -> None:
         body = self.body(models.StartCluster) if self.request.body else models.StartCluster()
-        project = await projects.project_for(self.portal, self.person, owner, slug)
+        project = await projects.project_for(self.portal, self.person, owner, slug, least=Access.RUN)
         run, new = await clusters.start_cluster(
             self.portal,
             self.person,
@@ -229,10 +231,12 @@ def routes() -> list[tuple[str, type[APIHandler]]]:
     project = r"/api/v1/projects/([^/]+)/([^/]+)"
     return [
         (r"/api/v1/openapi\.json", OpenAPI),
+        *dataset_handlers.routes(),
+        *volumes.routes(),
+        *file_work.routes(),  # first: an item's id may stand where others have owner and slug
         (r"/api/v1/projects", Projects),
         (project, Project),
         (project + r"/clusters", ProjectClusters),
-        (project + r"/files(?:/.*)?", files.Files),
         (r"/api/v1/clusters", Clusters),
         (r"/api/v1/clusters/([^/]+)", Cluster),
         *machines.routes(),

@@ -65,12 +65,36 @@ class NewProject(Incoming):
     starter: bool = Field(default=False, description="Put a small notebook into it that shows the nodes.")
 
 
+class DefaultRequest(Incoming):
+    """What the Run panel starts with; what is left out is the site's."""
+
+    nodes: int | None = Field(default=None, ge=1, le=10_000)
+    cpu: float | int | None = Field(default=None, description="CPUs (hardware threads) of a node.")
+    memory: str | int | None = Field(default=None, description="Of a node: “8G” or bytes.")
+    gpu: int | None = Field(default=None, ge=0, le=1000, description="Cards of a node.")
+    gpu_model: str | None = None
+    pool: str | None = None
+    release: str | None = None
+    on_node_loss: Literal["release", "keep"] | None = None
+
+
 class ProjectChange(Incoming):
     """Only the keys that are sent are changed."""
 
     name: str | None = Field(default=None, min_length=1, max_length=NAME_LENGTH)
     description: str | None = Field(default=None, max_length=DESCRIPTION_LENGTH)
     environment: str | None = Field(default=None, max_length=128)
+    field: str | None = Field(default=None, max_length=64, description="One of the fields; empty = none.")
+    tags: list[str] | None = Field(default=None, max_length=50)
+    readme: str | None = Field(
+        default=None, max_length=255, description="The file that is shown first; empty = README.md."
+    )
+    default_request: DefaultRequest | None = Field(
+        default=None, description="All of it anew; {} = as the site says."
+    )
+
+
+AccessWord = Literal["read", "run", "write", "own"]
 
 
 class Project(Outgoing):
@@ -80,12 +104,147 @@ class Project(Outgoing):
     name: str
     description: str
     environment: str
-    visibility: str
+    visibility: str = Field(description="private, shared or public.")
     created_at: datetime
     changed_at: datetime
     url: str = Field(description="The project's page.")
     server: str = Field(description="Name of the hub's named server on which the caller runs it.")
     cluster: str | None = Field(default=None, description="Id of the caller's open cluster of this project.")
+    access: AccessWord = Field(default="own", description="What the caller may do with it.")
+    field: str = ""
+    tags: list[str] = Field(default_factory=list)
+    readme: str = ""
+    cover: str | None = Field(default=None, description="Address of its image; null = one is drawn.")
+    default_request: dict[str, Any] | None = None
+    forked_from: str | None = Field(default=None, description="Id of the project that it is a fork of.")
+    busy: str = Field(default="", description="copying, moving or importing: it cannot be run meanwhile.")
+    published_at: datetime | None = None
+    taken_down: bool = Field(default=False, description="Hidden by an administrator.")
+    size_bytes: int | None = Field(default=None, description="As last counted.")
+    file_count: int | None = None
+
+
+class Card(Outgoing):
+    """A project or data set as lists show it."""
+
+    kind: Literal["project", "dataset"]
+    id: str
+    owner: str
+    slug: str
+    name: str
+    summary: str
+    visibility: str
+    taken_down: bool
+    cover: str | None
+    field: str
+    environment: str
+    tags: list[str]
+    changed_at: datetime
+    published_at: datetime = Field(description="Published, or made where it is not public.")
+    views: int
+    uses: int = Field(description="Forks of a project; projects that use a data set.")
+    favourites: int
+    favourite: bool = Field(description="Whether it is one of the caller's.")
+    url: str
+
+
+class Share(Outgoing):
+    person: str | None = None
+    group: str | None = None
+    access: Literal["read", "run", "write"]
+    given_by: str
+    given_at: datetime | None
+
+
+class GiveShare(Incoming):
+    person: str | None = Field(default=None, max_length=255, description="With whom; this or group.")
+    group: str | None = Field(default=None, max_length=255)
+    access: Literal["read", "run", "write"]
+
+
+class Publication(Outgoing):
+    """What everybody would see."""
+
+    files: int
+    complete: bool = Field(description="Whether all files were looked at; of very many only the first are.")
+    size_bytes: int
+    notebooks: int
+    hidden: int
+    secrets: list[str] = Field(description="Files that look like keys and passwords, the first of them.")
+    more_secrets: int
+    unreadable: list[str] = Field(description="Data sets that others will not get.")
+
+
+class NewFork(Incoming):
+    name: str | None = Field(default=None, min_length=1, max_length=NAME_LENGTH)
+    slug: str | None = Field(default=None, max_length=60)
+
+
+class ForkMade(Outgoing):
+    project: Project
+    left_out: int = Field(description="How many data sets it lacks because the caller may not read them.")
+
+
+class Copying(Outgoing):
+    """How far the copy of a fork is."""
+
+    state: Literal["copying", "done"]
+    files: int
+    size_bytes: int
+    of_files: int | None = None
+    of_bytes: int | None = None
+
+
+class ForkOf(Outgoing):
+    """A project in a tree of forks; depth 0 is the one asked for."""
+
+    id: str
+    parent: str | None
+    depth: int
+    owner: str
+    slug: str
+    name: str
+    created_at: datetime
+    url: str
+
+
+class Forks(Outgoing):
+    origin: ForkOf | None = Field(description="What it is a fork of, where the caller may see that.")
+    items: list[ForkOf]
+
+
+class Binned(Outgoing):
+    id: str
+    slug: str
+    name: str
+    deleted_at: datetime
+    kept_until: datetime
+    size_bytes: int | None
+
+
+class TakeDown(Incoming):
+    reason: str = Field(min_length=1, max_length=1000, description="Told to the owner.")
+
+
+class NewOwner(Incoming):
+    owner: str = Field(min_length=1, max_length=255)
+
+
+class Cover(Outgoing):
+    cover: str = Field(description="Address of the image.")
+
+
+class Found(Outgoing):
+    """One thing that a search found."""
+
+    group: Literal["projects", "datasets", "environments", "people", "pages"]
+    title: str
+    detail: str = ""
+    url: str
+
+
+class FoundAll(Outgoing):
+    items: list[Found]
 
 
 # --- files ---------------------------------------------------------------------------------------------
@@ -97,14 +256,6 @@ class File(Outgoing):
     kind: Literal["file", "folder", "link", "other"]
     size_bytes: int | None = None
     changed_at: datetime
-
-
-class Rename(Incoming):
-    to: str = Field(min_length=1, max_length=4096, description="The new path below the project's directory.")
-
-
-class NewFolder(Incoming):
-    kind: Literal["folder"] = "folder"
 
 
 # --- clusters ------------------------------------------------------------------------------------------

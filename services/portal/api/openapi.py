@@ -12,11 +12,25 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from services.portal.api import machine_time, machines, models, node, people, quotas, release, site
+from services.portal.api import (
+    dataset_handlers,
+    file_work,
+    gallery,
+    life,
+    machine_time,
+    machines,
+    models,
+    node,
+    people,
+    quotas,
+    release,
+    sharing,
+    volumes,
+    site,
+)
 from services.portal.api.operation import PAGED, Operation
 
 PROJECT = "/projects/{owner}/{slug}"
-FILES = PROJECT + "/files/{path}"
 
 OPERATIONS: tuple[Operation, ...] = (
     Operation(
@@ -26,7 +40,7 @@ OPERATIONS: tuple[Operation, ...] = (
         query={
             "q": "Words that must all stand in name, address or description.",
             "sort": "recent, name or created.",
-            "owner": "Somebody else's, for administrators.",
+            "owner": "Somebody else's, with the right projects:manage.",
             **PAGED,
         },
         answers={200: models.ListOf[models.Project]},
@@ -42,14 +56,14 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(
         method="patch",
         path=PROJECT,
-        summary="Change a project's name, description or default environment",
+        summary="Change a project: what it is called, by what it is found, what it starts with",
         takes=models.ProjectChange,
         answers={200: models.Project},
     ),
     Operation(
         method="delete",
         path=PROJECT,
-        summary="Delete a project with its files; its machine time stays",
+        summary="Put a project into the bin with its files, for 30 days; its machine time stays",
         answers={204: None},
     ),
     Operation(
@@ -59,37 +73,7 @@ OPERATIONS: tuple[Operation, ...] = (
         takes=models.StartCluster,
         answers={202: models.ClusterDetail, 200: models.ClusterDetail},
     ),
-    Operation(
-        method="get",
-        path=PROJECT + "/files",
-        summary="List the project's top folder",
-        answers={200: models.ListOf[models.File]},
-    ),
-    Operation(
-        method="get",
-        path=FILES,
-        summary="List a folder, or download a file",
-        answers={200: models.ListOf[models.File]},
-    ),
-    Operation(
-        method="put",
-        path=FILES,
-        summary="Upload a file: the body is its content; all of it arrives or nothing",
-        raw_body=True,
-        query={"overwrite": "false = refuse (409) when there is such a file. Default true."},
-        answers={201: models.File, 200: models.File},
-    ),
-    Operation(
-        method="post", path=FILES, summary="Make a folder", takes=models.NewFolder, answers={201: models.File}
-    ),
-    Operation(
-        method="patch",
-        path=FILES,
-        summary="Rename or move a file or folder",
-        takes=models.Rename,
-        answers={200: models.File},
-    ),
-    Operation(method="delete", path=FILES, summary="Delete a file or a folder", answers={204: None}),
+    *file_work.OPERATIONS,
     Operation(
         method="get",
         path="/clusters",
@@ -110,6 +94,11 @@ OPERATIONS: tuple[Operation, ...] = (
         takes=models.Release,
         answers={204: None, 202: models.ClusterDetail},
     ),
+    *dataset_handlers.OPERATIONS,
+    *volumes.OPERATIONS,
+    *gallery.OPERATIONS,
+    *life.OPERATIONS,
+    *sharing.OPERATIONS,
     *machine_time.OPERATIONS,
     *quotas.OPERATIONS,
     *site.OPERATIONS,

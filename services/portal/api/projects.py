@@ -1,7 +1,8 @@
 """What one may do with projects: the functions that the API calls and the pages call (design §8).
 
-A project of somebody else is not refused but *not there* (404): its name and existence are nobody's
-business. Administrators see all. Whoever has no role yet can look, not make (AP-2).
+What somebody may do with a project :mod:`services.catalog.access` says. One that they may not see is not refused
+but *not there* (404): its name and existence are nobody's business. Whoever has no role yet can look, not make
+(AP-2).
 """
 
 from __future__ import annotations
@@ -15,14 +16,17 @@ from galilean import audit
 from galilean.errors import UserError, mark
 from galilean.web.context import Portal
 from galilean.web.visitor import Visitor
-from services.catalog import store
+from services.catalog import forking, shares, store
+from services.catalog.access import Access, Viewer, access, need
 from services.catalog.environments import check_environment
 from services.catalog.projects import Projects
 from services.files.paths import from_address
 from services.portal.addresses import project_path
 from services.portal.api import models
+from services.portal.viewers import viewer_of
 from spawner import records
 from spawner.records import Run
+from spawner.request import ClusterRequest
 from spawner.tables import clusters
 
 
@@ -62,23 +66,44 @@ def need_role(person: Visitor) -> None:
         )
 
 
-def may_see(person: Visitor, project: store.Project) -> bool:
-    """Whether the project is there at all for this person."""
-    return person.node is None and (project.owner == person.name or person.admin)
+def _reach(conn: Connection, viewer: Viewer, owner: str, slug: str) -> tuple[store.Project | None, Access]:
+    found = store.get(conn, owner, slug)
+    if found is None:
+        return None, Access.NONE
+    return found, access(viewer, found, shares.of(conn, "project", found.id))
 
 
-async def project_for(portal: Portal, person: Visitor, owner: str, slug: str) -> store.Project:
-    """The living project at ``owner/slug``, if it is there for this person.
+async def reach(
+    portal: Portal, person: Visitor, owner: str, slug: str, *, least: Access = Access.READ
+) -> tuple[store.Project, Access]:
+    """The living project at ``owner/slug`` and what the person may do with it.
 
     Raises
     ------
     UserError
-        404 otherwise, without telling which.
+        404 when it is not there for them, 403 when they may see it and not do ``least``.
     """
-    found = await portal.db.run_read(store.get, owner, slug)
-    if found is None or not may_see(person, found):
+    viewer = viewer_of(person)
+    found, level = await portal.db.run_read(_reach, viewer, owner, slug)
+    if found is None or level < Access.READ or person.node is not None:
         raise store.no_such_project()
-    return found
+    # Looking at one's own is never refused for want of a role; doing something says so in words.
+    if level < least:
+        need(viewer, level, least)
+    return found, level
+
+
+async def project_for(
+    portal: Portal, person: Visitor, owner: str, slug: str, *, least: Access = Access.OWN
+) -> store.Project:
+    """The living project at ``owner/slug``, if the person may do ``least`` with it.
+
+    Raises
+    ------
+    UserError
+        As :func:`reach`.
+    """
+    return (await reach(portal, person, owner, slug, least=least))[0]
 
 
 async def list_projects(
@@ -93,7 +118,7 @@ async def list_projects(
 ) -> tuple[list[store.Project], str | None]:
     """A page of one's own projects; of ``owner``'s for administrators."""
     whose = owner or person.name
-    if whose != person.name and not person.admin:
+    if whose != person.name and not viewer_of(person).manages("project"):
         raise UserError(403, mark("You see your own projects only."))
     return await portal.db.run_read(
         store.list_for,
@@ -124,10 +149,14 @@ async def create_project(
 async def change_project(
     portal: Portal, person: Visitor, project: store.Project, body: models.ProjectChange
 ) -> store.Project:
-    """Change name, description or default environment; the address never changes."""
+    """Change what is sent; the address never changes."""
     need_role(person)
     if body.environment is not None:
         check_environment(portal.settings, body.environment)
+    request: dict[str, Any] | None = None
+    if body.default_request is not None:
+        wanted = body.default_request.model_dump(exclude_none=True)
+        request = ClusterRequest.parse(wanted).as_dict() if wanted else {}
     return await portal.db.run(
         store.update,
         project,
@@ -135,6 +164,10 @@ async def change_project(
         name=body.name,
         description=body.description,
         environment=body.environment,
+        field=body.field,
+        tags=body.tags,
+        readme=body.readme,
+        default_request=request,
     )
 
 
@@ -146,7 +179,7 @@ async def runs_in_the_way(portal: Portal, project: store.Project) -> list[Run]:
 async def delete_project(
     portal: Portal, person: Visitor, project: store.Project, *, address: str = ""
 ) -> None:
-    """Delete a project with its files; its machine time stays (CG-24).
+    """Put a project into the bin with its files; its machine time stays (CG-24).
 
     Raises
     ------
@@ -154,7 +187,13 @@ async def delete_project(
         409 while a cluster of it is held.
     """
     need_role(person)
-    await catalogue(portal).delete(project)
+    if project.busy == "copying":  # a fork on its way: whoever copies it ends, and nothing of it is left
+        await portal.db.run(store.cancel, project, now=portal.clock())
+        wake(portal, "copies")
+    elif project.busy:
+        raise forking.busy(project)
+    else:
+        await catalogue(portal).delete(project)
     if person.name != project.owner:
         await portal.db.run(
             write_audit,
@@ -184,8 +223,25 @@ def open_ids(conn: Connection, user: str, project_ids: list[str]) -> dict[str, s
     return {row.project_id: row.id for row in rows}
 
 
+WORDS: dict[Access, models.AccessWord] = {
+    Access.READ: "read",
+    Access.RUN: "run",
+    Access.WRITE: "write",
+    Access.OWN: "own",
+}
+
+
+def cover_url(portal: Portal, cover: str) -> str | None:
+    """Where the image of a cover is."""
+    return f"{portal.prefix}covers/{cover}" if cover else None
+
+
 def project_model(
-    portal: Portal, person: Visitor, project: store.Project, cluster: str | None
+    portal: Portal,
+    person: Visitor,
+    project: store.Project,
+    cluster: str | None,
+    level: Access = Access.OWN,
 ) -> models.Project:
     """A project as the API shows it."""
     return models.Project(
@@ -201,7 +257,26 @@ def project_model(
         url=portal.prefix + project_path(project.owner, project.slug),
         server=project.server(person.name),
         cluster=cluster,
+        access=WORDS[level],
+        field=project.field,
+        tags=list(project.tags),
+        readme=project.readme,
+        cover=cover_url(portal, project.cover),
+        default_request=dict(project.default_request) if project.default_request else None,
+        forked_from=project.forked_from,
+        busy=project.busy,
+        published_at=project.published_at,
+        taken_down=project.taken_down_at is not None,
+        size_bytes=project.size_bytes,
+        file_count=project.file_count,
     )
+
+
+def wake(portal: Portal, chore: str) -> None:
+    """Have a chore done now rather than at its next turn, if this process does the chores."""
+    chores: Any = portal.parts.get("chores")
+    if chores is not None:
+        chores.wake(chore)
 
 
 def open_runs(conn: Connection, user: str, project_ids: list[str]) -> dict[str, Run]:

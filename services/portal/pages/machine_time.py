@@ -16,6 +16,7 @@ from sqlalchemy import Connection
 from galilean.errors import UserError, mark
 from galilean.web.handlers import PageHandler
 from galilean.web.paging import Cursor
+from services.catalog.access import Access
 from services.metering.report import Figures, project_name, report
 from services.metering.usage import Usage, usage_of
 from services.metering.work import difference
@@ -126,6 +127,7 @@ class Runs(ProjectPage):
     """The runs of a project: the visitor's own, everybody's with the right."""
 
     tab = "runs"
+    least = Access.RUN
 
     async def rows(self) -> tuple[list[RunRow], str | None, Figures]:
         """A page of the table, the cursor of the next, and the total of all runs."""

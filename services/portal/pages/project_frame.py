@@ -10,32 +10,50 @@ from sqlalchemy import Connection, func, select
 from galilean.errors import UserError, mark
 from galilean.web import language
 from galilean.web.handlers import PageHandler
-from services.catalog import starter
+from services.catalog import counts, forks, starter
+from services.catalog.access import Access, Viewer, may_fork, may_run
+from services.catalog.fields import FIELDS
 from services.catalog.store import Project
+from services.catalog.tables import cards
+from services.portal import copying, drawn
 from services.portal.addresses import project_path
 from services.portal.api.clusters import node_url
-from services.portal.api.projects import catalogue, project_for
+from services.portal.api.gallery import item_path
+from services.portal.api.projects import catalogue, reach
 from services.portal.said import Said
+from services.portal.viewers import viewer_of
 from spawner import records
 from spawner.records import Run
 from spawner.tables import clusters
 
-TABS = ("content", "runs", "settings")
+TABS = ("content", "runs", "forks", "settings")
 
 
-def frame_rows(conn: Connection, project: Project, person: str) -> dict[str, Any]:
+def frame_rows(conn: Connection, project: Project, viewer: Viewer) -> dict[str, Any]:
     """Rows that the frame needs, in one read.
 
-    The person's open run, how many runs there were, and how many of them, the open one aside, were ever ready.
+    The person's open run, how many runs there were, and how many of them, the open one aside, were ever ready; what
+    was counted of the project, whether it is a favourite, what it is a fork of, and how far its copy is.
     """
     count, ready = conn.execute(
         select(func.count(), func.count(clusters.c.ready_at)).where(clusters.c.project_id == project.id)
     ).one()
-    run = records.open_run(conn, person, project.server(person))
+    run = records.open_run(conn, viewer.name, project.server(viewer.name))
+    counted = conn.execute(
+        select(cards.c.views, cards.c.uses, cards.c.favourites).where(
+            cards.c.kind == "project", cards.c.item_id == project.id
+        )
+    ).first()
     return {
         "open_run": run,
         "run_count": int(count),
         "worked_before": int(ready) > (1 if run and run.ready_at else 0),
+        "views": counted.views if counted else 0,
+        "forks": counted.uses if counted else 0,
+        "favourites": counted.favourites if counted else 0,
+        "liked": bool(counts.favourites_among(conn, "project", [project.id], viewer.name)),
+        "origin": forks.origin(conn, viewer, project),
+        "course": copying.course(conn, project),
     }
 
 
@@ -47,30 +65,14 @@ def said(words: Said | str | None) -> str:
 
 
 _ROOM_WORDS = (
-    mark("“{name}” is there already. Replace it?"),
-    mark("{name} has {size}; you may upload {most} at once."),
-    mark("{name} is deleted."),
-    mark("{name} is there."),
-    mark("Cancel"),
-    mark("Delete"),
-    mark("Delete “{name}”?"),
-    mark("Folders cannot be dropped here. Pack them, or upload their files."),
     mark("Give the project a name."),
+    mark("The image could not be read. Choose another."),
     mark("JupyterLab is ready."),
-    mark("Make folder"),
-    mark("Name"),
-    mark("New folder"),
-    mark("New name"),
     mark("Open Lab"),
     mark("Open the project"),
-    mark("Rename"),
-    mark("Rename “{name}”"),
-    mark("Replace"),
     mark("Saved"),
     mark("Starting"),
-    mark("The folder goes with everything in it. This cannot be undone."),
     mark("The upload of {name} broke off. Try again."),
-    mark("This cannot be undone."),
     mark("Uploading {name}, {percent} %"),
 )
 
@@ -84,7 +86,10 @@ class ProjectPage(PageHandler):
     """Base of the pages of one project."""
 
     tab = "content"
+    #: What the visitor must be allowed to do with the project.
+    least = Access.OWN
     project: Project
+    level: Access
 
     async def lab_url(self, run: Run | None, *, worked_before: bool) -> str:
         """Where JupyterLab opens: the first time at the project's first notebook, so that nobody meets emptiness.
@@ -107,10 +112,11 @@ class ProjectPage(PageHandler):
         Raises
         ------
         UserError
-            404.
+            404 when it is not there for them, 403 when they may only look.
         """
-        self.project = project = await project_for(self.portal, self.person, owner, slug)
-        rows = await self.portal.db.run_read(frame_rows, project, self.person.name)
+        self.project, self.level = await reach(self.portal, self.person, owner, slug, least=self.least)
+        project, viewer = self.project, viewer_of(self.person)
+        rows = await self.portal.db.run_read(frame_rows, project, viewer)
         path = project_path(project.owner, project.slug)
         environment = project.environment or self.portal.settings.defaults.environment
         run = rows["open_run"]
@@ -123,6 +129,13 @@ class ProjectPage(PageHandler):
             "tab": self.tab,
             "said": said,
             "room_words": room_words,
+            "level": self.level.name.lower(),
+            "may_run": may_run(viewer, self.level, project) and not project.busy,
+            "may_fork": may_fork(viewer, self.level, project) and not project.busy,
+            "may_manage": self.level >= Access.OWN,
+            "item_path": item_path,
+            "fields": FIELDS,
+            "drawn_name": drawn.name_of,
             "environment": self.portal.settings.environments.get(environment),
             "open_drawer": self.get_query_argument("run", "") != "",
         }

@@ -5,59 +5,39 @@ They show; whatever changes something goes by the API that scripts use too, with
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
-from extensions.quota.limits import ABOVE_ALL
 from galilean.errors import UserError, mark
 from galilean.names import SLUG_LENGTH, slugify
-from galilean.web.csp import mark_untrusted
+from galilean.rights import slugs_of
 from galilean.web.handlers import APIHandler, PageHandler
-from services.catalog import preview
+from services.catalog import lifecycle, shares
+from services.catalog.access import Access
 from services.catalog.environments import environments
-from services.files.paths import address as path_address
-from services.files.paths import from_address
-from services.files.root import Entry, Root
+from services.catalog.lifecycle import BIN_DAYS
+from services.catalog.search import Wanted
+from services.catalog.store import request_of
+from services.portal import copying
 from services.portal.addresses import project_path
+from services.portal.api import life, sharing
 from services.portal.api import projects as calls
-from services.portal.api.projects import catalogue, path_after
-from services.portal.api.usage import limits_of
+from services.portal.api.gallery import find, note_view
+from services.portal.api.projects import catalogue
+from services.portal.desks import desk_of
+from services.portal.pages.explore import card_values
+from services.portal.pages.files import files_frame
 from services.portal.pages.project_frame import ProjectPage, room_words, said
+from services.portal.viewers import viewer_of
 
 SORTS = {"recent": mark("Changed last"), "name": mark("Name"), "created": mark("Newest")}
-FILES_SHOWN = 200
-ICONS = {
-    ".ipynb": "journal-code",
-    ".py": "file-earmark-code",
-    ".r": "file-earmark-code",
-    ".jl": "file-earmark-code",
-    ".c": "file-earmark-code",
-    ".cpp": "file-earmark-code",
-    ".sh": "file-earmark-code",
-    ".md": "file-earmark-text",
-    ".txt": "file-earmark-text",
-    ".csv": "file-earmark-text",
-    ".json": "file-earmark-text",
-    ".png": "file-earmark-image",
-    ".jpg": "file-earmark-image",
-    ".jpeg": "file-earmark-image",
-    ".gif": "file-earmark-image",
-    ".svg": "file-earmark-image",
-    ".zip": "file-earmark-zip",
-    ".gz": "file-earmark-zip",
-    ".tar": "file-earmark-zip",
-}
 
 
-def icon_of(entry: Entry) -> str:
-    """Name of the icon of a file or folder."""
-    if entry.kind == "folder":
-        return "folder"
-    name = entry.name.lower()
-    return ICONS.get(name[name.rfind(".") :] if "." in name else "", "file-earmark")
+SHELVES = {"": mark("Yours"), "shared": mark("Shared with you"), "favourites": mark("Favourites")}
 
 
 class ProjectList(PageHandler):
-    """One's own projects: search, sort, pages by cursor."""
+    """One's own projects: search, sort, pages by cursor; and those of others that one may see or likes."""
 
     async def get(self) -> None:
         query = self.get_query_argument("q", "").strip()
@@ -65,29 +45,49 @@ class ProjectList(PageHandler):
         if sort not in SORTS:
             sort = "recent"
         cursor = self.get_query_argument("cursor", "") or None
+        shelf = self.get_query_argument("show", "")
+        values: dict[str, Any] = {
+            "shelf": shelf if shelf in SHELVES else "",
+            "shelves": SHELVES,
+            "project_path": project_path,
+            "query": query,
+            "sort": sort,
+            "sorts": SORTS,
+            "cursor": cursor,
+            "said": said,
+            **card_values(self),
+        }
+        if values["shelf"]:
+            shown = await find(
+                self.portal,
+                self.person,
+                Wanted(kind="project", text=query[:200], sort="name" if sort == "name" else "recent"),
+                scope=values["shelf"],
+                cursor=cursor,
+            )
+            await self.render_page(
+                "projects.html", **values, items=shown.cards, shown=shown, next_cursor=shown.next
+            )
+            return
         items, following = await calls.list_projects(
             self.portal, self.person, query=query, sort=sort, cursor=cursor
         )
-        open_runs = await self.portal.db.run_read(
-            calls.open_runs, self.person.name, [project.id for project in items]
-        )
-        last = await self.portal.db.run_read(
-            calls.last_started, self.person.name, [project.id for project in items]
+        ids = [project.id for project in items]
+        open_runs, last = await self.portal.db.run_read(
+            lambda conn: (
+                calls.open_runs(conn, self.person.name, ids),
+                calls.last_started(conn, self.person.name, ids),
+            )
         )
         await self.render_page(
             "projects.html",
-            project_path=project_path,
+            **values,
             items=items,
             open_runs=open_runs,
             last_started=last,
-            query=query,
-            sort=sort,
-            sorts=SORTS,
-            cursor=cursor,
             next_cursor=following,
             environments=self.portal.settings.environments,
             default_environment=self.portal.settings.defaults.environment,
-            said=said,
         )
 
 
@@ -115,78 +115,95 @@ class SlugOf(APIHandler):
 
 
 class Content(ProjectPage):
-    """The file tree with the preview of one file beside it."""
+    """The file manager; what stands in the address after the project is its business."""
 
     tab = "content"
+    least = Access.READ
 
     async def get(self, owner: str, slug: str) -> None:
         frame = await self.enter(owner, slug)
-        folder = from_address(self.get_query_argument("folder", "")).strip("/")
-        chosen = self.get_query_argument("file", "")
-        files: Root = await catalogue(self.portal).files(self.project)
-        cursor = self.get_query_argument("after", "") or None
-        listing = await catalogue(self.portal).run(files.list, folder, limit=FILES_SHOWN, cursor=cursor)
-        shown: Entry | None = None
-        if chosen:
-            try:
-                shown = await catalogue(self.portal).run(files.stat, from_address(chosen))
-            except UserError as error:
-                if error.status != 404:
-                    raise
-        else:
-            shown = preview.first_to_show(listing.entries)
-        if shown is not None and shown.kind != "file":
-            shown = None
-        parts = folder.split("/") if folder else []
-        crumbs = [(part, path_address("/".join(parts[: index + 1]))) for index, part in enumerate(parts)]
-        upload_most = (await limits_of(self.portal, self.person)).upload
-        template = "project_files.html" if self.is_fragment else "project.html"
-        render = self.render_fragment if self.is_fragment else self.render_page
-        await render(
-            template,
+        await note_view(self.portal, self.person, "project", self.project.id, self.project.owner)
+        desk = await desk_of(self.portal, self.person, "project", self.project.id)
+        left_out = self.get_query_argument("left_out", "")
+        await self.render_page(
+            "project.html",
             **frame,
-            listing=listing,
-            folder=path_address(folder),
-            parent=path_address("/".join(parts[:-1])) if parts else None,
-            crumbs=crumbs,
-            shown=shown,
-            icon_of=icon_of,
-            may_write=self.person.has_role,
-            upload_most=upload_most,
-            upload_limited=upload_most < ABOVE_ALL,
+            **files_frame(desk),
             has_role=self.person.has_role,
+            left_out=int(left_out) if left_out.isdigit() and len(left_out) < 4 else 0,
         )
 
 
-class Preview(ProjectPage):
-    """A file, rendered; untrusted, so it has an opaque origin wherever it is opened."""
+class ForksTab(ProjectPage):
+    """The tree of forks: what it comes from, and what others made of it."""
+
+    tab = "forks"
+    least = Access.READ
 
     async def get(self, owner: str, slug: str) -> None:
         frame = await self.enter(owner, slug)
-        path = path_after(self.request.path, "preview")
-        shown = await catalogue(self.portal).preview(
-            self.project,
-            path,
-            language=self.language,
-            theme=self.get_query_argument("theme", "light"),
-            link_base=f"{frame['address']}?file=",
+        _, tree = await life.tree_of(self.portal, self.person, self.project)
+        await self.render_page("project_forks.html", **frame, tree=tree)
+
+
+class Fork(ProjectPage):
+    """One press: the project is one's own, and its files follow."""
+
+    least = Access.READ
+
+    async def post(self, owner: str, slug: str) -> None:
+        made = await life.fork(self.portal, self.person, owner, slug)
+        address = self.portal.prefix + project_path(made.project.owner, made.project.slug)
+        if made.left_out:
+            address += f"?left_out={made.left_out}"
+        self.set_header("HX-Redirect", address)
+        self.finish("")
+
+
+class Copying(ProjectPage):
+    """How far the copy of a fork is: a part of its page that asks again until all is there."""
+
+    least = Access.READ
+
+    async def get(self, owner: str, slug: str) -> None:
+        self.project, self.level = await calls.reach(self.portal, self.person, owner, slug)
+        course = await self.portal.db.run_read(copying.course, self.project)
+        if course is None:
+            self.set_header("HX-Refresh", "true")
+        await self.render_fragment(
+            "project_copying.html",
+            course=course,
+            project=self.project,
+            may_manage=self.level >= Access.OWN,
+            address=self.portal.prefix + project_path(owner, slug),
         )
-        mark_untrusted(self)
-        self.set_header("Content-Security-Policy", shown.policy)
-        self.set_header("Content-Type", shown.content_type)
-        self.finish(shown.body)
+
+    async def post(self, owner: str, slug: str) -> None:
+        """Cancel it: nothing of the fork is left."""
+        self.project = await calls.project_for(self.portal, self.person, owner, slug)
+        if self.project.busy == "copying":
+            await calls.delete_project(self.portal, self.person, self.project, address=self.address)
+        self.set_header("HX-Redirect", f"{self.portal.prefix}projects")
+        self.finish("")
 
 
 class Settings(ProjectPage):
-    """Name, description, default environment; deletion, with what it loses in numbers."""
+    """Everything that its owner decides: what it is called, who sees it, what it starts with; deletion."""
 
     tab = "settings"
 
     async def get(self, owner: str, slug: str) -> None:
         frame = await self.enter(owner, slug)
-        files = await catalogue(self.portal).files(self.project)
-        usage = await catalogue(self.portal).run(files.usage)
+        usage = None
+        with contextlib.suppress(UserError):  # a volume that is away does not keep anybody from the rest
+            files = await catalogue(self.portal).files(self.project)
+            usage = await catalogue(self.portal).run(files.usage)
         in_the_way = await calls.runs_in_the_way(self.portal, self.project)
+        given = await self.portal.db.run_read(shares.of, "project", self.project.id)
+        rights = await self.portal.rights.get()
+        mine = slugs_of(self.person.groups)
+        known = rights.groups if viewer_of(self.person).manages("project") else mine
+        sent = self.project.default_request or {}
         await self.render_page(
             "project_settings.html",
             **frame,
@@ -194,7 +211,69 @@ class Settings(ProjectPage):
             usage=usage,
             in_the_way=in_the_way,
             has_role=self.person.has_role,
+            shares=given,
+            group_titles={slug: group.title for slug, group in rights.groups.items()},
+            groups=sorted(known),
+            accesses=ACCESSES,
+            unprotected=self.portal.settings.backend == "process",
+            policies=self.portal.settings.release.offered,
+            request=request_of(sent),
+            site=self.portal.settings.defaults,
+            bin_days=BIN_DAYS,
         )
+
+
+ACCESSES = {
+    "read": mark("Look and fork"),
+    "run": mark("Run, files stay as they are"),
+    "write": mark("Run and change files"),
+}
+
+
+class WhatIsSeen(ProjectPage):
+    """The second step of publishing: what everybody will see, counted."""
+
+    async def get(self, owner: str, slug: str) -> None:
+        self.project = await calls.project_for(self.portal, self.person, owner, slug)
+        seen, complete = await sharing.what_is_seen(self.portal, self.person, self.project)
+        path = project_path(owner, slug)
+        await self.render_fragment(
+            "publish_dialog.html",
+            project=self.project,
+            seen=seen,
+            complete=complete,
+            api=f"{self.portal.prefix}api/v1/{path}",
+        )
+
+
+class Bin(PageHandler):
+    """What one deleted, for 30 days: take it back, or delete it for ever."""
+
+    async def get(self) -> None:
+        now = self.portal.clock()
+        rows = await self.portal.db.run_read(
+            lambda conn: lifecycle.in_bin(conn, "project", self.person.name, now=now)
+        )
+        await self.render_page(
+            "projects_bin.html", rows=rows, kept_until=lifecycle.kept_until, bin_days=BIN_DAYS
+        )
+
+
+class InBin(PageHandler):
+    """The two ways out of the bin."""
+
+    async def get(self, project_id: str) -> None:
+        project = await life.binned_for(self.portal, self.person, project_id)
+        await self.render_fragment("bin_dialog.html", project=project)
+
+    async def post(self, project_id: str) -> None:
+        if self.get_body_argument("act", "") == "delete":
+            await life.delete_for_ever(self.portal, self.person, project_id)
+            self.set_header("HX-Redirect", f"{self.portal.prefix}projects/bin")
+        else:
+            project = await life.restore(self.portal, self.person, project_id)
+            self.set_header("HX-Redirect", self.portal.prefix + project_path(project.owner, project.slug))
+        self.finish("")
 
 
 def routes() -> list[tuple[str, type[Any]]]:
@@ -204,9 +283,14 @@ def routes() -> list[tuple[str, type[Any]]]:
         (r"/projects/?", ProjectList),
         (r"/projects/new", NewProject),
         (r"/projects/slug", SlugOf),
+        (r"/projects/bin", Bin),
+        (r"/projects/bin/([0-9A-Z]{26})", InBin),
         (project, Content),
-        (project + r"/preview/.+", Preview),
         (project + r"/settings", Settings),
+        (project + r"/forks", ForksTab),
+        (project + r"/fork", Fork),
+        (project + r"/copying", Copying),
+        (project + r"/publish", WhatIsSeen),
     ]
 
 

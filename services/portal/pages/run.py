@@ -20,6 +20,7 @@ from tornado.iostream import StreamClosedError
 
 from galilean.amounts import GIB
 from galilean.errors import UserError, mark
+from services.catalog.access import Access
 from services.catalog.places import check_gpu_count, choose_pool
 from services.catalog.store import Project
 from services.machines.rules import Free, Size
@@ -95,6 +96,7 @@ def face_of(run: Run | None) -> str:
 class RunPage(ProjectPage):
     """What the three handlers share."""
 
+    least = Access.RUN
     most_seconds: int | None = None
     grace_seconds: int = 300
 

@@ -18,6 +18,7 @@ if (form) {
       box.replaceChildren(...document.adoptNode(found).childNodes);
       history.replaceState({}, "", url);
       document.dispatchEvent(new CustomEvent("galilean:list"));
+      window.htmx?.process(box);
       refreshTimes(box);
     } catch (error) {
       if (error.name !== "AbortError") location.assign(url);

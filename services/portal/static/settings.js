@@ -8,7 +8,14 @@ form?.addEventListener("submit", async (event) => {
   button.setAttribute("aria-busy", "true");
   told.className = "why";
   try {
-    const changed = await call(form.dataset.api, { method: "PATCH", json: { name: data.get("name"), description: data.get("description"), environment: data.get("environment") || "" } });
+    const number = (key) => (data.get(key) === "" || data.get(key) === null ? undefined : Number(data.get(key)));
+    const memory = number("memory");
+    const json = {
+      name: data.get("name"), description: data.get("description"), environment: data.get("environment") || "",
+      field: data.get("field"), tags: String(data.get("tags")).split(/[,，、]/).map((tag) => tag.trim()).filter(Boolean), readme: data.get("readme"),
+      default_request: { nodes: number("nodes"), cpu: number("cpu"), gpu: number("gpu"), memory: memory === undefined ? undefined : Math.round(memory * 2 ** 30), release: data.get("release") || undefined },
+    };
+    const changed = await call(form.dataset.api, { method: "PATCH", json });
     document.querySelector(".project-head h1").firstChild.textContent = `${changed.name} `;
     told.textContent = say("Saved");
     setTimeout(() => { told.textContent = ""; }, 4000);
@@ -40,3 +47,46 @@ if (deletion) {
     }
   });
 }
+
+// ---- who sees it ----
+const api = form?.dataset.api, shareForm = document.getElementById("share-form"), shareError = document.getElementById("share-error");
+async function share(work) {
+  shareError.hidden = true;
+  try { await work(); location.hash = "who-sees"; location.reload(); } catch (error) { shareError.hidden = false; shareError.textContent = error.message; }
+}
+shareForm?.addEventListener("submit", (event) => {
+  event.preventDefault();
+  const data = new FormData(shareForm);
+  share(() => call(`${api}/shares`, { method: "PUT", json: { [data.get("kind")]: String(data.get("grantee")).trim(), access: data.get("access") } }));
+});
+shareForm?.elements.kind.addEventListener("change", (event) => {
+  const field = shareForm.elements.grantee;
+  if (event.target.value === "group") field.setAttribute("list", "share-groups"); else field.removeAttribute("list");
+});
+shareForm?.elements.grantee.removeAttribute("list");
+document.addEventListener("change", (event) => {
+  const choice = event.target.closest("[data-share]");
+  if (choice) share(() => call(`${api}/shares`, { method: "PUT", json: { [choice.dataset.share]: choice.dataset.grantee, access: choice.value } }));
+});
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("[data-unshare]");
+  if (button) share(() => call(`${api}/shares?${new URLSearchParams({ [button.dataset.unshare]: button.dataset.grantee })}`, { method: "DELETE" }));
+});
+
+// ---- a question whose answer is one call of the API ----
+document.addEventListener("submit", async (event) => {
+  const question = event.target.closest("form[data-act]");
+  if (!question) return;
+  event.preventDefault();
+  const button = question.querySelector("[type=submit]"), problem = question.querySelector("[data-act-error]");
+  button.setAttribute("aria-busy", "true");
+  problem.hidden = true;
+  try {
+    await call(question.dataset.actUrl, { method: question.dataset.act });
+    location.reload();
+  } catch (error) {
+    button.removeAttribute("aria-busy");
+    problem.hidden = false;
+    problem.textContent = error.message;
+  }
+});

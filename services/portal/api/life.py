@@ -1,0 +1,431 @@
+"""What becomes of projects: forks with their progress, covers, the bin, and what administrators do with them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection
+
+from galilean import notices
+from galilean.amounts import format_bytes
+from galilean.errors import UserError, mark
+from galilean.web.context import Portal
+from galilean.web.handlers import APIHandler
+from galilean.web.visitor import Visitor
+from services.catalog import covers, forking, forks, lifecycle, links, owners, store
+from services.catalog.access import Access
+from services.catalog.forks import Forked
+from services.portal import copying
+from services.portal.addresses import project_path
+from services.portal.api import models
+from services.portal.api.base import Handler
+from services.portal.api.operation import Operation
+from services.portal.api.projects import (
+    catalogue,
+    need_role,
+    project_for,
+    project_model,
+    reach,
+    wake,
+)
+from services.portal.binned import purge
+from services.portal.storage import room_of
+from services.portal.viewers import actor_of, viewer_of
+
+PROJECT = "/projects/{owner}/{slug}"
+IMAGES = ("image/png", "image/jpeg")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """A fork that was begun, and how many data sets it lacks."""
+
+    project: store.Project
+    left_out: int
+
+
+async def fork(
+    portal: Portal,
+    person: Visitor,
+    owner: str,
+    slug: str,
+    *,
+    name: str | None = None,
+    new_slug: str | None = None,
+) -> Made:
+    """Make a project one's own; its files follow in the background (CG-14). One's own is duplicated.
+
+    Raises
+    ------
+    UserError
+        404, 403, 409 as :func:`services.catalog.forking.plan_fork`; 507 without room.
+    """
+    project, level = await reach(portal, person, owner, slug)
+    viewer, size = viewer_of(person), project.size_bytes or 0
+    room = await room_of(portal, person.name)
+    if room is not None and size > room:
+        raise UserError(
+            507,
+            mark("It has {size}; you may keep {room} more. Delete something, or ask an administrator."),
+            reason="quota",
+            size=format_bytes(size),
+            room=format_bytes(max(0, room)),
+        )
+    volume_id = await catalogue(portal).place(size)
+
+    def make(conn: Connection) -> Made:
+        plan = forking.plan_fork(viewer, project, level, links.links_of(conn, project.id), name=name)
+        made = forks.make(conn, viewer, plan, volume_id=volume_id, now=portal.clock(), slug=new_slug)
+        return Made(project=made, left_out=plan.left_out)
+
+    made = await portal.db.run(make)
+    wake(portal, "copies")
+    return made
+
+
+async def tree_of(
+    portal: Portal, person: Visitor, project: store.Project
+) -> tuple[store.Project | None, list[Forked]]:
+    """What a project is a fork of, and the forks of it that the person may see."""
+    viewer = viewer_of(person)
+    return await portal.db.run_read(
+        lambda conn: (forks.origin(conn, viewer, project), forks.tree(conn, viewer, project))
+    )
+
+
+async def binned_for(portal: Portal, person: Visitor, project_id: str) -> store.Project:
+    """A project in the bin that the person may take out of it.
+
+    Raises
+    ------
+    UserError
+        404 otherwise.
+    """
+    found = await portal.db.run_read(lambda conn: store.by_id(conn, project_id, deleted=True))
+    mine = found is not None and (found.owner == person.name or viewer_of(person).manages("project"))
+    if found is None or found.deleted_at is None or found.busy or not mine or person.node is not None:
+        raise store.no_such_project()
+    return found
+
+
+async def restore(portal: Portal, person: Visitor, project_id: str) -> store.Project:
+    """Take a project out of the bin with its files; numbered when its address was taken meanwhile."""
+    need_role(person)
+    found = await binned_for(portal, person, project_id)
+    return await catalogue(portal).restore(found.id)
+
+
+async def delete_for_ever(portal: Portal, person: Visitor, project_id: str) -> None:
+    """Delete the files of a project that lies in the bin; its machine time stays.
+
+    Raises
+    ------
+    UserError
+        503 when the volume cannot be reached.
+    """
+    need_role(person)
+    found = await binned_for(portal, person, project_id)
+    if not await purge(portal, "project", found.id, found.volume_id):
+        raise UserError(503, mark("The volume with its files cannot be reached just now. Try again later."))
+
+
+async def set_cover(portal: Portal, person: Visitor, project: store.Project, image: bytes, kind: str) -> str:
+    """Give a project a cover; the name of the image. The caller knows that the person may.
+
+    Raises
+    ------
+    UserError
+        415 for what is not said to be an image, 400 and 413 as :func:`services.catalog.covers.clean`.
+    """
+    need_role(person)
+    cleaned = await read_image(portal, image, kind)
+    now = portal.clock()
+
+    def change(conn: Connection) -> str:
+        name = covers.keep(conn, cleaned, now=now)
+        store.update(conn, project, now=now, cover=name)
+        return name
+
+    return await portal.db.run(change)
+
+
+async def read_image(portal: Portal, image: bytes, kind: str) -> bytes:
+    """A picture that was sent, with nothing but the picture in it."""
+    if kind.partition(";")[0].strip().lower() not in IMAGES:
+        raise UserError(415, mark("A cover is a PNG or JPEG image."))
+    cleaned, _ = await catalogue(portal).run(covers.clean, image)
+    return cleaned
+
+
+async def change_owner(
+    portal: Portal, person: Visitor, project: store.Project, owner: str, *, address: str = ""
+) -> store.Project:
+    """Give somebody else a project; for those who manage everybody's.
+
+    Raises
+    ------
+    UserError
+        403, 404 for nobody of this name, 409 while it runs.
+    """
+    need_manager(person)
+    try:
+        await portal.hub.user(owner)
+    except UserError as error:
+        if error.status != 404:
+            raise
+        raise UserError(404, mark("There is no account “{name}” here."), name=owner[:60]) from error
+    return await portal.db.run_serialised(
+        "admission",
+        owners.give_to,
+        project,
+        owner,
+        actor=actor_of(person, address),
+        now=portal.clock(),
+    )
+
+
+def need_manager(person: Visitor) -> None:
+    """Refuse whoever does not manage everybody's projects."""
+    if not viewer_of(person).manages("project"):
+        raise UserError(403, mark("Only those who manage all projects may do this."))
+
+
+async def take_down(
+    portal: Portal, person: Visitor, project: store.Project, reason: str, *, address: str = ""
+) -> None:
+    """Hide somebody's project, with a reason that its owner is told."""
+    need_manager(person)
+    actor, now = actor_of(person, address), portal.clock()
+
+    def change(conn: Connection) -> None:
+        lifecycle.take_down(conn, "project", project.id, reason=reason, actor=actor, now=now)
+        notices.tell(
+            conn,
+            project.owner,
+            now=now,
+            kind="taken-down",
+            text=mark("An administrator took “{name}” down: {reason}"),
+            address=project_path(project.owner, project.slug),
+            mail=True,
+            name=project.name,
+            reason=reason.strip(),
+        )
+
+    await portal.db.run(change)
+
+
+async def put_back(portal: Portal, person: Visitor, project: store.Project, *, address: str = "") -> None:
+    """Undo :func:`take_down`."""
+    need_manager(person)
+    await portal.db.run(
+        lifecycle.put_back, "project", project.id, actor=actor_of(person, address), now=portal.clock()
+    )
+
+
+def fork_model(portal: Portal, item: Forked) -> models.ForkOf:
+    """A project of a tree of forks as the API shows it."""
+    project = item.project
+    return models.ForkOf(
+        id=project.id,
+        parent=item.parent,
+        depth=item.depth,
+        owner=project.owner,
+        slug=project.slug,
+        name=project.name,
+        created_at=project.created_at,
+        url=portal.prefix + project_path(project.owner, project.slug),
+    )
+
+
+class Forks(Handler):
+    async def get(self, owner: str, slug: str) -> None:
+        project, _ = await reach(self.portal, self.person, owner, slug)
+        origin, found = await tree_of(self.portal, self.person, project)
+        self.write_json(
+            models.Forks(
+                origin=fork_model(self.portal, Forked(project=origin, depth=0, parent=None))
+                if origin
+                else None,
+                items=[fork_model(self.portal, item) for item in found],
+            )
+        )
+
+    async def post(self, owner: str, slug: str) -> None:
+        body = self.body(models.NewFork) if self.request.body else models.NewFork()
+        made = await fork(self.portal, self.person, owner, slug, name=body.name, new_slug=body.slug)
+        address = project_path(made.project.owner, made.project.slug)
+        self.set_header("Location", f"{self.portal.prefix}api/v1/{address}")
+        self.write_json(
+            models.ForkMade(
+                project=project_model(self.portal, self.person, made.project, None), left_out=made.left_out
+            ),
+            202,
+        )
+
+
+class Copying(Handler):
+    async def get(self, owner: str, slug: str) -> None:
+        project, _ = await reach(self.portal, self.person, owner, slug)
+        found = await self.portal.db.run_read(copying.course, project)
+        self.write_json(
+            models.Copying(state="done", files=project.file_count or 0, size_bytes=project.size_bytes or 0)
+            if found is None
+            else models.Copying(
+                state="copying",
+                files=found.files,
+                size_bytes=found.size_bytes,
+                of_files=found.of_files,
+                of_bytes=found.of_bytes,
+            )
+        )
+
+
+class CoverOf(Handler):
+    async def put(self, owner: str, slug: str) -> None:
+        project = await project_for(self.portal, self.person, owner, slug)
+        kind = self.request.headers.get("Content-Type", "")
+        name = await set_cover(self.portal, self.person, project, self.request.body, kind)
+        self.write_json(models.Cover(cover=f"{self.portal.prefix}covers/{name}"))
+
+    async def delete(self, owner: str, slug: str) -> None:
+        project = await project_for(self.portal, self.person, owner, slug)
+        need_role(self.person)
+        await self.portal.db.run(store.update, project, now=self.portal.clock(), cover="")
+        self.set_status(204)
+
+
+class Bin(Handler):
+    async def get(self) -> None:
+        now = self.portal.clock()
+        rows: list[Any] = await self.portal.db.run_read(
+            lambda conn: lifecycle.in_bin(conn, "project", self.person.name, now=now)
+        )
+        self.write_json(
+            models.ListOf[models.Binned](
+                items=[
+                    models.Binned(
+                        id=row.id,
+                        slug=row.slug,
+                        name=row.name,
+                        deleted_at=row.deleted_at,
+                        kept_until=lifecycle.kept_until(row.deleted_at),
+                        size_bytes=row.size_bytes,
+                    )
+                    for row in rows
+                ]
+            )
+        )
+
+
+class InBin(Handler):
+    async def post(self, project_id: str) -> None:
+        project = await restore(self.portal, self.person, project_id)
+        self.write_json(project_model(self.portal, self.person, project, None))
+
+    async def delete(self, project_id: str) -> None:
+        await delete_for_ever(self.portal, self.person, project_id)
+        self.set_status(204)
+
+
+class Owner(Handler):
+    async def put(self, owner: str, slug: str) -> None:
+        body = self.body(models.NewOwner)
+        project, level = await reach(self.portal, self.person, owner, slug)
+        after = await change_owner(self.portal, self.person, project, body.owner, address=self.address)
+        self.write_json(project_model(self.portal, self.person, after, None, level))
+
+
+class TakenDown(Handler):
+    async def put(self, owner: str, slug: str) -> None:
+        body = self.body(models.TakeDown)
+        project = await project_for(self.portal, self.person, owner, slug, least=Access.READ)
+        await take_down(self.portal, self.person, project, body.reason, address=self.address)
+        self.set_status(204)
+
+    async def delete(self, owner: str, slug: str) -> None:
+        project = await project_for(self.portal, self.person, owner, slug, least=Access.READ)
+        await put_back(self.portal, self.person, project, address=self.address)
+        self.set_status(204)
+
+
+OPERATIONS = (
+    Operation(
+        method="get", path=PROJECT + "/forks", summary="Show the tree of forks", answers={200: models.Forks}
+    ),
+    Operation(
+        method="post",
+        path=PROJECT + "/forks",
+        summary="Fork a project (one's own is duplicated); its files are copied in the background",
+        takes=models.NewFork,
+        answers={202: models.ForkMade},
+    ),
+    Operation(
+        method="get",
+        path=PROJECT + "/copying",
+        summary="Tell how far the copy of a fork is; deleting the fork cancels it",
+        answers={200: models.Copying},
+    ),
+    Operation(
+        method="put",
+        path=PROJECT + "/cover",
+        summary="Give a project a cover: a PNG or JPEG of 280 × 157 pixels, or twice that",
+        raw_body=True,
+        answers={200: models.Cover},
+    ),
+    Operation(
+        method="delete", path=PROJECT + "/cover", summary="Take a project's cover away", answers={204: None}
+    ),
+    Operation(
+        method="put",
+        path=PROJECT + "/owner",
+        summary="Give a project to somebody else (with the right)",
+        takes=models.NewOwner,
+        answers={200: models.Project},
+    ),
+    Operation(
+        method="put",
+        path=PROJECT + "/taken-down",
+        summary="Hide a project from everybody but its owner (with the right)",
+        takes=models.TakeDown,
+        answers={204: None},
+    ),
+    Operation(
+        method="delete",
+        path=PROJECT + "/taken-down",
+        summary="Show a project again that was taken down (with the right)",
+        answers={204: None},
+    ),
+    Operation(
+        method="get",
+        path="/bin/projects",
+        summary="List one's deleted projects; each is kept for 30 days",
+        answers={200: models.ListOf[models.Binned]},
+    ),
+    Operation(
+        method="post",
+        path="/bin/projects/{id}",
+        summary="Take a project out of the bin",
+        answers={200: models.Project},
+    ),
+    Operation(
+        method="delete",
+        path="/bin/projects/{id}",
+        summary="Delete a project in the bin for ever; its machine time stays",
+        answers={204: None},
+    ),
+)
+
+
+def routes() -> list[tuple[str, type[APIHandler]]]:
+    """Addresses of this module, relative to the portal's prefix."""
+    project = r"/api/v1/projects/([^/]+)/([^/]+)"
+    return [
+        (project + r"/forks", Forks),
+        (project + r"/copying", Copying),
+        (project + r"/cover", CoverOf),
+        (project + r"/owner", Owner),
+        (project + r"/taken-down", TakenDown),
+        (r"/api/v1/bin/projects", Bin),
+        (r"/api/v1/bin/projects/([^/]+)", InBin),
+    ]
