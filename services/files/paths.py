@@ -157,8 +157,12 @@ def join(parts: Sequence[str]) -> str:
     return "/".join(parts)
 
 
+def folded(name: str) -> str:
+    """A name without the differences that nobody means who looks for one."""
+    return name.lower() if name.isascii() else unicodedata.normalize("NFKC", name).casefold()
+
+
 def natural(name: str) -> tuple[tuple[str | int, ...], bytes]:
     """A sort key that people expect: letter case does not matter, ``run9`` comes before ``run10``."""
-    folded = name.lower() if name.isascii() else unicodedata.normalize("NFKC", name).casefold()
-    parts = tuple(int(part) if index % 2 else part for index, part in enumerate(_DIGITS.split(folded)))
+    parts = tuple(int(part) if index % 2 else part for index, part in enumerate(_DIGITS.split(folded(name))))
     return parts, os.fsencode(name)

@@ -27,7 +27,7 @@ from galilean.web.paging import Cursor
 from services.files import paths, trees
 from services.files.faults import looks_like, not_a_file, plain_words
 from services.files.incoming import Upload
-from services.files.paths import HIDDEN, join, natural, not_found, shown, split, split_new
+from services.files.paths import HIDDEN, folded, join, natural, not_found, shown, split, split_new
 from services.files.placing import Taken, check_free
 from services.files.trees import Usage, opened
 
@@ -139,14 +139,15 @@ class Root:
         sort: SortFiles = "name",
         descending: bool = False,
         hidden: bool = False,
+        contains: str = "",
         limit: int = 200,
         cursor: str | None = None,
     ) -> Listing:
         """One page of a folder, folders first.
 
         By name only the page's own entries are looked at, so that ten thousand cost little. ``hidden``
-        shows names that begin with a dot. ``cursor`` is what the page before gave; what was added or
-        deleted meanwhile shifts nothing.
+        shows names that begin with a dot; ``contains`` leaves those out that have it not, in any letter
+        case. ``cursor`` is what the page before gave; what was added or deleted meanwhile shifts nothing.
 
         Raises
         ------
@@ -162,6 +163,9 @@ class Root:
                     for entry in found
                     if (hidden or not entry.name.startswith(".")) and not (not parts and entry.name == HIDDEN)
                 ]
+            if contains:
+                wanted = folded(contains)
+                names = [found for found in names if wanted in folded(found[0])]
             ranked = _rank(directory, names, sort)
             ranked.sort(key=lambda item: item[1], reverse=descending)
             ranked.sort(key=lambda item: item[0])

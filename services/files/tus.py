@@ -23,6 +23,7 @@ from galilean.errors import UserError, mark
 from galilean.web.streamed import StreamedHandler, content_length
 from services.files import paths
 from services.files.paths import shown
+from services.files.placing import Taken
 from services.files.root import Root
 from services.files.shelf import ASK_EVERY_BYTES, Shelf, Standing, Writing, no_room, too_long
 from services.files.tus_headers import (
@@ -132,7 +133,7 @@ class Tus(StreamedHandler):
             raise UserError(415, mark("The bytes must be sent as {kind}."), kind=CONTENT_TYPE)
 
     async def _create(self) -> None:
-        headers, place = self.request.headers, self._place
+        headers = self.request.headers
         if "Upload-Length" not in headers:
             raise UserError(
                 400, mark("“{header}” is missing: say how much will come."), header="Upload-Length"
@@ -140,6 +141,13 @@ class Tus(StreamedHandler):
         length = parse_bytes("Upload-Length", headers["Upload-Length"])
         metadata = parse_metadata(headers.get("Upload-Metadata", ""))
         path = wished_path(metadata, paths.from_address(self.query("folder")))
+        await self._begin_upload(path, length, wished_taken(metadata), headers.get("Upload-Metadata", ""))
+        announced = content_length(self.request) != 0 or "Transfer-Encoding" in headers
+        if announced and self._made.placed is None:
+            await self._first_bytes(check_type=True)
+
+    async def _begin_upload(self, path: str, length: int, taken: Taken, metadata: str = "") -> None:
+        place = self._place
         if place.limit_bytes is not None and length > place.limit_bytes:
             raise UserError(
                 413,
@@ -150,23 +158,20 @@ class Tus(StreamedHandler):
 
         def make() -> Standing:
             return self._shelf.begin(
-                path,
-                length,
-                by=place.by,
-                taken=wished_taken(metadata),
-                metadata=headers.get("Upload-Metadata", ""),
-                room_bytes=place.room_bytes(),
+                path, length, by=place.by, taken=taken, metadata=metadata, room_bytes=place.room_bytes()
             )
 
         self._made = await self.in_files(make)
-        announced = content_length(self.request) != 0 or "Transfer-Encoding" in headers
-        if announced and self._made.placed is None:
-            try:
+
+    async def _first_bytes(self, *, check_type: bool) -> None:
+        """Take what comes with the request that makes the upload."""
+        try:
+            if check_type:
                 self._check_type()
-                await self._go_on(self._made.record.id, 0)
-            except BaseException:
-                await self.in_files(self._shelf.remove, self._made.record.id, by=place.by)
-                raise
+            await self._go_on(self._made.record.id, 0)
+        except BaseException:
+            await self.in_files(self._shelf.remove, self._made.record.id, by=self._place.by)
+            raise
 
     async def _go_on(self, upload_id: str, offset: int) -> None:
         self._checksum = parse_checksum(self.request.headers.get("Upload-Checksum", ""))

@@ -115,34 +115,6 @@ def test_what_cannot_be_had_disables_start_with_the_reason(page: Page, site: Liv
     expect(page.locator("#run-sum")).to_contain_text("at most 2\u00a0cores per node")
 
 
-def test_files_are_uploaded_renamed_and_deleted(page: Page, site: LiveSite, tmp_path: Path) -> None:
-    project = site.project("alice", "Heat flow")
-    root = directory(site, project.id)
-    root.mkdir(parents=True)
-    first = tmp_path / "笔记 1.md"
-    first.write_text("# Tides")
-    page.goto(site.url + "projects/alice/heat-flow")
-    page.locator("[data-upload]").first.set_input_files([first])
-    row = page.locator('.tree-item[data-name="笔记 1.md"]')
-    expect(row).to_be_visible()
-    assert (root / "笔记 1.md").read_text() == "# Tides"
-    row.locator("summary").click()
-    row.get_by_role("button", name="Rename").click()
-    page.get_by_label("New name").fill("tides.md")
-    page.get_by_role("dialog").get_by_role("button", name="Rename").click()
-    expect(page.locator('.tree-item[data-name="tides.md"]')).to_be_visible()
-    page.get_by_role("button", name="New folder").click()
-    page.get_by_role("dialog").get_by_label("Name").fill("data")
-    page.get_by_role("button", name="Make folder").click()
-    expect(page.locator('.tree-item[data-name="data"]')).to_be_visible()
-    row = page.locator('.tree-item[data-name="tides.md"]')
-    row.locator("summary").click()
-    row.get_by_role("button", name="Delete …").click()
-    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
-    expect(row).to_have_count(0)
-    assert sorted(path.name for path in root.iterdir() if not path.name.startswith(".")) == ["data"]
-
-
 def test_nothing_that_people_wrote_runs(page: Page, site: LiveSite) -> None:
     project = site.project("alice", EVIL[:100], description=EVIL)
     root = directory(site, project.id)

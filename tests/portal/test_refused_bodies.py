@@ -9,8 +9,6 @@ from contextlib import contextmanager
 
 import pytest
 
-from extensions.quota.limits import Limits
-from galilean.settings import Limits as SettingsLimits
 from galilean.web import streamed
 from tests.portal.conftest import Sign, made
 from tests.portal.live import LiveSite
@@ -118,24 +116,16 @@ def test_a_refusal_of_nothing_leaves_the_connection_as_it_says(
         assert line.answer()[0] == 200
 
 
-def test_a_body_in_pieces_of_unknown_number_is_refused_when_it_gets_too_large(
-    sign: Sign, site: LiveSite, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_body_of_unknown_length_is_refused_when_it_is_in(sign: Sign, site: LiveSite) -> None:
     bob = sign("bob")
     made(bob)
-    small = Limits.from_settings(SettingsLimits.model_validate({"upload": 200_000}))
-
-    async def limits_of(portal: object, person: object) -> Limits:
-        return small
-
-    monkeypatch.setattr("services.portal.api.files.limits_of", limits_of)
     with wire(site, bob.headers["Authorization"]) as line:
         line.send("PUT", f"{FILES}/bob/heat-flow/files/x", "Transfer-Encoding: chunked")
         for piece in chunks(1_000_000):
             line.raw.sendall(piece)
         status, problem = line.answer()
-        assert status == 413
-        assert "the most that you may upload" in str(problem["detail"])
+        assert status == 411
+        assert "how much" in str(problem["detail"])
         line.send("GET", f"{FILES}/bob/heat-flow")
         assert line.answer()[0] == 200
     assert bob.get("/projects/bob/heat-flow/files").json()["items"] == []
