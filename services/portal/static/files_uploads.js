@@ -57,9 +57,9 @@ export class Uploads {
     for (const one of here) {
       let at = -1;
       try {
-        const answer = await fetch(one.uploadUrl, { method: "HEAD", headers: { "Tus-Resumable": "1.0.0" }, credentials: "same-origin", cache: "no-store" });
+        const answer = await fetch(one.uploadUrl, { method: "HEAD", headers: { "Tus-Resumable": "1.0.0", "X-XSRFToken": xsrf }, credentials: "same-origin", cache: "no-store" });
         if (answer.ok) at = Number(answer.headers.get("Upload-Offset"));
-        else if (answer.status >= 500) continue;
+        else if (answer.status !== 404) continue; // not known to be gone
       } catch { continue; }
       if (at < 0 || at >= one.size) { await tus.defaultOptions.urlStorage.removeUpload(one.urlStorageKey); continue; }
       const job = this.#line({ name: one.metadata.name, folder: one.metadata.folder, size: one.size, state: "left", url: one.uploadUrl, key: one.urlStorageKey });
