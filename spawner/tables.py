@@ -101,6 +101,9 @@ clusters = Table(
     # Lists of runs are in the order of their ids, a page at a time.
     Index(None, "user", "id"),
     Index(None, "project_id", "id"),
+    # A held cluster's row is written all the time (presence, its end): with room for its next version in the same
+    # page, PostgreSQL need not touch the ten indexes.
+    postgresql_with={"fillfactor": 70},
 )
 
 cluster_nodes = Table(

@@ -56,6 +56,17 @@ def test_a_migrated_database_has_exactly_the_tables_that_the_rooms_describe(data
                 if index.dialect_options[conn.dialect.name]["where"] is not None
             }
             assert set(conditions) == wanted, table.name
+        if not database.is_sqlite:  # how full pages are made
+            found = conn.execute(
+                text(
+                    "SELECT relname, reloptions FROM pg_class WHERE relkind = 'r' AND reloptions IS NOT NULL"
+                )
+            )
+            assert {row.relname: row.reloptions for row in found} == {
+                table.name: [f"{name}={value}" for name, value in options.items()]
+                for table in metadata.sorted_tables
+                if (options := table.dialect_options["postgresql"]["with"])
+            }
     database.close()
 
 
