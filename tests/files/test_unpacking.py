@@ -180,6 +180,7 @@ def test_a_bomb_ends_early_and_leaves_nothing(tmp_path: Path, kind: str) -> None
     [b"", b"hello", b"PK\x03\x04", b"PK\x05\x06" + bytes(18)[:5], b"\x1f\x8b", b"BZh9", b"\xfd7zXZ\0",
      gzip.compress(tarred(("x", b"1" * 5000, {})))[:-20], bz2.compress(tarred(("x", b"1", {})))[:-9],
      zipped(("x", b"1" * 1000))[:-30], tarred(("x", b"1" * 5000, {}))[:1500]],
+    ids=range(11),  # packed bytes tell the time, and a test's name must be the same in each process
 )  # fmt: skip
 def test_what_is_damaged_is_told_and_leaves_nothing(tmp_path: Path, data: bytes) -> None:
     root = put(tmp_path, data)
