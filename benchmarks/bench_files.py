@@ -13,6 +13,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from benchmarks import files_http
 from benchmarks.harness import Figure, Report, timed
 from services.catalog.preview import preview
 from services.catalog.previewer import Previewer
@@ -157,3 +158,5 @@ def run(report: Report, directory: Path, pairs: int) -> None:
         root = directory / part.__name__
         root.mkdir()
         part(report, root, pairs)
+    (directory / "http").mkdir()
+    files_http.run(report, directory / "http", pairs)

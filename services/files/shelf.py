@@ -222,7 +222,7 @@ class Shelf:
     def sweep(self) -> int:
         """Remove what expired and finish what is whole; answers how many were removed."""
         removed = 0
-        with self._hidden("") as (_, hidden):
+        with self._hidden("") as (top, hidden):
             now = self._clock()
             for upload_id in self._ids(hidden):
                 try:
@@ -239,6 +239,7 @@ class Shelf:
                         continue
                 self._forget(hidden, upload_id)
                 removed += 1
+            trees.clean(top, hidden)
         return removed
 
     @contextmanager

@@ -210,7 +210,7 @@ function preview(item) {
   shown = item || null;
   find("shown-head").hidden = !item;
   const body = find("shown-body");
-  if (!item) { body.replaceChildren(root.querySelector("template[data-shown-none]").content.cloneNode(true)); return; }
+  if (!item) { body.replaceChildren(((!items.length && !at.folder && !at.find && root.querySelector("template[data-shown-ready]")) || root.querySelector("template[data-shown-none]")).content.cloneNode(true)); return; }
   find("shown-name").textContent = item.name;
   find("shown-facts").replaceChildren(`${sizeText(item.size_bytes)} · ${say("saved")} `, element("time", { datetime: item.changed_at, "data-style": "relative" }));
   refreshTimes(find("shown-facts"));
