@@ -2,7 +2,7 @@
 
 nginx gets its bytes by one PUT and writes them to the same disk, without waiting for the disk; ours come by tus in
 pieces as the page sends them, and each piece that is acknowledged is on the disk. The sender is the same code for
-both. Needs ``nginx`` (``NGINX`` names its program); without it only ours is told.
+both. Needs ``nginx`` (``BENCH_NGINX`` names its program); without it only ours is told.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ http {{
 def program() -> str:
     """nginx, empty where there is none."""
     return (
-        os.environ.get("NGINX") or shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin") or ""
+        os.environ.get("BENCH_NGINX") or shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin") or ""
     )
 
 
