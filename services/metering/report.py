@@ -207,6 +207,26 @@ class Line(Figures):
     slug: str = ""
     deleted: bool = False
 
+    @classmethod
+    def of_sums(cls, key: str, sums: Sequence[int], cpu_millicores: int, memory_bytes: int, gpu: int) -> Line:
+        """A line of nothing but these sums, as :meth:`add_sums` takes them."""
+        first, wall, node, measured, cpu_used, memory_used, gpu_used, idle, gpu_idle = sums
+        return cls(
+            key=key,
+            first_us=first,
+            wall_us=wall,
+            node_us=node,
+            cpu=node * cpu_millicores,
+            memory=node * memory_bytes,
+            gpu=node * gpu,
+            measured_us=measured,
+            cpu_used_us=cpu_used,
+            memory_kib_s=memory_used,
+            gpu_used_us=gpu_used,
+            idle_us=idle,
+            gpu_idle_us=gpu_idle,
+        )
+
 
 @dataclass(kw_only=True)
 class Report:
@@ -313,7 +333,12 @@ def _read(
         # All at once: everybody's projects are thousands of rows, and a row of a cursor costs more than its sums.
         rows: Sequence[Any] = conn.execute(_rolled(by, narrow, tuple(sorted(filters))), values).all()
         for key, cpu, memory, gpu, *sums in rows:
-            line(name_of(key - facet) if by_days else key).add_sums(sums, cpu, memory, gpu)
+            key = name_of(key - facet) if by_days else key
+            known = lines.get(key)
+            if known is None:  # most of everybody's thousands are of one size: made at once, not added up
+                lines[key] = Line.of_sums(key, sums, cpu, memory, gpu)
+            else:
+                known.add_sums(sums, cpu, memory, gpu)
     for key, days in alive:
         for day, sums in days.items():
             if first <= day <= last:
