@@ -31,6 +31,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable.")]
 def register(root: typer.Typer) -> None:
     """Add the commands."""
     from hub_config.backup.commands import register as register_backup
+    from hub_config.database_commands import register as register_database
     from hub_config.decided_commands import register as register_decided
     from hub_config.people_commands import people_app
 
@@ -42,6 +43,7 @@ def register(root: typer.Typer) -> None:
     root.command()(firewall)
     root.command()(doctor)
     register_backup(root)
+    register_database(root)
     register_decided(root)
     root.add_typer(user_app, name="user")
     root.add_typer(people_app, name="people")

@@ -1,4 +1,4 @@
-"""``galilean db upgrade`` and ``galilean db wait``."""
+"""``galilean db wait``; ``galilean db upgrade`` is added by who knows what a site begins with."""
 
 from __future__ import annotations
 
@@ -9,40 +9,26 @@ import typer
 
 from galilean.errors import UserError, mark
 from galilean.migrate import missing
-from galilean.migrate import upgrade as upgrade_database
 from galilean.settings import load_settings
 from galilean.terminal import say
 
 LOOK_SECONDS = 1.0
 
-app = typer.Typer(help="Our own database.", no_args_is_help=True)
+NAME = "db"
 
 
 def register(root: typer.Typer) -> None:
     """Add the commands."""
-    root.add_typer(app, name="db")
+    app = typer.Typer(help="Our own database.", no_args_is_help=True)
+    app.callback()(database)
+    app.command()(wait)
+    root.add_typer(app, name=NAME)
 
 
-@app.callback()
 def database() -> None:
     """Our own database."""
 
 
-@app.command()
-def upgrade() -> None:
-    """Bring the database to the schema of this version. `galilean up` does it too."""
-    settings = load_settings()
-    settings.state.mkdir(parents=True, exist_ok=True, mode=0o700)
-    before, after = upgrade_database(settings.database_url)
-    say(
-        mark("The database is at revision {revision} already.")
-        if before == after
-        else mark("The database is at revision {revision} now."),
-        revision=after,
-    )
-
-
-@app.command()
 def wait(
     seconds: Annotated[int, typer.Option(help="Give up after so long, with exit code 1.", min=0)] = 300,
 ) -> None:

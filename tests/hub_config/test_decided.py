@@ -193,6 +193,24 @@ def command(*words: str, stdin: str = "") -> tuple[int, str]:
     return done.exit_code, done.output + str(done.exception or "")
 
 
+def test_upgrading_the_database_begins_it_with_the_settings_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LC_ALL", "C")
+    monkeypatch.setenv("GALILEAN_STATE", str(tmp_path))
+    monkeypatch.setenv("GALILEAN_CONFIG", str(tmp_path / "galilean.yaml"))
+    file = tmp_path / "galilean.yaml"
+    file.write_text("roles: {admin: {}, pupil: {limits: {nodes: 7}}}\n")
+    code, told = command("db", "upgrade")
+    assert (code, "begins with the roles" in told) == (0, True)
+    text = command("export")[1]
+    assert yaml.safe_load(text)["roles"]["pupil"]["limits"]["nodes"] == 7
+    file.write_text("roles: {admin: {}, pupil: {limits: {nodes: 9}}}\n")
+    code, told = command("db", "upgrade")
+    assert (code, "begins with" in told) == (0, False)
+    assert command("export")[1] == text
+
+
 def test_the_commands_show_the_difference_first(state: Settings, tmp_path: Path) -> None:
     code, text = command("export")
     assert code == 0
