@@ -384,7 +384,7 @@ class PageHandler(BaseHandler):
         values = self.base_namespace()
         if self.person is not None and not self.person.node and problem.status < 500:
             # What the frame needs from the database comes later, by itself: an error is never hidden by another.
-            values |= {"search_url": self.portal.prefix + "projects", "late_meter": True}
+            values |= {"search_url": self.portal.prefix + "search", "late_meter": True}
         self.finish(self.portal.jinja.get_template("error_page.html").render(values, problem=problem))
 
 

@@ -68,6 +68,13 @@ ENTRIES: tuple[Entry, ...] = (
     Entry(label=mark("Quotas"), place="admin/quotas", icon="sliders", rights=("quotas:manage",)),
     Entry(label=mark("Release policies"), place="admin/release", icon="clock", rights=("release:manage",)),
     Entry(
+        label=mark("All projects"),
+        place="admin/projects",
+        icon="folder",
+        rights=("projects:manage",),
+        section=CONTENT,
+    ),
+    Entry(
         label=mark("Machines"),
         place="admin/machines",
         icon="hdd-rack",

@@ -153,7 +153,7 @@ class Frame:
         return {
             "nav": nav,
             "machine_notices": await self.notices(person.name) if mine.clusters else [],
-            "search_url": prefix + "projects",
+            "search_url": prefix + "search",
             **await meter_values(handler, mine),
         }
 

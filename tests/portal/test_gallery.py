@@ -5,14 +5,21 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections.abc import Callable, Coroutine
+from datetime import timedelta
 from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import Connection
 
+from galilean import notices
 from galilean.web.context import Portal
+from services.catalog import covers, datasets, lifecycle, links, store
+from services.catalog.access import GRACE_SECONDS, Viewer
 from services.catalog.covers import HEIGHT, WIDTH
-from services.portal import copying
+from services.catalog.shares import Actor
+from services.portal import copying, withdrawn
+from spawner import records
 from tests.portal.conftest import Sign, made
 from tests.portal.live import LiveSite
 
@@ -351,3 +358,101 @@ def test_an_administrator_takes_down_with_a_reason_and_gives_to_somebody_else(
     assert alice.get(path_of(given)).json()["access"] == "read"
     assert bob.get(path_of(given)).json()["access"] == "own"
     assert alice.get(path_of(project)).status_code == 404
+
+
+def test_one_box_finds_everything_that_somebody_may_see_and_nothing_else(site: LiveSite, sign: Sign) -> None:
+    alice, bob, root = sign("alice"), sign("bob"), sign("root")
+    secret, shown = made(alice, "潮汐 secret"), made(alice, "潮汐 shown")
+    alice.put(path_of(shown) + "/publication")
+
+    def found(client: httpx.Client, text: str) -> list[tuple[str, str]]:
+        return [
+            (one["group"], one["url"]) for one in client.get("/search", params={"q": text}).json()["items"]
+        ]
+
+    mine = {url for group, url in found(alice, "潮汐") if group == "projects"}
+    assert mine == {secret["url"], shown["url"]}
+    assert [url for _, url in found(bob, "潮汐")] == [shown["url"]]
+    assert any(group == "environments" for group, _ in found(bob, "jupyter"))
+    assert any(group == "people" and "alice" in url for group, url in found(root, "alice"))
+    assert not any(group == "people" for group, _ in found(bob, "alice"))
+    assert not any("/admin/" in url for _, url in found(bob, "quotas"))
+    assert any(url.endswith("admin/quotas") for _, url in found(root, "quotas"))
+    assert found(bob, "") == found(bob, "·…") == []
+    inside = bob.get(site.url + "search", params={"q": "潮汐"}, headers={"HX-Request": "true"}).text
+    assert "潮汐 shown" in inside
+    assert "<html" not in inside
+
+
+def test_those_who_manage_projects_act_on_many_at_once(site: LiveSite, sign: Sign) -> None:
+    alice, bob, root = sign("alice"), sign("bob"), sign("root")
+    one, two = made(alice, "One"), made(bob, "Two")
+    ids = {"project": [one["id"], two["id"]]}
+    assert page(site, bob, "admin/projects").status_code == 403
+    assert bob.post(site.url + "admin/projects/delete", data=ids).status_code == 403
+    asked = root.get(site.url + "admin/projects/take-down", params=ids)
+    assert "Take 2 projects down?" in asked.text
+    assert root.post(site.url + "admin/projects/take-down", data=ids).status_code == 400  # without a reason
+    done = root.post(site.url + "admin/projects/take-down", data={**ids, "reason": "Exam"})
+    assert done.status_code == 200, done.text
+    assert alice.get(path_of(one)).json()["taken_down"] is True
+    assert root.post(site.url + "admin/projects/delete", data=ids).status_code == 200
+    assert [item["id"] for item in bob.get("/bin/projects").json()["items"]] == [two["id"]]
+
+
+def test_a_run_that_rests_on_a_withdrawn_share_is_told_and_ended(site: LiveSite, sign: Sign) -> None:
+    alice, bob = sign("alice"), sign("bob")
+    project = made(alice)
+    alice.put(path_of(project) + "/shares", json={"person": "bob", "access": "run"})
+    run_id = bob.post(path_of(project) + "/clusters", json={}).json()["id"]
+    do(site, withdrawn.look)
+    assert site.write(records.get, run_id).stop_asked_at is None
+    alice.delete(path_of(project) + "/shares", params={"person": "bob"})
+    told = [one.kind for one in site.write(notices.unread, "bob")]
+    assert told == ["withdrawn"]
+    do(site, withdrawn.look)
+    assert site.write(records.get, run_id).stop_asked_at is None  # the grace
+    known = site.portal.parts["withdrawn"]
+    known[run_id] -= timedelta(seconds=GRACE_SECONDS)
+    do(site, withdrawn.look)
+    run = site.write(records.get, run_id)
+    assert (run.stop_asked_at is not None, run.reason) == (True, "withdrawn")
+
+
+def test_a_fork_never_brings_in_a_private_data_set(site: LiveSite, sign: Sign) -> None:
+    alice, bob = sign("alice"), sign("bob")
+    project = made(alice)
+    now = site.portal.clock()
+
+    def link(conn: Connection) -> None:
+        viewer = Viewer(name="alice")
+        found = store.by_id(conn, project["id"])
+        assert found is not None
+        for name, public in (("open", True), ("closed", False)):
+            data = datasets.create(conn, owner="alice", name=name, volume_id="default", now=now)
+            links.add(conn, viewer, found, data.id, now=now)
+            if public:
+                lifecycle.publish(conn, "dataset", data.id, actor=Actor(name="alice"), now=now)
+
+    site.write(link)
+    alice.put(path_of(project) + "/publication")
+    seen = alice.get(path_of(project) + "/publication").json()
+    assert seen["unreadable"] == ["alice/closed"]
+    made_fork = bob.post(path_of(project) + "/forks").json()
+    assert made_fork["left_out"] == 1
+    assert [one.slug for one in site.write(links.links_of, made_fork["project"]["id"])] == ["open"]
+
+
+def test_an_image_that_nothing_shows_is_forgotten_after_a_day(site: LiveSite, sign: Sign) -> None:
+    alice = sign("alice")
+    project = made(alice)
+    name = (
+        alice.put(path_of(project) + "/cover", content=png(), headers={"Content-Type": "image/png"})
+        .json()["cover"]
+        .rpartition("/")[2]
+    )
+    later = site.portal.clock() + timedelta(days=2)
+    assert site.write(covers.sweep, now=later) == 0
+    alice.delete(path_of(project) + "/cover")
+    assert site.write(covers.sweep, now=later) == 1
+    assert site.write(covers.get, name) is None

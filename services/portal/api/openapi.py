@@ -15,6 +15,7 @@ from pydantic.json_schema import models_json_schema
 from services.portal.api import (
     dataset_handlers,
     file_work,
+    finding,
     gallery,
     life,
     machine_time,
@@ -96,6 +97,7 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
     *dataset_handlers.OPERATIONS,
     *volumes.OPERATIONS,
+    *finding.OPERATIONS,
     *gallery.OPERATIONS,
     *life.OPERATIONS,
     *sharing.OPERATIONS,

@@ -1,5 +1,6 @@
 // The glue of every page: htmx with the XSRF token, errors as toasts, theme, language, menus, keys.
 import { startDialogs } from "galilean/dialogs";
+import { startFind } from "galilean/find";
 import { domain, portal, say, xsrf } from "galilean/page";
 import { startSteppers } from "galilean/stepper";
 import { startNotices } from "galilean/notices";
@@ -205,6 +206,7 @@ hideTold();
 startTimes();
 startDialogs();
 startSteppers();
+startFind();
 startOwnPages();
 startAnnouncements();
 if (portal && xsrf) { startStream(); startNotices(); }

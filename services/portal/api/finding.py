@@ -1,0 +1,192 @@
+"""One box that finds everything: projects, data sets, environments, people for who may see them, and pages.
+
+Each group is few lines, the best first; the words go through the same search as lists. Pages are those that the
+visitor's own menu has, so that nothing is offered that they may not open.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection
+
+from galilean.errors import UserError, mark
+from galilean.web import language
+from galilean.web.context import Portal
+from galilean.web.handlers import APIHandler
+from galilean.web.visitor import Visitor
+from services.catalog import search, words
+from services.catalog.access import Kind
+from services.catalog.environments import environments
+from services.catalog.search import Wanted
+from services.people import store as people_store
+from services.portal.admin import entries_for
+from services.portal.api import models
+from services.portal.api.base import Handler
+from services.portal.api.gallery import item_path
+from services.portal.api.operation import Operation
+from services.portal.viewers import viewer_of
+
+EACH = 5
+#: Names of accounts are asked of the hub so often at most.
+NAMES_SECONDS = 30.0
+
+#: Pages that everybody has, besides those of the administration.
+PAGES: tuple[tuple[str, str, str], ...] = (
+    (mark("Home"), "", "house"),
+    (mark("Projects"), "projects", "folder"),
+    (mark("New project"), "projects/new", "plus-lg"),
+    (mark("Bin"), "projects/bin", "trash"),
+    (mark("Explore"), "explore", "compass"),
+    (mark("Data sets"), "datasets", "database"),
+    (mark("Machine time"), "machine-time", "activity"),
+    (mark("Schedules"), "schedules", "clock"),
+    (mark("Account and tokens"), "account", "person"),
+)
+
+GROUPS = {
+    "projects": mark("Projects"),
+    "datasets": mark("Data sets"),
+    "environments": mark("Environments"),
+    "people": mark("People"),
+    "pages": mark("Pages"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """One line: what it is, where it is."""
+
+    group: str
+    title: str
+    detail: str
+    url: str
+    icon: str
+
+
+def _fits(text: str, *values: str) -> bool:
+    wanted = words.terms(text)
+    folded = words.fold("\n".join(values))
+    return bool(wanted) and words.holds(folded, wanted)
+
+
+async def find_all(portal: Portal, person: Visitor, text: str, *, each: int = EACH) -> list[Found]:
+    """What is found for some words, group by group; nothing for no words."""
+    text = text[:200].strip()
+    if not words.terms(text):
+        return []
+    viewer, prefix = viewer_of(person), portal.prefix
+    may_people = person.may("people:manage")
+
+    def look(conn: Connection) -> tuple[list[Found], Sequence[tuple[str, str]]]:
+        found: list[Found] = []
+        kinds: tuple[tuple[Kind, str, str], ...] = (
+            ("project", "projects", "folder"),
+            ("dataset", "datasets", "database"),
+        )
+        for kind, group, icon in kinds:
+            page = search.search(conn, viewer, Wanted(kind=kind, text=text), scope="all", limit=each)
+            found += [
+                Found(
+                    group=group,
+                    title=card.name,
+                    detail=f"{card.owner}/{card.slug}",
+                    url=prefix + item_path(kind, card.owner, card.slug),
+                    icon=icon,
+                )
+                for card in page.items
+            ]
+        known = people_store.everybody(conn) if may_people else {}
+        return found, [(name, row.full_name) for name, row in known.items()]
+
+    found, known = await portal.db.run_read(look)
+    found += _environments(portal, text, each)
+    if may_people:
+        found += await _people(portal, text, known, each)
+    found += _pages(portal, person, text, each)
+    return found
+
+
+def _environments(portal: Portal, text: str, most: int) -> list[Found]:
+    return [
+        Found(
+            group="environments",
+            title=entry.title,
+            detail=entry.name,
+            url=f"{portal.prefix}explore?environment={entry.name}",
+            icon="box",
+        )
+        for entry in environments(portal.settings)
+        if _fits(text, entry.title, entry.name, entry.description)
+    ][:most]
+
+
+async def _people(portal: Portal, text: str, known: Iterable[tuple[str, str]], most: int) -> list[Found]:
+    titles, now = dict(known), time.monotonic()
+    kept: tuple[float, list[str]] | None = portal.parts.get("names_of_people")
+    if kept is None or now - kept[0] > NAMES_SECONDS:
+        try:
+            kept = now, sorted(str(model["name"]) for model in await portal.hub.users())
+        except UserError:  # the hub is away: those that our own tables know
+            kept = now, sorted(titles)
+        portal.parts["names_of_people"] = kept
+    fitting = [name for name in kept[1] if _fits(text, name, titles.get(name, ""))]
+    return [
+        Found(
+            group="people",
+            title=titles.get(name) or name,
+            detail=name,
+            url=f"{portal.prefix}admin/people?q={name}",
+            icon="person",
+        )
+        for name in fitting[:most]
+    ]
+
+
+def _pages(portal: Portal, person: Visitor, text: str, most: int) -> list[Found]:
+    offered = [(label, place, icon, "") for label, place, icon in PAGES]
+    offered += [
+        (entry.label, entry.place, entry.icon, mark("Administration")) for entry in entries_for(person.rights)
+    ]
+    found: list[Found] = []
+    for label, place, icon, section in offered:
+        said = language.translate(label)
+        if _fits(text, said, label):
+            detail = language.translate(section) if section else ""
+            found.append(
+                Found(group="pages", title=said, detail=detail, url=portal.prefix + place, icon=icon)
+            )
+    return found[:most]
+
+
+class Search(Handler):
+    async def get(self) -> None:
+        found = await find_all(
+            self.portal, self.person, self.query("q"), each=self.limit(default=10, most=50)
+        )
+        self.write_json(
+            models.FoundAll(
+                items=[
+                    models.Found(group=one.group, title=one.title, detail=one.detail, url=one.url)  # type: ignore[arg-type]
+                    for one in found
+                ]
+            )
+        )
+
+
+OPERATIONS = (
+    Operation(
+        method="get",
+        path="/search",
+        summary="Find projects, data sets, environments, people (with the right) and pages",
+        query={"q": "Words in any language.", "limit": "At most this many of each, 1 to 50."},
+        answers={200: models.FoundAll},
+    ),
+)
+
+
+def routes() -> list[tuple[str, type[APIHandler]]]:
+    """Addresses of this module, relative to the portal's prefix."""
+    return [(r"/api/v1/search", Search)]
