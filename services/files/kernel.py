@@ -112,6 +112,17 @@ def sync_all(descriptor: int) -> None:
         raise _failed("")
 
 
+def start_writing(descriptor: int, offset: int, size_bytes: int) -> None:
+    """Have the disk begin with what was written there, without waiting for it.
+
+    What is synchronised at the end is then on its way already. No promise: where there is no such call, nothing
+    happens.
+    """
+    function = getattr(_libc, "sync_file_range", None)
+    if function is not None:
+        function(descriptor, ctypes.c_int64(offset), ctypes.c_int64(size_bytes), ctypes.c_uint(2))
+
+
 def _find_renameat2() -> Callable[..., int] | None:
     function = getattr(_libc, "renameat2", None)
     if function is not None:

@@ -28,7 +28,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from galilean.amounts import format_bytes
 from galilean.clock import Clock, utcnow
 from galilean.errors import UserError, mark
-from services.files import paths, trees
+from services.files import kernel, paths, trees
 from services.files.faults import disk_full, plain_words
 from services.files.paths import join, shown, split, split_new
 from services.files.placing import Taken, check_free, place
@@ -41,6 +41,8 @@ REMEMBER = timedelta(days=1)
 MOST_UNDER_WAY = 1000
 #: After how much the room that is left is asked for again.
 ASK_EVERY_BYTES = 64 << 20
+#: After how much the disk begins with it, so that little is left to wait for at the end.
+DISK_BYTES = 8 << 20
 _ID = re.compile(r"[0-9a-f]{32}")
 _RECORD_BYTES = 64 << 10
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
@@ -363,7 +365,7 @@ class Writing:
         self._shelf, self.record = shelf, record
         self._top, self._hidden, self._file = top, hidden, file
         self.offset_bytes = os.lseek(file, 0, os.SEEK_END)
-        self._began_at = self.offset_bytes
+        self._began_at = self._asked_to_disk = self.offset_bytes
         self._unsure = False
         self._open = True
 
@@ -393,6 +395,9 @@ class Writing:
                 written = os.write(self._file, view)
                 self.offset_bytes += written
                 view = view[written:]
+        if self.offset_bytes - self._asked_to_disk >= DISK_BYTES:
+            kernel.start_writing(self._file, self._asked_to_disk, self.offset_bytes - self._asked_to_disk)
+            self._asked_to_disk = self.offset_bytes
 
     def keep(self) -> None:
         """Have what was written on the disk; from now on it counts."""
@@ -409,6 +414,7 @@ class Writing:
             return
         os.ftruncate(self._file, self._began_at)
         self.offset_bytes = os.lseek(self._file, 0, os.SEEK_END)
+        self._asked_to_disk = self.offset_bytes
         self._sure()
 
     def _sure(self) -> None:
