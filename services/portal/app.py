@@ -72,6 +72,7 @@ ROOMS = (
     "services.portal.pages.sign_out",
     "services.portal.pages.schedules",
     "services.portal.pages.datasets",
+    "services.portal.pages.datasets",
     "services.portal.pages.projects",
     "services.portal.pages.explore",
     "services.portal.pages.search",

@@ -129,6 +129,7 @@ class Frame:
 
         nav = [
             item(mark("Projects"), "projects", "folder"),
+            item(mark("Data sets"), "datasets", "database"),
             item(mark("Explore"), "explore", "compass"),
             item(mark("Machine time"), "machine-time", "activity"),
             item(mark("Schedules"), "schedules", "clock"),
