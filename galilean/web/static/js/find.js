@@ -1,4 +1,6 @@
 // The search of everything: one box in the top bar. / or Ctrl-K opens it, arrows choose, Enter goes there.
+import { xsrf } from "galilean/page";
+
 export function startFind() {
   const form = document.querySelector("form[data-find]");
   if (!form) return;
@@ -22,7 +24,7 @@ export function startFind() {
     if (!text) { hide(); panel.replaceChildren(); return; }
     const mine = (control = new AbortController());
     try {
-      const answer = await fetch(`${form.action}?${new URLSearchParams({ q: text })}`, { signal: mine.signal, cache: "no-store", headers: { "HX-Request": "true" } });
+      const answer = await fetch(`${form.action}?${new URLSearchParams({ q: text })}`, { signal: mine.signal, cache: "no-store", headers: { "HX-Request": "true", "X-XSRFToken": xsrf } });
       if (!answer.ok) { hide(); return; }
       panel.innerHTML = await answer.text(); // a part of a page of ours, escaped there
       panel.hidden = document.activeElement !== field;
