@@ -34,6 +34,7 @@ def register(root: typer.Typer) -> None:
     from hub_config.database_commands import register as register_database
     from hub_config.decided_commands import register as register_decided
     from hub_config.people_commands import people_app
+    from hub_config.project_commands import project_app
 
     root.command()(up)
     root.command()(part)
@@ -47,6 +48,7 @@ def register(root: typer.Typer) -> None:
     register_decided(root)
     root.add_typer(user_app, name="user")
     root.add_typer(people_app, name="people")
+    root.add_typer(project_app, name="project")
     root.add_typer(clusters_app, name="clusters")
 
 

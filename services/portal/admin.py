@@ -75,6 +75,13 @@ ENTRIES: tuple[Entry, ...] = (
         section=CONTENT,
     ),
     Entry(
+        label=mark("Export and import"),
+        place="admin/archives",
+        icon="box",
+        rights=("projects:manage",),
+        section=CONTENT,
+    ),
+    Entry(
         label=mark("Machines"),
         place="admin/machines",
         icon="hdd-rack",

@@ -20,7 +20,7 @@ from galilean.service import LEASE_SECONDS, Lease, pause_after
 from galilean.web.context import Portal
 from services.catalog import cards, covers, lifecycle
 from services.catalog.starters import install as starters
-from services.portal import binned, copying, drains, old_uploads, storage, withdrawn
+from services.portal import archives, binned, copying, drains, old_uploads, storage, withdrawn
 
 log = logging.getLogger("galilean.portal.chores")
 
@@ -73,6 +73,7 @@ CHORES: tuple[Chore, ...] = (
     Chore(name="withdrawn", work=withdrawn.look, interval_seconds=30),
     Chore(name="sizes", work=storage.count_sizes, interval_seconds=5),
     Chore(name="drains", work=drains.go_on, interval_seconds=30),
+    Chore(name="archives", work=archives.sweep, interval_seconds=3600),
     Chore(name="bin", work=binned.empty, interval_seconds=600),
     Chore(name="uploads", work=old_uploads.sweep, interval_seconds=6 * 3600),
     Chore(name="counted", work=forget_counted, interval_seconds=3600),

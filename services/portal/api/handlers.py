@@ -17,6 +17,7 @@ from services.catalog.access import Access
 from services.catalog.environments import environments
 from services.portal.addresses import project_path
 from services.portal.api import (
+    archives,
     clusters,
     dataset_handlers,
     file_work,
@@ -233,6 +234,7 @@ def routes() -> list[tuple[str, type[APIHandler]]]:
         (r"/api/v1/openapi\.json", OpenAPI),
         *dataset_handlers.routes(),
         *volumes.routes(),
+        *archives.routes(),
         *file_work.routes(),  # first: an item's id may stand where others have owner and slug
         (r"/api/v1/projects", Projects),
         (project, Project),

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from services.portal.api import (
+    archives,
     dataset_handlers,
     file_work,
     finding,
@@ -102,6 +103,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *life.OPERATIONS,
     *sharing.OPERATIONS,
     *machine_time.OPERATIONS,
+    *archives.OPERATIONS,
     *quotas.OPERATIONS,
     *site.OPERATIONS,
     *machines.OPERATIONS,

@@ -1,0 +1,312 @@
+"""Projects of an archive that was looked at, made one after another, each whole or not at all.
+
+A project is *importing* until all of it is there: nobody can run it meanwhile. What breaks leaves neither row nor
+files; the others go on. What is replaced goes to the bin at the last step, when the new one is whole.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, select, update
+
+from galilean import audit
+from galilean.clock import Clock
+from galilean.db import Database
+from galilean.errors import UserError, mark
+from galilean.settings import Settings
+from services.catalog import cards, covers, fields, lifecycle, links, store
+from services.catalog.access import Viewer
+from services.catalog.archives.planning import Choice, dataset_here, environment_here, free_slug, wanted_slug
+from services.catalog.archives.reading import Item, Reader, Seen
+from services.catalog.projects import to_bin
+from services.catalog.resolver import prepare_directory
+from services.catalog.shares import Actor
+from services.catalog.store import Project
+from services.catalog.tables import projects
+from services.files.members import writing
+from services.files.progress import Cancelled, Progress
+from services.files.root import Root
+from services.files.unpacking import Limits
+
+BUSY = "importing"
+#: What is importing for longer was broken off with its process.
+LONGEST = timedelta(days=1)
+
+
+@dataclass(kw_only=True)
+class Outcome:
+    """What became of one project of an archive.
+
+    Attributes
+    ----------
+    problem
+        Why it is not there; ``None`` = it is.
+    left_out
+        Names that were not made, and data sets that are not here.
+    """
+
+    number: int
+    name: str
+    owner: str
+    slug: str = ""
+    project_id: str = ""
+    problem: UserError | None = None
+    left_out: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Import:
+    """Everything an import needs.
+
+    Attributes
+    ----------
+    volume_id
+        Where the new projects lie.
+    actor
+        Who imports.
+    viewer_of
+        What an owner may see, for data sets.
+    room_of
+        How much an owner may still keep; asked often.
+    publish
+        Whether what was public is so here, too.
+    """
+
+    database: Database
+    settings: Settings
+    clock: Clock
+    volume_id: str
+    actor: Actor
+    viewer_of: Callable[[str], Viewer] = lambda name: Viewer(name=name)
+    room_of: Callable[[str], int | None] = lambda _owner: None
+    publish: bool = False
+    limits: Limits | None = None
+
+    def run(
+        self, path: Path, choices: Mapping[int, Choice], progress: Progress | None = None
+    ) -> Iterator[Outcome]:
+        """Import what was chosen, an outcome for each as it is done. Blocks.
+
+        Raises
+        ------
+        UserError
+            400 when the archive is not what it was when it was looked at.
+        Cancelled
+            When somebody asked for the end; what is done stays.
+        """
+        counted = progress or Progress()
+        with path.open("rb") as stream:
+            size = path.stat().st_size
+            for seen, items in Reader(stream, size, self.limits).projects():
+                choice = choices.get(seen.number)
+                if choice is not None and choice.action != "skip":
+                    yield self._one(seen, items, choice, size, counted)
+
+    def _one(
+        self, seen: Seen, items: Iterator[Item], choice: Choice, packed_bytes: int, counted: Progress
+    ) -> Outcome:
+        outcome = Outcome(number=seen.number, name=seen.meta.name, owner=choice.owner)
+        project: Project | None = None
+        try:
+            project = self._begin(seen, choice)
+            directory = prepare_directory(self.settings, project)
+            outcome.left_out += self._write(Root(directory), seen, items, choice.owner, packed_bytes, counted)
+            outcome.left_out += self._finish(seen, project, choice, outcome)
+            outcome.project_id = project.id
+        except (UserError, OSError) as error:
+            if project is not None:
+                self._discard(project)
+            reason = UserError(507, mark("The files could not be written: {why}."), why=str(error))
+            outcome.problem = error if isinstance(error, UserError) else reason
+        except BaseException:
+            if project is not None:
+                self._discard(project)
+            raise
+        return outcome
+
+    def _begin(self, seen: Seen, choice: Choice) -> Project:
+        with self.database.write() as conn:
+            project = store.create(
+                conn,
+                owner=choice.owner,
+                name=seen.meta.name,
+                description=seen.meta.description,
+                slug=free_slug(conn, choice.owner, wanted_slug(seen)),
+                volume_id=self.volume_id,
+                now=self.clock(),
+            )
+            conn.execute(update(projects).where(projects.c.id == project.id).values(busy=BUSY))
+            found = store.by_id(conn, project.id)
+            assert found is not None
+            return found
+
+    def _write(
+        self,
+        root: Root,
+        seen: Seen,
+        items: Iterator[Item],
+        owner: str,
+        packed_bytes: int,
+        counted: Progress,
+    ) -> list[str]:
+        progress = _Both(counted, lambda: self.room_of(owner))
+        with writing(root, packed_bytes=packed_bytes, limits=self.limits, progress=progress) as members:
+            for item in items:
+                if item.kind == "folder":
+                    members.folder(item.name, item.mode)
+                elif item.kind == "link":
+                    members.link(item.name, item.to)
+                else:
+                    members.file(item.name, item.mode, item.changed, item.source)
+        return [name for name, _why in members.left_out]
+
+    def _finish(self, seen: Seen, project: Project, choice: Choice, outcome: Outcome) -> list[str]:
+        now, meta = self.clock(), seen.meta
+        replaced: Project | None = None
+        left_out: list[str] = []
+        with self.database.serialised("admission") as conn:
+            slug = project.slug
+            if choice.action == "replace":
+                replaced = store.get(conn, choice.owner, wanted_slug(seen))
+                if replaced is not None and replaced.id != project.id:
+                    store.delete(conn, replaced, now=now)
+                    slug = replaced.slug
+                else:
+                    replaced = None
+            store.update(
+                conn,
+                project,
+                now=now,
+                environment=environment_here(self.settings, meta.environment),
+                default_request=_request(meta.default_request),
+                field=meta.field if meta.field in fields.FIELDS else "",
+                tags=_tags(meta.tags),
+                readme=meta.readme,
+                cover=_cover(conn, seen, now),
+            )
+            conn.execute(
+                update(projects)
+                .where(projects.c.id == project.id)
+                .values(
+                    slug=slug,
+                    busy="",
+                    created_at=_past(meta.created_at, now),
+                    changed_at=_past(meta.changed_at, now),
+                    **store.derived(meta.name, slug, meta.description),
+                )
+            )
+            viewer, there = self.viewer_of(choice.owner), store.by_id(conn, project.id)
+            assert there is not None
+            for one in meta.datasets:
+                found = dataset_here(conn, viewer, one)
+                try:
+                    if found is None:
+                        raise UserError(404, mark("There is no such data set."))
+                    writable = one.writable and found.owner == choice.owner
+                    links.add(conn, viewer, there, found.id, now=now, mount=one.mount, writable=writable)
+                except UserError:
+                    left_out.append(f"~/datasets/{one.mount}")
+            lifecycle.measured(
+                conn, "project", project.id, size_bytes=seen.size_bytes, file_count=seen.files, now=now
+            )
+            if self.publish and meta.visibility == "public":
+                lifecycle.publish(conn, "project", project.id, actor=self.actor, now=now)
+            audit.write(
+                conn,
+                at=now,
+                actor=self.actor.name,
+                address=self.actor.address,
+                action="project.import",
+                subject=f"{choice.owner}/{slug}",
+                before=f"{replaced.owner}/{replaced.slug} ({replaced.id})" if replaced else None,
+                after={"was": f"{meta.owner}/{meta.slug}", "id": project.id},
+            )
+            cards.put(conn, "project", project.id)
+        outcome.slug = slug
+        if replaced is not None:
+            to_bin(self.settings, replaced)
+        return left_out
+
+    def _discard(self, project: Project) -> None:
+        with self.database.write() as conn:
+            discard_row(conn, project.id, self.clock())
+        shutil.rmtree(project.path(self.settings), ignore_errors=True)
+
+
+def discard_row(conn: Connection, project_id: str, now: datetime) -> None:
+    """Note that a project that was importing never was."""
+    conn.execute(
+        update(projects)
+        .where(projects.c.id == project_id, projects.c.busy == BUSY)
+        .values(deleted_at=now, purged_at=now, busy="", size_bytes=0, file_count=0)
+    )
+    cards.put(conn, "project", project_id)
+
+
+def broken_off(conn: Connection, now: datetime) -> list[Project]:
+    """Projects that are importing for so long that their process must be gone."""
+    ids = conn.execute(
+        select(projects.c.id).where(projects.c.busy == BUSY, projects.c.created_at < now - LONGEST)
+    ).scalars()
+    return [found for one in list(ids) if (found := store.by_id(conn, one, deleted=True)) is not None]
+
+
+def clear_broken_off(database: Database, settings: Settings, now: datetime) -> int:
+    """Remove what imports left whose process ended; how many. Blocks."""
+    with database.write() as conn:
+        gone = broken_off(conn, now)
+        for project in gone:
+            discard_row(conn, project.id, now)
+    for project in gone:
+        shutil.rmtree(project.path(settings), ignore_errors=True)
+    return len(gone)
+
+
+class _Both(Progress):
+    """Counts for one project and for the whole import, and is cancelled with it."""
+
+    def __init__(self, whole: Progress, room_bytes: Callable[[], int | None]) -> None:
+        super().__init__(room_bytes)
+        self._whole = whole
+
+    def add(self, size_bytes: int, entries: int = 0) -> None:
+        self._whole.add(size_bytes, entries)
+        super().add(size_bytes, entries)
+
+
+def _request(said: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """What the Run panel starts with, if it can be read as such."""
+    try:
+        found = store.request_of(said or {}).as_dict()
+    except (TypeError, ValueError):
+        return {}
+    return {name: value for name, value in found.items() if value}
+
+
+def _tags(tags: tuple[str, ...]) -> tuple[str, ...]:
+    try:
+        return fields.clean_tags(tags)
+    except UserError:
+        return ()
+
+
+def _cover(conn: Connection, seen: Seen, now: datetime) -> str:
+    if not seen.cover:
+        return ""
+    try:
+        return covers.keep(conn, covers.clean(seen.cover)[0], now=now)
+    except UserError:
+        return ""
+
+
+def _past(at: datetime | None, now: datetime) -> Any:
+    return min(at, now) if at is not None and at.tzinfo is not None else now
+
+
+__all__ = ["BUSY", "Cancelled", "Import", "Outcome", "broken_off", "clear_broken_off", "discard_row"]

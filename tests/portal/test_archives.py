@@ -1,0 +1,116 @@
+"""Export and import over HTTP: an administrator takes ten projects out and brings them in again."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import time
+
+import httpx
+
+from tests.portal.conftest import Sign, made
+from tests.portal.live import LiveSite
+
+
+def settled(client: httpx.Client, job: str, *states: str) -> dict:
+    for _ in range(400):
+        found = client.get(f"/imports/{job}").json()
+        if found["state"] in states:
+            return found
+        time.sleep(0.02)
+    raise AssertionError(found)
+
+
+def brought(client: httpx.Client, content: bytes) -> str:
+    answer = client.post("/imports?name=ten.tar.gz", content=content)
+    assert answer.status_code == 202, answer.text
+    return answer.json()["id"]
+
+
+def test_ten_projects_go_out_and_come_in(site: LiveSite, sign: Sign) -> None:
+    alice, root = sign("alice"), sign("root")
+    ids = [made(alice, f"Project {number}")["id"] for number in range(10)]
+    answer = root.post("/projects/export", json={"ids": ids})
+    assert answer.headers["Content-Disposition"].startswith(
+        'attachment; filename="projects-10.galilean.tar.gz"'
+    )
+    job = brought(root, answer.content)
+    ready = settled(root, job, "ready", "refused")
+    assert ready["problem"] == ""
+    assert len(ready["projects"]) == 10
+    assert ready["projects"][0]["conflicts"] == ["alice has a project at “project-0” already."]
+    choices = [{"number": one["number"], "owner": "bob"} for one in ready["projects"]]
+    assert root.post(f"/imports/{job}", json={"choices": choices}).status_code == 202
+    done = settled(root, job, "done")
+    assert [one["problem"] for one in done["projects"]] == [""] * 10
+    assert {one["slug"] for one in sign("bob").get("/projects").json()["items"]} == {
+        f"project-{n}" for n in range(10)
+    }
+    assert root.delete(f"/imports/{job}").status_code == 204
+    assert root.get(f"/imports/{job}").status_code == 404
+
+
+def test_one_exports_ones_own_project_and_nobody_elses(site: LiveSite, sign: Sign) -> None:
+    alice, bob = sign("alice"), sign("bob")
+    mine = made(alice)
+    answer = alice.get(f"/projects/{mine['id']}/export")
+    with tarfile.open(fileobj=io.BytesIO(answer.content)) as archive:
+        assert "projects/0001/project.json" in archive.getnames()
+    assert alice.get("/projects/alice/heat-flow/export").status_code == 200
+    assert bob.get(f"/projects/{mine['id']}/export").status_code == 404
+    assert bob.post("/projects/export", json={"ids": [mine["id"]]}).status_code == 404
+    assert bob.get("/projects/alice/heat-flow/export").status_code == 404
+
+
+def test_only_who_manages_projects_imports(site: LiveSite, sign: Sign) -> None:
+    alice = sign("alice")
+    assert alice.post("/imports", content=b"x" * 100).status_code == 403
+    assert alice.get("/imports/" + "0" * 26).status_code == 403
+    assert alice.get(site.url + "admin/archives").status_code == 403
+
+
+def test_what_is_no_archive_is_refused_in_words_and_kept_nowhere(site: LiveSite, sign: Sign) -> None:
+    root = sign("root")
+    job = brought(root, b"PK\x03\x04" + b"x" * 2000)
+    found = settled(root, job, "ready", "refused")
+    assert found["state"] == "refused"
+    assert "damaged" in found["problem"] or "no archive" in found["problem"]
+    assert not list((site.settings.state / "imports").glob("*.tar"))
+    assert root.post(f"/imports/{job}", json={"choices": [{"number": 1, "owner": "root"}]}).status_code == 409
+    assert root.post("/imports", content=b"").status_code == 411
+
+
+def test_an_owner_who_is_nobody_is_refused(site: LiveSite, sign: Sign) -> None:
+    root = sign("root")
+    job = brought(root, root.get(f"/projects/{made(root)['id']}/export").content)
+    settled(root, job, "ready")
+    answer = root.post(f"/imports/{job}", json={"choices": [{"number": 1, "owner": "ghost"}]})
+    assert answer.status_code == 404
+    assert (
+        root.post(
+            f"/imports/{job}", json={"choices": [{"number": 1, "owner": "root", "action": "skip"}]}
+        ).status_code
+        == 400
+    )
+
+
+def test_the_pages_lead_through_it(site: LiveSite, sign: Sign) -> None:
+    root, alice = sign("root"), sign("alice")
+    project = made(alice, "<b>Heat</b>")
+    listed = root.get(site.url + "admin/archives").text
+    assert "&lt;b&gt;Heat" in listed
+    out = root.post(site.url + "admin/archives/export", data={"project": project["id"]})
+    assert out.headers["Content-Type"] == "application/gzip"
+    job = brought(root, out.content)
+    settled(root, job, "ready")
+    page = site.url + f"admin/archives/{job}"
+    assert "already" in root.get(page).text
+    again = root.post(
+        page, data={"do": "look", "owner-1": "bob", "action-1": "import"}, headers={"HX-Request": "true"}
+    )
+    assert "already" not in again.text
+    root.post(
+        page, data={"owner-1": "bob", "action-1": "import"}, headers={"HX-Request": "true"}
+    ).raise_for_status()
+    settled(root, job, "done")
+    assert "projects/bob/" in root.get(page).text
