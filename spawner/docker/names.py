@@ -11,17 +11,17 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from spawner.labels import CLUSTER as CLUSTER
+from spawner.labels import COMPONENT as COMPONENT
+from spawner.labels import GPU_MODEL as GPU_MODEL
+from spawner.labels import POOL as POOL
+from spawner.labels import RANK as RANK
+from spawner.labels import RUN as RUN
+from spawner.labels import SERVER as SERVER
+from spawner.labels import USER as USER
+from spawner.labels import rank_in
 from spawner.process.layout import base_name
 
-RUN = "galilean.io/run"
-#: The cluster's base name: what all objects of (user, server) have in common, whichever run made them.
-CLUSTER = "galilean.io/cluster"
-USER = "galilean.io/user"
-SERVER = "galilean.io/server"
-RANK = "galilean.io/rank"
-COMPONENT = "galilean.io/component"
-POOL = "galilean.io/pool"
-GPU_MODEL = "galilean.io/gpu-model"
 #: Whose objects these are among the installations of one daemon.
 INSTANCE = "galilean.io/instance"
 #: Docker has no annotations: the exact names, and the cards that a node holds, are labels as well.
@@ -30,7 +30,6 @@ EXACT_SERVER = "galilean.io/exact-server"
 GPUS = "galilean.io/gpus"
 
 _PLAIN = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?", re.ASCII)
-_RANK = re.compile(r"0|[1-9][0-9]{0,5}", re.ASCII)
 #: An interface's name has at most 15 characters; the firewall knows ours by this beginning.
 BRIDGE = "gal-"
 
@@ -77,6 +76,7 @@ def told(labels: Mapping[str, str], instance: str) -> Told | None:
     if labels.get(INSTANCE) != instance or user is None or server is None or not run:
         return None
     base = base_name(user, server)
-    if labels.get(CLUSTER) != base or (rank is not None and not _RANK.fullmatch(rank)):
+    number = None if rank is None else rank_in(rank)
+    if labels.get(CLUSTER) != base or (rank is not None and number is None):
         return None
-    return Told(user, server, run, base, None if rank is None else int(rank))
+    return Told(user, server, run, base, number)

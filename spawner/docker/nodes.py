@@ -14,11 +14,11 @@ import logging
 import os
 import shutil
 import stat
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from ipaddress import IPv4Network
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from galilean.errors import UserError
 from spawner.backend import NodeFailed, NodeLook, NodeProgress
@@ -31,9 +31,8 @@ from spawner.keys import ClusterKeys
 from spawner.kubernetes.answers import answered
 from spawner.node.place import node_prefix
 from spawner.process.layout import base_name
+from spawner.requests import OnTheWay, all_at_once
 from spawner.steps import NodeEnd
-
-R = TypeVar("R")
 
 #: Endpoints of a removed container leave its network a moment later.
 PAUSES_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
@@ -77,7 +76,7 @@ class ContainerNodes:
         self.api, self.watch, self.instance = api, watch, watch.instance
         self._directory, self._pool, self._gpus, self._ask = Path(directory).absolute(), pool, gpus, ask
         self._log = log or logging.getLogger(__name__)
-        self._on_the_way: dict[str, set[asyncio.Task[Any]]] = {}
+        self._on_the_way = OnTheWay()
         self._dealt: dict[str, set[str]] = {}
         self._pulls: dict[str, asyncio.Task[None]] = {}
         self._placing = asyncio.Lock()
@@ -113,7 +112,7 @@ class ContainerNodes:
             await self.remove(spec.user, spec.server)
         given = await self._place(spec)
         try:
-            await self._on_its_way(spec.base, self.api.do(lambda: self._prepare(spec)))
+            await self._on_the_way.send(spec.base, self.api.do(lambda: self._prepare(spec)))
         except OSError as error:
             message, params = troubles.why_not_prepared(error)
             raise NodeFailed(0, message, **params) from error
@@ -121,7 +120,7 @@ class ContainerNodes:
             tasks = [
                 asyncio.ensure_future(self._node(spec, rank, given, progress)) for rank in range(spec.nodes)
             ]
-            every = asyncio.ensure_future(_all(tasks))
+            every = asyncio.ensure_future(all_at_once(tasks))
             watching = asyncio.ensure_future(self._until_one_ends(spec, changed))
             try:
                 done, _ = await asyncio.wait({watching, every}, return_when=asyncio.FIRST_COMPLETED)
@@ -135,7 +134,7 @@ class ContainerNodes:
     async def _node(self, spec: ClusterSpec, rank: int, given: Given, progress: NodeProgress) -> None:
         body = containers.container(spec, rank, given)
         try:
-            await self._on_its_way(
+            await self._on_the_way.send(
                 spec.base, self.api.ask(lambda client: _create_and_start(client, spec.name(rank), body))
             )
         except (APIError, NotFound) as error:
@@ -198,7 +197,7 @@ class ContainerNodes:
                 given = Given(network=network, gpus=dealt)
                 body = containers.network(spec, given)
                 try:
-                    await self._on_its_way(
+                    await self._on_the_way.send(
                         spec.base,
                         self.api.ask(lambda client, body=body: client.create_network(**body)),
                     )
@@ -256,14 +255,14 @@ class ContainerNodes:
             When it cannot be sure that nothing is left; to be called again.
         """
         base = base_name(user, server)
-        await self._landed(base)
+        await self._on_the_way.landed(base)
         before = {rank: item for rank, item in self.watch.containers(base).items() if item.over}
         ends: dict[int, NodeEnd] = {}
         for pause in PAUSES_SECONDS:
             ids = await self.api.ask(lambda client: _container_ids(client, self.instance, base))
             if not ids:
                 break
-            for item in await _all(
+            for item in await all_at_once(
                 [self.api.ask(lambda client, i=i: _end(client, i, self.instance)) for i in ids]
             ):
                 if item is not None:
@@ -287,29 +286,6 @@ class ContainerNodes:
         for rank, item in before.items():  # what had gone by itself, and was put away by somebody else
             ends.setdefault(rank, NodeEnd(at=item.ended_at, exit_reason=item.reason))
         return ends
-
-    # ------------------------------------------------------------------------------ requests on their way
-
-    async def _on_its_way(self, base: str, request: Coroutine[Any, Any, R]) -> R:
-        """Send a request to its end, also when whoever wanted it is cancelled meanwhile."""
-        task = asyncio.get_running_loop().create_task(request)
-        tasks = self._on_the_way.setdefault(base, set())
-        tasks.add(task)
-        task.add_done_callback(lambda done: self._arrived(base, done))
-        return await asyncio.shield(task)
-
-    def _arrived(self, base: str, task: asyncio.Task[Any]) -> None:
-        tasks = self._on_the_way.get(base, set())
-        tasks.discard(task)
-        if not tasks:
-            self._on_the_way.pop(base, None)
-        if not task.cancelled():
-            task.exception()  # whoever wanted it may have gone away
-
-    async def _landed(self, base: str) -> None:
-        tasks = self._on_the_way.get(base)
-        if tasks:
-            await asyncio.wait(set(tasks))
 
 
 def hand_over(directory: Path, uid: int, gid: int) -> None:
@@ -402,13 +378,3 @@ def _remove_networks(client: Client, instance: str, base: str) -> list[str]:
                 client.disconnect_container_from_network(endpoint["Name"], network["Id"], force=True)
             left.append(network["Name"])
     return left
-
-
-async def _all(requests: list[Any]) -> list[Any]:
-    """All at once; the first that fails ends it, when the others have been let go."""
-    tasks = [asyncio.ensure_future(request) for request in requests]
-    try:
-        return await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()

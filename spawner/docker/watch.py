@@ -20,6 +20,7 @@ from spawner.docker import names, troubles
 from spawner.docker.api import Client, DockerAPI, NotFound
 from spawner.docker.cards import held_by
 from spawner.docker.troubles import Container
+from spawner.requests import NextLook
 
 LOOK_SECONDS = 10.0
 #: Of containers that are no more, so many are remembered: until the next poll has asked.
@@ -45,11 +46,11 @@ class ContainerWatch:
         self._known: dict[str, Container] = {}
         self._gone: dict[tuple[str, str, int], Container] = {}
         self._current = False
-        self._listed: asyncio.Future[None] | None = None
         self._followers: dict[str, set[asyncio.Event]] = {}
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wake = threading.Event()
+        self._next_look = NextLook(self._wake.set)
         self._end = threading.Event()
         self._stream: Any = None
 
@@ -80,11 +81,7 @@ class ContainerWatch:
         self.start()
         if self._current:
             return
-        if self._listed is None:
-            self._listed = asyncio.get_running_loop().create_future()
-        self._wake.set()
-        async with asyncio.timeout(LOOK_SECONDS):
-            await asyncio.shield(self._listed)
+        await self._next_look.wait(LOOK_SECONDS)
 
     @contextmanager
     def follow(self, cluster: str) -> Iterator[asyncio.Event]:
@@ -204,7 +201,7 @@ class ContainerWatch:
             self._log.info("Docker answers again; %d containers of ours", len(found))
         self._known = {item.id: item for item in found}
         self._current = True
-        self._answer(None)
+        self._next_look.came()
         for events in self._followers.values():
             for event in events:
                 event.set()
@@ -213,7 +210,7 @@ class ContainerWatch:
         self._current = False
         if not tries:
             self._log.warning("Docker's events are interrupted: %r", error)
-        self._answer(error)
+        self._next_look.came(error)
 
     def _seen(self, item: Container) -> None:
         self._known[item.id] = item
@@ -236,13 +233,3 @@ class ContainerWatch:
     def _changed(self, cluster: str) -> None:
         for event in self._followers.get(cluster, ()):
             event.set()
-
-    def _answer(self, error: Exception | None) -> None:
-        listed, self._listed = self._listed, None
-        if listed is None or listed.done():
-            return
-        if error is None:
-            listed.set_result(None)
-        else:
-            listed.set_exception(error)
-            listed.exception()  # whoever asked may have gone away

@@ -25,6 +25,7 @@ from spawner.kubernetes import names, troubles
 from spawner.kubernetes.api import KubeAPI
 from spawner.kubernetes.nodes import FORCE_SECONDS
 from spawner.kubernetes.watch import Pod
+from spawner.labels import rank_in
 
 T = TypeVar("T")
 
@@ -166,7 +167,7 @@ def sighting_of(pod: Pod) -> Sighting | None:
         return None
     user, server, run, base = told
     metadata = pod["metadata"]
-    rank = _rank(metadata["labels"].get(names.RANK, ""))
+    rank = rank_in(metadata["labels"].get(names.RANK, ""))
     if rank is None or metadata["name"] != names.pod_name(base, rank):
         return None
     owned = _owned(metadata, base)
@@ -226,7 +227,3 @@ def _owned(metadata: Mapping[str, Any], base: str) -> bool | None:
     if any(owner.get("kind") == "Secret" and owner.get("name") == base for owner in owners):
         return True
     return None if owners else False
-
-
-def _rank(text: str) -> int | None:
-    return int(text) if text.isascii() and text.isdigit() and str(int(text)) == text else None

@@ -13,21 +13,20 @@ from functools import lru_cache
 
 from kubespawner.slugs import is_valid_label, multi_slug, safe_slug
 
-RUN = "galilean.io/run"
-#: The cluster's base name: what all objects of (user, server) have in common, whichever run made them.
-CLUSTER = "galilean.io/cluster"
-USER = "galilean.io/user"
-SERVER = "galilean.io/server"
-RANK = "galilean.io/rank"
-COMPONENT = "galilean.io/component"
-POOL = "galilean.io/pool"
-GPU_MODEL = "galilean.io/gpu-model"
+from spawner.labels import CLUSTER as CLUSTER
+from spawner.labels import COMPONENT as COMPONENT
+from spawner.labels import GPU_MODEL as GPU_MODEL
+from spawner.labels import POOL as POOL
+from spawner.labels import RANK as RANK
+from spawner.labels import RUN as RUN
+from spawner.labels import SERVER as SERVER
+from spawner.labels import USER as USER
+from spawner.labels import rank_in
 
 HEAD = "head"
 WORKER = "worker"
 
 _READABLE = 40
-_RANK = re.compile(r"0|[1-9][0-9]{0,5}", re.ASCII)
 _BASE = re.compile(r"[a-z][a-z0-9-]*---[0-9a-f]{16}", re.ASCII)
 
 
@@ -54,7 +53,7 @@ def rank_of(base: str, name: str) -> int | None:
     Labels can be put on any pod by whoever may make pods; a name exists once, and this one is computed.
     """
     before, _, rank = name.rpartition("-")
-    return int(rank) if before == base and _RANK.fullmatch(rank) else None
+    return rank_in(rank) if before == base else None
 
 
 def is_base_name(name: str) -> bool:

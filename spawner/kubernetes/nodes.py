@@ -27,6 +27,7 @@ from spawner.kubernetes.api import REQUEST_SECONDS, APIError, KubeAPI, is_passin
 from spawner.kubernetes.mender import Mender
 from spawner.kubernetes.spec import ClusterSpec
 from spawner.kubernetes.watch import Follower, Pod, PodWatch
+from spawner.requests import OnTheWay, all_at_once
 from spawner.steps import NodeEnd
 
 R = TypeVar("R")
@@ -68,7 +69,7 @@ class PodNodes:
         self._ask = ask
         self.mender = Mender(api, watch, log=log)
         self._log = log or logging.getLogger(__name__)
-        self._on_the_way: dict[str, set[asyncio.Task[Any]]] = {}
+        self._on_the_way = OnTheWay()
 
     @property
     def namespace(self) -> str:
@@ -98,7 +99,7 @@ class PodNodes:
             owner = manifests.owner_reference(await self._make_secret(spec))
             await self._fresh(spec.base, manifests.network_policy(spec, owner))
             pods = [manifests.pod(spec, rank, owner) for rank in range(spec.nodes)]
-            _, *uids = await _all(
+            _, *uids = await all_at_once(
                 self._fresh(spec.base, body) for body in [manifests.service(spec, owner), *pods]
             )
             await self._until_ready(spec, uids, follower, progress)
@@ -130,7 +131,7 @@ class PodNodes:
             if there:
                 return there
             self._log.info("%s: a leftover %s is removed first", name, kind)
-            await self._insist(base, lambda: self._on_its_way(base, self._api.delete(kind, name)))
+            await self._insist(base, lambda: self._on_the_way.send(base, self._api.delete(kind, name)))
             await asyncio.sleep(_pause(next(tries)))
 
     async def _is_there(self, body: Mapping[str, Any]) -> str:
@@ -149,7 +150,7 @@ class PodNodes:
     async def _create(self, base: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
         """Create an object, asking again while the API server is away or busy."""
         try:
-            return await self._insist(base, lambda: self._on_its_way(base, self._api.create(body)))
+            return await self._insist(base, lambda: self._on_the_way.send(base, self._api.create(body)))
         except APIError as error:
             if error.status == 403 and "exceeded quota" in error.message:
                 why = error.message.partition("exceeded quota:")[2].strip()
@@ -251,7 +252,7 @@ class PodNodes:
         Exception
             When it cannot be sure that nothing is left; to be called again.
         """
-        await self._landed(base)
+        await self._on_the_way.landed(base, seconds=REQUEST_SECONDS + 1)
         await self.watch.look()
         with self.watch.follow(base) as follower:
             over = {name for name, pod in follower.pods.items() if troubles.is_over(pod)}
@@ -305,36 +306,13 @@ class PodNodes:
             return self._insist(base, lambda: self._api.delete(kind, name, grace_seconds=grace))
 
         pods = [pod["metadata"]["name"] for pod in await self._left(base)]
-        await _all(
+        await all_at_once(
             [
                 delete("NetworkPolicy", base),
                 delete("Service", base),
                 *(delete("Pod", name, grace_seconds) for name in pods),
             ]
         )
-
-    # ------------------------------------------------------------------------------ requests on their way
-
-    async def _on_its_way(self, base: str, request: Any) -> Any:
-        """Send a request to its end, also when whoever wanted it is cancelled meanwhile."""
-        task = asyncio.get_running_loop().create_task(request)
-        tasks = self._on_the_way.setdefault(base, set())
-        tasks.add(task)
-        task.add_done_callback(lambda done: self._arrived(base, done))
-        return await asyncio.shield(task)
-
-    def _arrived(self, base: str, task: asyncio.Task[Any]) -> None:
-        tasks = self._on_the_way.get(base, set())
-        tasks.discard(task)
-        if not tasks:
-            self._on_the_way.pop(base, None)
-        if not task.cancelled():
-            task.exception()  # whoever wanted it may have gone away
-
-    async def _landed(self, base: str) -> None:
-        tasks = self._on_the_way.get(base)
-        if tasks:
-            await asyncio.wait(set(tasks), timeout=REQUEST_SECONDS + 1)
 
 
 def _pause(tries: int) -> float:
@@ -349,16 +327,6 @@ async def _within(event: Any, seconds: float) -> bool:
     except TimeoutError:
         return False
     return True
-
-
-async def _all(requests: Any) -> list[Any]:
-    """All at once; the first that fails ends it, when the others have been let go."""
-    tasks = [asyncio.ensure_future(request) for request in requests]
-    try:
-        return await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
 
 
 def _ends(

@@ -25,6 +25,7 @@ from typing import Any, Protocol
 
 from spawner.kubernetes import names
 from spawner.kubernetes.api import APIError
+from spawner.requests import NextLook
 
 STREAM_SECONDS = 60
 SILENCE_SECONDS = 75.0
@@ -127,7 +128,7 @@ class PodWatch:
         self._connected = False
         self._heard_at = float("-inf")
         self._wake = asyncio.Event()
-        self._listed: asyncio.Future[None] | None = None
+        self._next_look = NextLook(self._wake.set)
 
     # ------------------------------------------------------------------------------------ what others read
 
@@ -160,11 +161,7 @@ class PodWatch:
         self.start()
         if self.current:
             return
-        if self._listed is None:
-            self._listed = asyncio.get_running_loop().create_future()
-        self._wake.set()
-        async with asyncio.timeout(LOOK_SECONDS):
-            await asyncio.shield(self._listed)
+        await self._next_look.wait(LOOK_SECONDS)
 
     @contextmanager
     def follow(self, cluster: str) -> Iterator[Follower]:
@@ -202,14 +199,14 @@ class PodWatch:
         while True:
             try:
                 version = await self._load()
-                self._answer(None)
+                self._next_look.came()
                 if out:
                     self._log.info("The API server answers again; %d clusters have pods", len(self._pods))
                 pause, out = FIRST_PAUSE_SECONDS, False
                 await self._stay(version)
             except Exception as error:
                 self._connected = False
-                self._answer(error)
+                self._next_look.came(error)
                 if isinstance(error, APIError) and error.status == 410:
                     continue
                 if not out:
@@ -288,16 +285,6 @@ class PodWatch:
                 break
             del self._gone[oldest]
         self._gone[cluster] = {**self._gone.pop(cluster, {}), pod["metadata"]["name"]: (now, pod)}
-
-    def _answer(self, error: Exception | None) -> None:
-        listed, self._listed = self._listed, None
-        if listed is None or listed.done():
-            return
-        if error is None:
-            listed.set_result(None)
-        else:
-            listed.set_exception(error)
-            listed.exception()  # whoever asked may have gone away
 
 
 def _cluster_of(pod: Pod) -> str:

@@ -1,0 +1,22 @@
+"""What every backend with labels calls a node's properties, so that one selector finds them on any of them."""
+
+from __future__ import annotations
+
+import re
+
+RUN = "galilean.io/run"
+#: The cluster's base name: what all objects of (user, server) have in common, whichever run made them.
+CLUSTER = "galilean.io/cluster"
+USER = "galilean.io/user"
+SERVER = "galilean.io/server"
+RANK = "galilean.io/rank"
+COMPONENT = "galilean.io/component"
+POOL = "galilean.io/pool"
+GPU_MODEL = "galilean.io/gpu-model"
+
+_RANK = re.compile(r"0|[1-9][0-9]{0,5}", re.ASCII)
+
+
+def rank_in(text: str) -> int | None:
+    """The rank that a text tells; ``None`` for everything that we would not have written so."""
+    return int(text) if _RANK.fullmatch(text) else None
