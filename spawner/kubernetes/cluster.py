@@ -16,7 +16,7 @@ from typing import Any
 from kubernetes_asyncio.client import ApiClient
 from kubespawner import KubeSpawner
 from traitlets import Any as AnyTrait
-from traitlets import Bool, Dict, Float, List, Unicode, default
+from traitlets import Bool, Dict, Float, Integer, List, Unicode, default
 
 from galilean.errors import UserError, mark
 from spawner.backend import NodeLook, NodeProgress
@@ -68,6 +68,12 @@ class KubeCluster(VirtualCluster, KubeSpawner):
     shm_share = Float(0.5, help="Size of /dev/shm as a share of a node's memory, as which it counts.").tag(
         config=True
     )
+    machine_patience = Integer(
+        60,
+        min=0,
+        help="Seconds for which nodes on a machine that Kubernetes has given up are still waited for; a cluster that "
+        "gets them back goes on. Not used where tolerations speak of it.",
+    ).tag(config=True)
     kueue_queue = Unicode("", help="Kueue's local queue; empty = the scheduler alone.").tag(config=True)
     reached_by = List(help="NetworkPolicy peers that may reach the nodes' pages: the proxy and the hub.").tag(
         config=True
@@ -201,6 +207,7 @@ class KubeCluster(VirtualCluster, KubeSpawner):
             tolerations=pool.get("tolerations", ()),
             gpu_resource=resource,
             queue=self.kueue_queue,
+            patience_seconds=self.machine_patience,
         )
 
 

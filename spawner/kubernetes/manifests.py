@@ -16,7 +16,7 @@ from typing import Any
 
 from spawner.keys import ClusterKeys
 from spawner.kubernetes import names
-from spawner.kubernetes.spec import HTTP_PORT, SSH_PORT, ClaimMount, ClusterFrame, ClusterSpec
+from spawner.kubernetes.spec import HTTP_PORT, SSH_PORT, ClaimMount, ClusterFrame, ClusterSpec, Placement
 from spawner.node.place import (
     CPU_MILLICORES,
     LANGUAGE,
@@ -34,6 +34,7 @@ TOKEN_KEY = "token"  # noqa: S105 - the name of a key
 COOKIE_KEY = "cookie_secret"
 _TOKENS = ("JUPYTERHUB_API_TOKEN", "JPY_API_TOKEN")
 GRACE_SECONDS = 5
+_LOST = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 _RESTRICTED_POD = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
 _RESTRICTED_CONTAINER = {
     "allowPrivilegeEscalation": False,
@@ -133,7 +134,7 @@ def pod(spec: ClusterSpec, rank: int, owner: Manifest) -> Manifest:
             "enableServiceLinks": False,
             "securityContext": {**_RESTRICTED_POD, **base["spec"].get("securityContext", {})},
             "nodeSelector": {**base["spec"].get("nodeSelector", {}), **spec.placement.node_selector},
-            "tolerations": [*base["spec"].get("tolerations", []), *spec.placement.tolerations],
+            "tolerations": _tolerations(base["spec"].get("tolerations", []), spec.placement),
             "volumes": [*base["spec"].get("volumes", []), *_volumes(spec)],
         },
     }
@@ -166,6 +167,28 @@ def _metadata(spec: ClusterFrame, name: str, owner: Manifest | None = None) -> M
     if owner is not None:
         metadata["ownerReferences"] = [owner]
     return metadata
+
+
+def _tolerations(theirs: Sequence[Mapping[str, Any]], placement: Placement) -> list[Manifest]:
+    """Of the site and the pool; and how long a lost machine is waited for, where they say nothing of that.
+
+    Kubernetes itself would wait for five minutes, in which a cluster that has lost a node is paid for.
+    """
+    told = [dict(item) for item in (*theirs, *placement.tolerations)]
+    named = {item.get("key", "") for item in told}
+    if "" in named:  # stands everything, for as long as it says
+        return told
+    lost = [
+        {
+            "key": key,
+            "operator": "Exists",
+            "effect": "NoExecute",
+            "tolerationSeconds": placement.patience_seconds,
+        }
+        for key in _LOST
+        if key not in named
+    ]
+    return [*told, *lost]
 
 
 def _pod_labels(spec: ClusterSpec, rank: int) -> Manifest:

@@ -72,12 +72,15 @@ class Placement:
         The extended resource that is a GPU card.
     queue
         Kueue's local queue; empty = the scheduler alone.
+    patience_seconds
+        How long after Kubernetes has given a machine up its nodes are waited for.
     """
 
     node_selector: Mapping[str, str] = field(default_factory=dict)
     tolerations: Sequence[Mapping[str, Any]] = ()
     gpu_resource: str = "nvidia.com/gpu"
     queue: str = ""
+    patience_seconds: int = 60
 
 
 @dataclass(frozen=True, kw_only=True)

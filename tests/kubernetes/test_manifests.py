@@ -32,6 +32,7 @@ KEYS = ClusterKeys(
 )
 OWNER = manifests.owner_reference({"metadata": {"name": "ada--heat---8640f3d2feb55217", "uid": "u-1"}})
 TOKEN = "the-hubs-token-of-this-server"
+LOST = ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"]
 
 
 def plain(model: Any) -> Any:
@@ -154,6 +155,26 @@ def test_only_what_a_node_needs_of_the_secret_is_mounted() -> None:
     assert items == {"cookie_secret", "host_ed25519", "id_ed25519", "authorized_keys", "known_hosts"}
 
 
+@pytest.mark.parametrize(
+    ("sites", "patience"),
+    [
+        ([], {LOST[0]: 90, LOST[1]: 90}),
+        (
+            [{"key": LOST[1], "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 600}],
+            {LOST[0]: 90, LOST[1]: 600},
+        ),
+        ([{"operator": "Exists"}], {"": None}),
+    ],
+)
+def test_a_lost_machine_is_waited_for_as_long_as_the_site_says(
+    sites: list[dict[str, Any]], patience: dict[str, int | None]
+) -> None:
+    theirs = kubespawners_pod(tolerations=sites)
+    made = manifests.pod(spec(pod=theirs, placement=Placement(patience_seconds=90)), 0, OWNER)
+    said = {item.get("key", ""): item.get("tolerationSeconds") for item in made["spec"]["tolerations"]}
+    assert said == patience
+
+
 def test_traits_of_kubespawner_count() -> None:
     theirs = kubespawners_pod(
         node_selector={"disk": "fast"},
@@ -168,7 +189,7 @@ def test_traits_of_kubespawner_count() -> None:
     pod = manifests.pod(replace(GPU, pod=theirs), 1, OWNER)
     container = pod["spec"]["containers"][0]
     assert pod["spec"]["nodeSelector"]["disk"] == "fast"
-    assert [item["key"] for item in pod["spec"]["tolerations"]] == ["people", "physics"]
+    assert [item["key"] for item in pod["spec"]["tolerations"]] == ["people", "physics", *LOST]
     assert pod["spec"]["priorityClassName"] == "people"
     assert pod["spec"]["dnsConfig"]["searches"][0] == "example.edu"
     assert pod["metadata"]["annotations"]["site"] == "ours"
