@@ -24,6 +24,12 @@ from tests.lab.kubernetes import archive as archive
 from tests.lab.kubernetes import reference as reference
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Labs that tests start by themselves come before the one that all others share: there is room for one."""
+    items.sort(key=lambda item: "no_lab" not in getattr(item, "fixturenames", ()))
+
+
 @pytest.fixture
 async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Cluster, PodNodes]]:
     """Clusters of pods on an API server in memory."""

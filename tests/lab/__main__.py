@@ -12,7 +12,9 @@ from pathlib import Path
 
 from tests.lab.build import build
 from tests.lab.images import built, load
-from tests.lab.lab import LOCK, Lab
+from tests.lab.lab import Lab
+from tests.lab.places import LOCK
+from tests.lab.remains import clear
 
 
 def up() -> None:
@@ -35,24 +37,27 @@ def up() -> None:
 
 
 def down() -> None:
-    """End the lab that ``up`` keeps on this machine, and come back when nothing of it is left.
+    """End the lab that ``up`` keeps on this machine, or what is left of one that was killed; nothing of it is left.
 
     The lab of a test run is that run's own to end.
     """
     if not LOCK.exists():
         return
     with LOCK.open("a+") as lock:
+        lock.seek(0)
+        holder, _, directory = lock.read().strip().partition("\n")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
         except BlockingIOError:
-            lock.seek(0)
-            holder = int(lock.read().strip() or 0)
-        command = Path(f"/proc/{holder}/cmdline").read_bytes().split(b"\0")
-        if b"tests.lab" not in command or b"up" not in command:
-            sys.exit(f"The lab on this machine belongs to the tests of process {holder}.")
-        os.kill(holder, signal.SIGTERM)
-        fcntl.flock(lock, fcntl.LOCK_EX)
+            command = Path(f"/proc/{holder}/cmdline").read_bytes().split(b"\0")
+            if b"tests.lab" not in command or b"up" not in command:
+                sys.exit(f"The lab on this machine belongs to the tests of process {holder}.")
+            os.kill(int(holder), signal.SIGTERM)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        else:
+            if directory:
+                clear(Path(directory))
+                lock.truncate(0)
 
 
 def main() -> None:

@@ -10,7 +10,9 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -27,6 +29,8 @@ PROGRAMS = {
     "kwok": (".", "sigs.k8s.io/kwok/cmd/kwok"),
     "coredns": ("coredns", "."),
 }
+#: What Go needs the first time, for its modules and what it has compiled.
+ROOM_GB = 12
 #: The Gateway API's definitions, which the chart's route is held against: module, version, checksum, file.
 GATEWAY_API = (
     "sigs.k8s.io/gateway-api",
@@ -44,7 +48,7 @@ def cache_base() -> Path:
 def cache_folder() -> Path:
     """Where this version of the programs is, or will be."""
     digest = hashlib.sha256()
-    digest.update(subprocess.run(["go", "version"], capture_output=True, check=True).stdout)
+    digest.update(_go("version").encode())
     for file in sorted(SOURCES.rglob("*")):
         if file.is_file():
             digest.update(file.relative_to(SOURCES).as_posix().encode() + b"\0" + file.read_bytes())
@@ -56,7 +60,13 @@ def build() -> Path:
     folder = cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("lab: the programs are being built already; waiting for that …", flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        if not all((folder / name).exists() for name in PROGRAMS):
+            _look_for_room()
         for name, (below, package) in PROGRAMS.items():
             target = folder / name
             if target.exists():
@@ -68,7 +78,7 @@ def build() -> Path:
             link = _LINK if name == "lab" else "-s -w"
             part = folder / f"{name}.part"
             subprocess.run(
-                ["go", "build", "-trimpath", "-ldflags", link, "-o", str(part), package],
+                ["go", "build", "-trimpath", "-buildvcs=false", "-ldflags", link, "-o", str(part), package],
                 cwd=SOURCES / below,
                 env=env,
                 check=True,
@@ -83,6 +93,20 @@ def build() -> Path:
             )
             part.rename(pause)
     return folder
+
+
+def _look_for_room() -> None:
+    """Say that a disk is too full before half an hour of work, and not after it."""
+    for place in map(Path, _go("env", "GOCACHE", "GOMODCACHE").split()):
+        there = next(path for path in (place, *place.parents) if path.exists())
+        used = place.exists() and any(place.iterdir())
+        free_gb = shutil.disk_usage(there).free / 1e9
+        if not used and free_gb < ROOM_GB:
+            sys.exit(f"lab: the build needs {ROOM_GB} GB below {place}; {free_gb:.1f} GB are free.")
+
+
+def _go(*words: str) -> str:
+    return subprocess.run(["go", *words], capture_output=True, text=True, check=True).stdout
 
 
 def gateway_api() -> Path:

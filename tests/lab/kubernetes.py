@@ -41,12 +41,10 @@ class Kubernetes:
     def without(self, part: str) -> Iterator[None]:
         """Without a part of the lab: killed and started again; in a lab that others started, stopped for the while."""
         if self.lab is not None:
-            command = self.lab._parts[part].args
-            self.lab.kill(part)
             try:
-                yield
+                with self.lab.parts.without(part):
+                    yield
             finally:
-                self.lab._start(part, *command)  # type: ignore[misc]
                 eventually(self._answers, 60, "the API server answers")
             return
         pid = next(

@@ -3,63 +3,42 @@
 etcd, API server, controller manager, scheduler, kubelet and kube-proxy are one program of ours made from
 the public modules (``go/``); containerd, runc and the network plugins are Debian's, in an instance with a
 root, state and socket of its own; CoreDNS runs as a pod. Works as root without CAP_SYS_RESOURCE and on
-cgroup v1, which is what the odd settings below are for.
+cgroup v1, which is what the odd settings of :mod:`tests.lab.machine` are for. A second machine can join.
 
 kube-proxy writes the machine's iptables, so one lab runs on a machine at a time (a lock holds that).
 """
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
+import base64
 import fcntl
 import json
 import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
-from tests.lab import policies
-from tests.lab.build import build
+from tests.lab import policies, remains
+from tests.lab.build import VERSION, build
 from tests.lab.certificates import Authority
-from tests.lab.images import static_image
-
-LOCK = Path("/run/galilean-lab.lock")
-BRIDGE = "galilean-lab0"
-GATEWAY = "10.222.0.1"
-POD_SUBNET = "10.222.0.0/16"
-SERVICE_SUBNET = "10.223.0.0/16"
-SERVICE_GATEWAY = "10.223.0.1"
-DNS_ADDRESS = "10.223.0.10"
-MACHINE = "lab-machine-0"
-CGROUP = "galilean-lab"
-PAUSE_IMAGE = "galilean.lab/pause:1"
-DNS_IMAGE = "galilean.lab/coredns:1"
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _wait(what: str, ready: Any, seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not ready():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"the lab's {what} was not ready after {seconds:.0f} s")
-        time.sleep(0.1)
-
-
-def _end_with_us() -> None:
-    """Let the kernel kill a part when whoever started it is killed: the kubelet of a dead lab would kill the
-    containers of the next one, which it takes for leftovers of its own."""
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+from tests.lab.machine import Machine
+from tests.lab.parts import Parts, free_port, wait
+from tests.lab.places import (
+    BRIDGE,
+    DNS_ADDRESS,
+    DNS_IMAGE,
+    FIRST_POD,
+    GATEWAY,
+    LOCK,
+    MACHINE,
+    MACHINES,
+    NETWORK,
+    POD_SUBNET,
+    SERVICE_GATEWAY,
+    SERVICE_SUBNET,
+)
 
 
 class Lab:
@@ -68,19 +47,29 @@ class Lab:
     Parameters
     ----------
     directory
-        Everything of this lab, logs too; removed by ``down()`` unless ``keep_logs``.
+        Everything of this lab, logs too; removed by ``down()``.
     """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.logs = directory / "logs"
         self.programs = build()
-        self._parts: dict[str, subprocess.Popen[bytes]] = {}
+        self.parts = Parts(self.logs)
         self._lock: IO[str] | None = None
-        self.api_port, self.etcd_port = _free_port(), _free_port()
-        self.kubelet_port, self.kubelet_health = _free_port(), _free_port()
+        self.api_port, self.etcd_port = free_port(), free_port()
         self.server = f"https://{GATEWAY}:{self.api_port}"
-        self.socket = directory / "containerd.sock"
+        self.machine = self._machine_of(0, directory)
+        self.second = self._machine_of(1, directory / MACHINES[1])
+
+    def _machine_of(self, number: int, directory: Path) -> Machine:
+        return Machine(
+            number,
+            directory,
+            parts=self.parts,
+            programs=self.programs,
+            authority=self.directory / "pki",
+            network=self.directory / "cni",
+        )
 
     # ------------------------------------------------------------------------------------------ up and down
 
@@ -91,9 +80,11 @@ class Lab:
             self.logs.mkdir(parents=True, exist_ok=True)
             self._network()
             self._certificates()
-            self._containerd()
+            self.machine.switch_on(coredns=(self.programs / "coredns", DNS_IMAGE))
             self._control_plane()
-            self._machine()
+            self.machine.start_kubelet(self.directory / "pki" / "kubelet.kubeconfig")
+            self._proxy()
+            self.machine.wait_ready(self.kubectl)
             self._policies()
             self._cluster_dns()
         except BaseException:
@@ -109,20 +100,13 @@ class Lab:
         if self._lock is None:
             shutil.rmtree(self.directory, ignore_errors=True)
             return
+        self.second.switch_off()
         for name in ("kubelet", "kube-proxy", "policies", "kube-controller-manager", "kube-scheduler"):
-            self._end(name)
-        policies.take_away()
+            self.parts.end(name)
         for name in ("containerd", "kube-apiserver", "etcd"):
-            self._end(name)
-        self._end_containers()
-        self._unmount()
-        self._clean_iptables()
-        subprocess.run(["ip", "link", "del", BRIDGE], capture_output=True, check=False)
-        self._clean_leftovers()
-        # Layers of images are a hundred thousand files.
-        subprocess.run(
-            ["rm", "-rf", "--one-file-system", str(self.directory)], capture_output=True, check=False
-        )
+            self.parts.end(name)
+        remains.clear(self.directory)
+        self._lock.truncate(0)
         self._lock.close()
         self._lock = None
 
@@ -133,8 +117,14 @@ class Lab:
         except BlockingIOError:
             print("lab: another one runs on this machine; waiting for its end …", flush=True)
             fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.seek(0)
+        _, _, before = lock.read().strip().partition("\n")
+        if before:
+            print("lab: clearing up after one that was killed", flush=True)
+            remains.clear(Path(before))
+        remains.take_networks_away()
         lock.truncate(0)
-        print(os.getpid(), file=lock, flush=True)
+        print(os.getpid(), self.directory, sep="\n", file=lock, flush=True)
         self._lock = lock
 
     # ------------------------------------------------------------------------------------------------ tools
@@ -175,58 +165,20 @@ class Lab:
 
     def load_image(self, archive: Path) -> None:
         """Bring a docker archive into the machine's image store."""
-        self._ctr("images", "import", str(archive))
-
-    def _ctr(self, *arguments: str, check: bool = True) -> str:
-        done = subprocess.run(
-            ["ctr", "--address", str(self.socket), "--namespace", "k8s.io", *arguments],
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-        if check and done.returncode:
-            raise RuntimeError(f"ctr {' '.join(arguments)}: {done.stderr}")
-        return done.stdout
+        self.machine.load_image(archive)
 
     # ------------------------------------------------------------------------------------------------ parts
 
-    def _start(self, name: str, *command: str) -> None:
-        log = (self.logs / f"{name}.log").open("ab")
-        self._parts[name] = subprocess.Popen(
-            command,
-            stdout=log,
-            stderr=log,
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-            preexec_fn=_end_with_us,
-        )
-        log.close()
-
     def _start_part(self, name: str, *flags: str) -> None:
-        self._start(name, str(self.programs / "lab"), name, *flags)
-
-    def _end(self, name: str, seconds: float = 10) -> None:
-        part = self._parts.pop(name, None)
-        if part is None or part.poll() is not None:
-            return
-        part.terminate()
-        try:
-            part.wait(seconds)
-        except subprocess.TimeoutExpired:
-            part.kill()
-            part.wait()
-
-    def kill(self, name: str) -> None:
-        """Kill a part without a word, as a crash would."""
-        part = self._parts.pop(name)
-        part.send_signal(signal.SIGKILL)
-        part.wait()
+        self.parts.start(name, str(self.programs / "lab"), name, *flags)
 
     def _network(self) -> None:
         for command in (
             ["ip", "link", "add", BRIDGE, "type", "bridge"],
-            ["ip", "addr", "add", f"{GATEWAY}/16", "dev", BRIDGE],
+            *(
+                ["ip", "addr", "add", f"{address}/16", "dev", BRIDGE]
+                for address in (self.machine.address, self.second.address)
+            ),
             ["ip", "link", "set", BRIDGE, "up"],
         ):
             subprocess.run(command, check=False, capture_output=True)
@@ -248,7 +200,7 @@ class Lab:
         cni.mkdir(parents=True)
         config = {
             "cniVersion": "0.4.0",
-            "name": "galilean-lab",
+            "name": NETWORK,
             "plugins": [
                 {
                     "type": "bridge",
@@ -258,7 +210,7 @@ class Lab:
                     "ipam": {
                         "type": "host-local",
                         "dataDir": str(self.directory / "ipam"),
-                        "ranges": [[{"subnet": POD_SUBNET, "gateway": GATEWAY}]],
+                        "ranges": [[{"subnet": POD_SUBNET, "rangeStart": FIRST_POD, "gateway": GATEWAY}]],
                         "routes": [{"dst": "0.0.0.0/0"}],
                     },
                 },
@@ -291,38 +243,6 @@ class Lab:
     def _pki(self, name: str) -> str:
         return str(self.directory / "pki" / name)
 
-    def _containerd(self) -> None:
-        config = f"""version = 2
-root = "{self.directory}/containerd"
-state = "{self.directory}/containerd-state"
-oom_score = 0
-[grpc]
-  address = "{self.socket}"
-[plugins."io.containerd.grpc.v1.cri"]
-  sandbox_image = "{PAUSE_IMAGE}"
-  restrict_oom_score_adj = true
-  [plugins."io.containerd.grpc.v1.cri".cni]
-    bin_dir = "/usr/lib/cni"
-    conf_dir = "{self.directory}/cni"
-  [plugins."io.containerd.grpc.v1.cri".containerd]
-    snapshotter = "overlayfs"
-"""
-        path = self.directory / "containerd.toml"
-        path.write_text(config)
-        self._start("containerd", "containerd", "--config", str(path))
-        _wait("containerd", lambda: self.socket.exists() and "k8s" in self._probe_containerd())
-        for program, reference in (("pause", PAUSE_IMAGE), ("coredns", DNS_IMAGE)):
-            archive = self.directory / f"{program}.tar"
-            static_image(self.programs / program, reference, archive)
-            self.load_image(archive)
-            archive.unlink()
-
-    def _probe_containerd(self) -> str:
-        done = subprocess.run(
-            ["ctr", "--address", str(self.socket), "version"], capture_output=True, timeout=10, check=False
-        )
-        return "k8s" if done.returncode == 0 else ""
-
     def _control_plane(self) -> None:
         self._start_part("etcd", "--data-dir", str(self.directory / "etcd"), "--port", str(self.etcd_port))
         self._start_part(
@@ -346,7 +266,7 @@ oom_score = 0
             "--allow-privileged=true",
             "--kubelet-preferred-address-types=InternalIP",
         )
-        _wait("API server", lambda: self.kubectl("get", "--raw", "/readyz", check=False) == "ok")
+        wait("API server", lambda: self.kubectl("get", "--raw", "/readyz", check=False) == "ok")
         self._start_part(
             "kube-controller-manager",
             f"--kubeconfig={self._pki('controller-manager.kubeconfig')}",
@@ -355,9 +275,10 @@ oom_score = 0
             f"--cluster-signing-cert-file={self._pki('ca.crt')}",
             f"--cluster-signing-key-file={self._pki('ca.key')}",
             "--use-service-account-credentials=true",
+            "--controllers=*,bootstrapsigner,tokencleaner",  # as kubeadm has it, too
             "--leader-elect=false",
             "--bind-address=127.0.0.1",
-            f"--secure-port={_free_port()}",
+            f"--secure-port={free_port()}",
             "--kube-api-qps=500",
             "--kube-api-burst=1000",
             # A machine that is slow because everything is on it is not dead; simulated ones never come back.
@@ -368,68 +289,12 @@ oom_score = 0
             f"--kubeconfig={self._pki('scheduler.kubeconfig')}",
             "--leader-elect=false",
             "--bind-address=127.0.0.1",
-            f"--secure-port={_free_port()}",
+            f"--secure-port={free_port()}",
             "--kube-api-qps=500",
             "--kube-api-burst=1000",
         )
 
-    def _machine(self) -> None:
-        config = {
-            "apiVersion": "kubelet.config.k8s.io/v1beta1",
-            "kind": "KubeletConfiguration",
-            "address": "0.0.0.0",
-            "port": self.kubelet_port,
-            "healthzPort": self.kubelet_health,
-            "authentication": {
-                "anonymous": {"enabled": False},
-                "webhook": {"enabled": True},
-                "x509": {"clientCAFile": self._pki("ca.crt")},
-            },
-            "authorization": {"mode": "Webhook"},
-            "cgroupDriver": "cgroupfs",
-            "cgroupRoot": f"/{CGROUP}",
-            "clusterDNS": [DNS_ADDRESS],
-            "clusterDomain": "cluster.local",
-            "containerRuntimeEndpoint": f"unix://{self.socket}",
-            "failSwapOn": False,
-            "failCgroupV1": False,
-            "featureGates": {"KubeletInUserNamespace": True},
-            "oomScoreAdj": 0,
-            "serializeImagePulls": False,
-            "evictionHard": {
-                "memory.available": "200Mi",
-                "nodefs.available": "2%",
-                "imagefs.available": "2%",
-            },
-            "imageGCHighThresholdPercent": 100,
-            "podLogsDir": str(self.directory / "pod-logs"),
-            "nodeStatusUpdateFrequency": "2s",
-            "shutdownGracePeriod": "0s",
-            "maxPods": 200,
-        }
-        for controller in Path("/sys/fs/cgroup").glob("*"):  # the kubelet does not make its own root
-            if (controller / "tasks").exists() or (controller / "cgroup.procs").exists():
-                (controller / CGROUP).mkdir(exist_ok=True)
-        # All pods together would weigh as much as one process beside them.
-        for share, most in (("cpu/{}/cpu.shares", "4096"), ("{}/cpu.weight", "400")):
-            path = Path("/sys/fs/cgroup") / share.format(CGROUP)
-            if path.exists():
-                path.write_text(most)
-        cpuset = Path("/sys/fs/cgroup/cpuset")
-        for name in ("cpuset.cpus", "cpuset.mems"):  # version 1 starts a group without any
-            if (cpuset / CGROUP / name).exists():
-                (cpuset / CGROUP / name).write_text((cpuset / name).read_text())
-        path = self.directory / "kubelet.json"
-        path.write_text(json.dumps(config))
-        self._start_part(
-            "kubelet",
-            f"--config={path}",
-            f"--kubeconfig={self._pki('kubelet.kubeconfig')}",
-            f"--root-dir={self.directory / 'kubelet'}",
-            f"--hostname-override={MACHINE}",
-            f"--node-ip={GATEWAY}",
-            f"--cert-dir={self.directory / 'kubelet-pki'}",
-        )
+    def _proxy(self) -> None:
         proxy = {
             "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
             "kind": "KubeProxyConfiguration",
@@ -439,24 +304,19 @@ oom_score = 0
             "oomScoreAdj": 0,
             "hostnameOverride": MACHINE,
             "bindAddress": "127.0.0.1",
-            "healthzBindAddress": f"127.0.0.1:{_free_port()}",
-            "metricsBindAddress": f"127.0.0.1:{_free_port()}",
+            "healthzBindAddress": f"127.0.0.1:{free_port()}",
+            "metricsBindAddress": f"127.0.0.1:{free_port()}",
             "conntrack": {"maxPerCore": 0, "min": 0},
         }
         proxy_path = self.directory / "kube-proxy.json"
         proxy_path.write_text(json.dumps(proxy))
         self._start_part("kube-proxy", f"--config={proxy_path}")
-        ready = '{.status.conditions[?(@.type=="Ready")].status}'
-        _wait(
-            "machine",
-            lambda: self.kubectl("get", "node", MACHINE, "-o", f"jsonpath={ready}", check=False) == "True",
-        )
 
     def _policies(self) -> None:
         ready = self.directory / "policies.ready"
         enforcer = str(Path(policies.__file__))
-        self._start("policies", sys.executable, enforcer, str(self.kubeconfig), MACHINE, str(ready))
-        _wait("enforcer of network policies", ready.exists)
+        self.parts.start("policies", sys.executable, enforcer, str(self.kubeconfig), str(ready), *MACHINES)
+        wait("enforcer of network policies", ready.exists)
 
     def _cluster_dns(self) -> None:
         manifest = (Path(__file__).parent / "dns.yaml").read_text()
@@ -465,71 +325,18 @@ oom_score = 0
         )
         self.kubectl("rollout", "status", "-n", "kube-system", "deployment/coredns", "--timeout=60s")
 
-    # ---------------------------------------------------------------------------------------------- the end
-
-    def _end_containers(self) -> None:
-        """Kill what runs in pods, and the shims that outlive containerd; to ask it for each takes minutes."""
-        deadline = time.monotonic() + 10
-        while pids := self._pids_of_pods():
-            for pid in pids:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            if time.monotonic() > deadline:
-                return
-            time.sleep(0.05)
-
-    def _pids_of_pods(self) -> set[int]:
-        pids: set[int] = set()
-        for group in Path("/sys/fs/cgroup").glob(f"*/{CGROUP}"):
-            for folder, _, files in os.walk(group):
-                if "cgroup.procs" in files:
-                    with contextlib.suppress(OSError):  # it has just gone
-                        pids.update(map(int, (Path(folder) / "cgroup.procs").read_text().split()))
-        for path in Path("/proc").glob("[0-9]*/cmdline"):
-            with contextlib.suppress(OSError):
-                words = path.read_bytes().split(b"\0")
-                if words[0].endswith(b"containerd-shim-runc-v2") and str(self.socket).encode() in words:
-                    pids.add(int(path.parent.name))
-        return pids - {0}  # somebody of another namespace
-
-    def _unmount(self) -> None:
-        lines = Path("/proc/self/mounts").read_text().splitlines()
-        below = [line.split()[1] for line in lines if line.split()[1].startswith(str(self.directory))]
-        for mount in sorted(below, key=len, reverse=True):
-            subprocess.run(["umount", "-l", mount], capture_output=True, check=False)
-        for line in lines:  # network namespaces that the plugins made for our pods
-            mount = line.split()[1]
-            if mount.startswith(("/run/netns/cni-", "/var/run/netns/cni-")):
-                subprocess.run(["ip", "netns", "del", Path(mount).name], capture_output=True, check=False)
-
-    def _clean_leftovers(self) -> None:
-        """Links and control groups that the kubelet leaves outside our directory."""
-        for link in Path("/var/log/containers").glob("*"):
-            if link.is_symlink() and str(self.directory) in os.readlink(link):
-                link.unlink()
-        for controller in Path("/sys/fs/cgroup").glob("*"):
-            group = controller / CGROUP
-            if group.is_dir():
-                for folder, _, _ in os.walk(group, topdown=False):
-                    try:
-                        os.rmdir(folder)
-                    except OSError:  # a process is still leaving it
-                        continue
-
-    def _clean_iptables(self) -> None:
-        """Take out what kube-proxy, the port mapping and we ourselves wrote; leave everybody else's."""
-        ours = ("KUBE-", "CNI-", "galilean-lab")
-        for table in ("filter", "nat", "mangle"):
-            saved = subprocess.run(
-                ["iptables-save", "-t", table], capture_output=True, text=True, check=False
-            ).stdout
-            if not any(word in saved for word in ours):
-                continue
-            kept = [line for line in saved.splitlines() if not any(word in line for word in ours)]
-            subprocess.run(
-                ["iptables-restore", "-w", "-T", table],
-                input="\n".join(kept) + "\n",
-                text=True,
-                capture_output=True,
-                check=False,
-            )
+    def let_join(self) -> None:
+        """Leave what kubeadm leaves for those who join; the second machine's kubelet is what they are told to be."""
+        manifest = (Path(__file__).parent / "kubeadm.yaml").read_text()
+        authority = (self.directory / "pki" / "ca.crt").read_bytes()
+        for word, said in {
+            "$SERVER": self.server,
+            "$ENDPOINT": self.server.removeprefix("https://"),
+            "$CA": base64.b64encode(authority).decode(),
+            "$KUBELET": json.dumps(self.second.kubelet_config()),
+            "$VERSION": VERSION,
+            "$PODS": POD_SUBNET,
+            "$SERVICES": SERVICE_SUBNET,
+        }.items():
+            manifest = manifest.replace(word, said)
+        self.kubectl("apply", "-f", "-", stdin=manifest)

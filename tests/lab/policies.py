@@ -5,7 +5,7 @@ replaces the table in one step, so that no moment is without rules. What comes f
 always passes, as with real plugins; what pods send to the machine (the API server, a hub outside of the
 cluster) is filtered like everything else. Ends of connections that stand are not looked for.
 
-``python policies.py KUBECONFIG MACHINE READY`` runs until it is told to end, then takes the table
+``python policies.py KUBECONFIG READY MACHINE…`` runs until it is told to end, then takes the table
 away; ``READY`` is a file that appears with the first rules.
 """
 
@@ -25,8 +25,8 @@ import aiohttp
 import yaml
 
 TABLE = "galilean-lab"
+_PODS = "/api/v1/pods"
 _PATHS = {
-    "pods": "/api/v1/pods",
     "namespaces": "/api/v1/namespaces",
     "policies": "/apis/networking.k8s.io/v1/networkpolicies",
 }
@@ -186,21 +186,24 @@ class Enforcer:
     ----------
     server, client
         The API server's address, and a session that may read everywhere.
-    machine
-        Only pods of this machine have addresses that packets come from here.
+    machines
+        Only pods of these have addresses that packets come from here: simulated ones are thousands.
     ready
         This file appears with the first rules.
     """
 
-    def __init__(self, server: str, client: aiohttp.ClientSession, machine: str, ready: Path) -> None:
-        self._server, self._client, self._machine, self._ready = server, client, machine, ready
+    def __init__(
+        self, server: str, client: aiohttp.ClientSession, machines: Iterable[str], ready: Path
+    ) -> None:
+        self._server, self._client, self._ready = server, client, ready
+        self._pods = {f"pods of {name}": {"fieldSelector": f"spec.nodeName={name}"} for name in machines}
         self._items: dict[str, dict[str, Item]] = {}
         self._changed = asyncio.Event()
 
     async def run(self) -> None:
         """Until cancelled."""
         async with asyncio.TaskGroup() as group:
-            for kind in _PATHS:
+            for kind in (*_PATHS, *self._pods):
                 group.create_task(self._follow(kind))
             group.create_task(self._enforce())
 
@@ -212,13 +215,13 @@ class Enforcer:
                 print(f"{kind}: {error!r}", flush=True)  # what is enforced stays
                 await asyncio.sleep(0.3)
 
-    def _query(self, kind: str) -> dict[str, str]:
-        return {"fieldSelector": f"spec.nodeName={self._machine}"} if kind == "pods" else {}
-
     async def _list(self, kind: str) -> str:
         limit = aiohttp.ClientTimeout(total=30)
         async with self._client.get(
-            self._server + _PATHS[kind], params=self._query(kind), timeout=limit, raise_for_status=True
+            self._server + _PATHS.get(kind, _PODS),
+            params=self._pods.get(kind),
+            timeout=limit,
+            raise_for_status=True,
         ) as answer:
             found = json.loads(await answer.read())
         self._items[kind] = {item["metadata"]["uid"]: item for item in found["items"] or ()}
@@ -226,10 +229,11 @@ class Enforcer:
         return found["metadata"]["resourceVersion"]
 
     async def _watch(self, kind: str, version: str) -> None:
-        query = {**self._query(kind), "watch": "true", "resourceVersion": version, "timeoutSeconds": "300"}
+        query = {"watch": "true", "resourceVersion": version, "timeoutSeconds": "300"}
+        query |= self._pods.get(kind, {})
         limit = aiohttp.ClientTimeout(total=None, sock_read=320)
         async with self._client.get(
-            self._server + _PATHS[kind], params=query, timeout=limit, raise_for_status=True
+            self._server + _PATHS.get(kind, _PODS), params=query, timeout=limit, raise_for_status=True
         ) as answer:
             rest = b""
             async for piece in answer.content.iter_any():
@@ -251,9 +255,10 @@ class Enforcer:
             await self._changed.wait()
             await asyncio.sleep(_SETTLE_SECONDS)
             self._changed.clear()
-            if len(self._items) < len(_PATHS):
+            if len(self._items) < len(_PATHS) + len(self._pods):
                 continue
-            table = render(*(self._items[kind].values() for kind in ("pods", "namespaces", "policies")))
+            pods = [pod for kind in self._pods for pod in self._items[kind].values()]
+            table = render(pods, *(self._items[kind].values() for kind in ("namespaces", "policies")))
             if table == enforced:
                 continue
             process = await asyncio.create_subprocess_exec(
@@ -272,13 +277,13 @@ def take_away() -> None:
     subprocess.run(["nft", "delete", "table", "ip", TABLE], capture_output=True, check=False)
 
 
-async def main(config: Item, machine: str, ready: Path) -> None:
+async def main(config: Item, ready: Path, machines: Iterable[str]) -> None:
     """Enforce until SIGTERM, as the account of a kubeconfig."""
     cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
     trust = ssl.create_default_context(cafile=cluster["certificate-authority"])
     trust.load_cert_chain(user["client-certificate"], user["client-key"])
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=trust)) as client:
-        task = asyncio.ensure_future(Enforcer(cluster["server"], client, machine, ready).run())
+        task = asyncio.ensure_future(Enforcer(cluster["server"], client, machines, ready).run())
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
         try:
             await task
@@ -289,4 +294,4 @@ async def main(config: Item, machine: str, ready: Path) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(yaml.safe_load(Path(sys.argv[1]).read_text()), sys.argv[2], Path(sys.argv[3])))
+    asyncio.run(main(yaml.safe_load(Path(sys.argv[1]).read_text()), Path(sys.argv[2]), sys.argv[3:]))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import json
 import os
 import re
@@ -16,18 +14,17 @@ from typing import Any
 import httpx
 import pytest
 from kubernetes_asyncio.client import ApiClient, Configuration
-from sqlalchemy import Connection
 
 from galilean.clock import utcnow
-from galilean.db import Database, metadata
+from galilean.db import Database
 from services.machines import store
 from services.machines.keeper import Keeper, add_machine
 from services.machines.kube import KubeMachines, MachineAPI
 from services.machines.rules import Pool, State, state_of
 from spawner import records
 from spawner.kubernetes.names import RUN
-from tests.kubernetes.conftest import hub, hub_of, namespace  # noqa: F401 - fixtures
-from tests.kubernetes.hub import KubeHub, Namespace
+from tests.kubernetes.conftest import namespace  # noqa: F401 - a fixture
+from tests.kubernetes.hub import Namespace
 from tests.lab.kubernetes import Kubernetes
 from tests.lab.waiting import eventually
 from tests.machines.machines import run_on
@@ -48,23 +45,30 @@ def account(kubernetes: Kubernetes, namespace: Namespace) -> Iterator[str]:  # n
     kubernetes.kubectl("delete", "-f", "-", "--ignore-not-found", "--wait=false", stdin=text)
 
 
+def seen_by(
+    kubernetes: Kubernetes,
+    namespace: Namespace,  # noqa: F811
+    account: str,
+    **more: Any,
+) -> KubeMachines:
+    """What the service sees of the lab, and may do there."""
+    configuration = Configuration(host=kubernetes.server)
+    configuration.ssl_ca_cert = str(kubernetes.authority)
+    configuration.api_key = {"BearerToken": f"Bearer {account}"}
+    api = MachineAPI(namespace.name, lambda: ApiClient(configuration))
+    return KubeMachines(api, adds=True, ca=kubernetes.authority.read_bytes, **more)
+
+
 @pytest.fixture
 async def side(
     kubernetes: Kubernetes,
     namespace: Namespace,  # noqa: F811
     account: str,
 ) -> AsyncIterator[KubeMachines]:
-    """The service's view of the lab, and what it may do there."""
-    configuration = Configuration(host=kubernetes.server)
-    configuration.ssl_ca_cert = str(kubernetes.authority)
-    configuration.api_key = {"BearerToken": f"Bearer {account}"}
-    world = KubeMachines(
-        MachineAPI(namespace.name, lambda: ApiClient(configuration)),
-        adds=True,
-        server=kubernetes.server.removeprefix("https://"),
-        command="join {server} {token} {ca_hash} {name}",
-        ca=kubernetes.authority.read_bytes,
-    )
+    """The service's view of the lab."""
+    server = kubernetes.server.removeprefix("https://")
+    command = "join {server} {token} {ca_hash} {name}"
+    world = seen_by(kubernetes, namespace, account, server=server, command=command)
     yield world
     await world.close()
 
@@ -238,57 +242,3 @@ def test_the_account_may_do_nothing_else(
         ("create", "nodes", namespace.name), ("get", "pods/exec", namespace.name),
     ):  # fmt: skip
         assert not may(verb, what, where), (verb, what, where)
-
-
-@pytest.fixture
-def open_again(kubernetes: Kubernetes) -> Iterator[None]:
-    yield
-    kubernetes.kubectl("uncordon", LAB_MACHINE)
-
-
-async def test_a_real_cluster_goes_back_when_its_machine_is_taken_out(
-    kubernetes: Kubernetes,
-    namespace: Namespace,  # noqa: F811
-    hub: KubeHub,  # noqa: F811
-    side: KubeMachines,
-    open_again: None,
-) -> None:
-    await asyncio.to_thread(hub.run, "out", nodes=2)
-    db = Database(f"sqlite:///{hub.state}/galilean.sqlite", threads=1)
-    metadata.create_all(db.engine)
-    service = Keeper(db, side, POOLS)
-    await service.tick()
-
-    def place(conn: Connection, action: str) -> Any:
-        return store.place_order(
-            conn, machine=LAB_MACHINE, action=action, asked_by="root", now=utcnow(), why="new memory"
-        )
-
-    with db.read() as conn:
-        (held,) = store.holdings(conn, LAB_MACHINE)
-    assert (held.user, held.nodes) == ("ada", 2)
-    out = await db.run(place, "out")
-    for _ in range(2):
-        await service.tick()
-    assert hub.row("out")["reason"] == "machine_out"
-    await asyncio.to_thread(hub.delete, "out")  # the release service
-    row = await asyncio.to_thread(hub.closed, "out")
-    assert row["reason"] == "machine_out"
-    for _ in range(60):
-        await service.tick()
-        if closed(db, out):
-            break
-        await asyncio.sleep(0.5)
-    assert closed(db, out) == "done"
-    await asyncio.to_thread(namespace.nothing_left, hub.base("out"))
-    with db.read() as conn:
-        (lab,) = [item for item in store.all_machines(conn) if item.name == LAB_MACHINE]
-    assert lab.cordoned
-    back = await db.run(place, "uncordon")
-    for _ in range(2):
-        await service.tick()
-    assert closed(db, back) == "done"
-    with contextlib.suppress(KeyError):
-        spec = json.loads(kubernetes.kubectl("get", "node", LAB_MACHINE, "-o", "json"))["spec"]
-        assert not spec["unschedulable"]
-    db.close()
