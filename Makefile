@@ -83,12 +83,12 @@ test-product: ## The whole product by `galilean up`, its faults included
 
 .PHONY: lab
 lab: dev ## The programs of the Kubernetes that tests start, into ~/.cache/galilean (root)
-	@$(STAGE) lab "scripts/test-deps kubernetes" "timeout 50m python -m tests.lab build"
+	@$(STAGE) lab "scripts/test-deps kubernetes" "timeout 30m python -m tests.lab build"
 
 .PHONY: images
 images: ## The container images, into ~/.cache/galilean (BASE=debian:bookworm-slim PUSH=registry/path TAG=1.0)
 	@$(STAGE) images "scripts/test-deps images" \
-		"timeout 20m scripts/images.py $(if $(BASE),--base $(BASE)) $(if $(PUSH),--push $(PUSH)) $(if $(TAG),--tag $(TAG))"
+		"timeout 15m scripts/images.py $(if $(BASE),--base $(BASE)) $(if $(PUSH),--push $(PUSH)) $(if $(TAG),--tag $(TAG))"
 
 .PHONY: test-kubernetes
 test-kubernetes: lab images ## Against a real Kubernetes that the tests start on this machine

@@ -37,6 +37,9 @@ SUITE = "bookworm"
 LEFT_OUT = ("doc", "info", "locale", "man")
 LEFT_BEHIND = r"__pycache__/|static/vendor/|lab/labextensions/"
 KEEP_SECONDS = 3 * 24 * 3600
+#: Half a gigabyte each, and every change of the code makes another.
+KEEP_OF_EACH = 5
+IN_USE_SECONDS = 3 * 3600
 SOURCE_TIME = 1_577_836_800  # 2020: old enough for every clock, new enough for archives
 KEEP_LAYERS_SECONDS = 7 * 24 * 3600
 #: Ways to packages, which may hold passwords.
@@ -270,15 +273,18 @@ def build(name: str, base: str, builder: Builder) -> tuple[str, Path]:
 
 
 def forget(cache: Path, used: set[Path]) -> None:
-    """Remove archives that nobody has used for days: every change of the code leaves some behind."""
-    before = time.time() - KEEP_SECONDS
-    for path in cache.glob("*/*.tar"):
-        if path in used:
-            os.utime(path)
-        elif path.stat().st_mtime < before:
-            path.unlink()
-            if not any(path.parent.iterdir()):
-                path.parent.rmdir()
+    """Remove archives that nobody has used for days, or for hours when there are many newer ones of the image."""
+    now = time.time()
+    for path in used:
+        os.utime(path)
+    for name in {path.name for path in cache.glob("*/*.tar")}:
+        found = sorted(cache.glob(f"*/{name}"), key=lambda path: path.stat().st_mtime, reverse=True)
+        for place, path in enumerate(found):
+            unused = now - path.stat().st_mtime
+            if unused > KEEP_SECONDS or (place >= KEEP_OF_EACH and unused > IN_USE_SECONDS):
+                path.unlink()
+                if not any(path.parent.iterdir()):
+                    path.parent.rmdir()
 
 
 def main() -> None:
@@ -294,7 +300,11 @@ def main() -> None:
     cache = home / "galilean" / "images"
     cache.mkdir(parents=True, exist_ok=True)
     with (cache / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("another build is under way; waiting for its end")
+            fcntl.flock(lock, fcntl.LOCK_EX)
         builder = find_builder(cache, arguments.builder)
         base = cache / f"base-{base_key()}.tar"
         if arguments.fresh or (base.exists() and time.time() - base.stat().st_mtime > KEEP_LAYERS_SECONDS):

@@ -137,6 +137,20 @@ def test_what_nobody_used_for_days_is_removed_and_what_is_used_stays(tmp_path: P
     assert (tmp_path / "used").exists(), "its use was noted"
 
 
+def test_of_an_image_that_is_made_often_only_the_newest_stay_and_those_that_may_be_in_use(
+    tmp_path: Path,
+) -> None:
+    hours = (0, 1, 2, 4, 5, 6, 7)
+    for age in hours:
+        (tmp_path / str(age)).mkdir()
+        archive = tmp_path / str(age) / "control.tar"
+        archive.touch()
+        past = archive.stat().st_mtime - age * 3600
+        os.utime(archive, (past, past))
+    images.forget(tmp_path, {tmp_path / "7" / "control.tar"})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1", "2", "4", "7"]
+
+
 def _pins(lock: str) -> dict[str, str]:
     text = (ROOT / "requirements" / lock).read_text()
     return dict(re.findall(r"^([a-z0-9-]+)(?:\[.*?\])?==([^ ;]+)", text, re.MULTILINE))
