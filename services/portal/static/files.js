@@ -137,8 +137,9 @@ function way() {
   const parts = at.folder ? at.folder.split("/") : [];
   const top = element("a", { href: address({ folder: "" }), title });
   top.append(icon("folder2-open"));
-  if (!parts.length) top.append(element("span", { class: "mono work-name", text: kind === "project" ? "work" : title }));
-  top.setAttribute("aria-label", say("Top folder"));
+  const name = kind === "project" ? "work" : title;
+  if (!parts.length) top.append(element("span", { class: "mono work-name truncate", text: name }));
+  top.setAttribute("aria-label", parts.length ? say("Top folder") : `${name}: ${say("Top folder")}`);
   const steps = [top];
   parts.forEach((part, index) => {
     steps.push(element("span", { "aria-hidden": "true", text: "/" }));
