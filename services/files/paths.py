@@ -164,5 +164,6 @@ def folded(name: str) -> str:
 
 def natural(name: str) -> tuple[tuple[str | int, ...], bytes]:
     """A sort key that people expect: letter case does not matter, ``run9`` comes before ``run10``."""
-    parts = tuple(int(part) if index % 2 else part for index, part in enumerate(_DIGITS.split(folded(name))))
-    return parts, os.fsencode(name)
+    parts: list[str | int] = list(_DIGITS.split(folded(name)))
+    parts[1::2] = map(int, parts[1::2])
+    return tuple(parts), os.fsencode(name)

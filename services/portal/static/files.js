@@ -4,7 +4,7 @@ import { refreshTimes } from "galilean/times";
 import { toast } from "galilean/toasts";
 
 const root = document.querySelector("[data-files]");
-const { api, page: home, title, kind } = root.dataset, mayWrite = root.dataset.write !== "", most = Number(root.dataset.most);
+const { api, page: home, title } = root.dataset, mayWrite = root.dataset.write !== "", most = Number(root.dataset.most);
 const [{ Uploads, dropped, follow, sizeText }, dialogs] = await Promise.all([import(root.dataset.uploadsModule), import(root.dataset.dialogsModule)]);
 const { element } = dialogs;
 
@@ -137,7 +137,7 @@ function way() {
   const parts = at.folder ? at.folder.split("/") : [];
   const top = element("a", { href: address({ folder: "" }), title });
   top.append(icon("folder2-open"));
-  const name = kind === "project" ? "work" : title;
+  const name = root.dataset.top;
   if (!parts.length) top.append(element("span", { class: "mono work-name truncate", text: name }));
   top.setAttribute("aria-label", parts.length ? say("Top folder") : `${name}: ${say("Top folder")}`);
   const steps = [top];
