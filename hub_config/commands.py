@@ -35,6 +35,7 @@ def register(root: typer.Typer) -> None:
     from hub_config.decided_commands import register as register_decided
     from hub_config.people_commands import people_app
     from hub_config.project_commands import project_app
+    from hub_config.storage_commands import register as register_storage
 
     root.command()(up)
     root.command()(part)
@@ -46,6 +47,7 @@ def register(root: typer.Typer) -> None:
     register_backup(root)
     register_database(root)
     register_decided(root)
+    register_storage(root)
     root.add_typer(user_app, name="user")
     root.add_typer(people_app, name="people")
     root.add_typer(project_app, name="project")

@@ -12,6 +12,7 @@ The id is never used twice, so neither a project nor a person of the same name m
 from __future__ import annotations
 
 import errno
+import os
 from datetime import datetime
 from pathlib import Path
 
@@ -71,6 +72,39 @@ def prepare_volume(path: Path, volume_id: str) -> None:
             volume=volume_id,
             problem=error.strerror or "error",
         ) from error
+
+
+def check_place(path: Path, volume_id: str) -> None:
+    """Look at the directory of a new volume, and mark it. Blocks.
+
+    Raises
+    ------
+    UserError
+        400 when it is not there, is no directory, or is another volume's; 409 when something else is in it.
+    """
+    try:
+        if path.is_symlink() or path.resolve() != path:
+            raise UserError(400, mark("“{path}” leads elsewhere. Give the directory itself."), path=str(path))
+        marked = path / MARK
+        if marked.is_file():
+            known = marked.read_text(encoding="utf-8", errors="replace").strip()
+            if known != volume_id:
+                raise UserError(
+                    409,
+                    mark("“{path}” is marked as the volume “{volume}”. Register it under that name."),
+                    path=str(path),
+                    volume=known[:64],
+                )
+        elif any(entry.name != "lost+found" for entry in os.scandir(path)):
+            raise UserError(409, mark("“{path}” is not empty. Give an empty directory."), path=str(path))
+    except OSError as error:
+        raise UserError(
+            400,
+            mark("“{path}” cannot be used here: {problem}."),
+            path=str(path),
+            problem=error.strerror or "error",
+        ) from error
+    prepare_volume(path, volume_id)
 
 
 def check_mounted(path: Path, volume_id: str) -> None:

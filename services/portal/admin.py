@@ -82,6 +82,20 @@ ENTRIES: tuple[Entry, ...] = (
         section=CONTENT,
     ),
     Entry(
+        label=mark("All data sets"),
+        place="admin/datasets",
+        icon="database",
+        rights=("datasets:manage",),
+        section=CONTENT,
+    ),
+    Entry(
+        label=mark("Volumes"),
+        place="admin/volumes",
+        icon="hdd",
+        rights=("volumes:manage",),
+        section=CONTENT,
+    ),
+    Entry(
         label=mark("Machines"),
         place="admin/machines",
         icon="hdd-rack",

@@ -72,6 +72,8 @@ ROOMS = (
     "services.portal.pages.sign_out",
     "services.portal.pages.schedules",
     "services.portal.pages.datasets",
+    "services.portal.pages.all_datasets",
+    "services.portal.pages.volumes",
     "services.portal.pages.datasets",
     "services.portal.pages.projects",
     "services.portal.pages.explore",

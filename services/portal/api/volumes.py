@@ -6,7 +6,6 @@ one machine is where it is used, and on Kubernetes has every claim mounted as th
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -83,42 +82,9 @@ async def register(
         raise UserError(
             400, mark("“{path}” belongs to the product. Give a directory of its own."), path=str(path)
         )
-    await catalogue(portal).run(check_place, path, wanted.id)
+    await catalogue(portal).run(volumes.check_place, path, wanted.id)
     await portal.db.run(volume_store.register, wanted, actor=actor_of(person, address), now=portal.clock())
     return await volume(portal, wanted.id)
-
-
-def check_place(path: Path, volume_id: str) -> None:
-    """Look at the directory of a new volume, and mark it. Blocks.
-
-    Raises
-    ------
-    UserError
-        400 when it is not there, is no directory, or is another volume's; 409 when something else is in it.
-    """
-    try:
-        if path.is_symlink() or path.resolve() != path:
-            raise UserError(400, mark("“{path}” leads elsewhere. Give the directory itself."), path=str(path))
-        marked = path / volumes.MARK
-        if marked.is_file():
-            known = marked.read_text(encoding="utf-8", errors="replace").strip()
-            if known != volume_id:
-                raise UserError(
-                    409,
-                    mark("“{path}” is marked as the volume “{volume}”. Register it under that name."),
-                    path=str(path),
-                    volume=known[:64],
-                )
-        elif any(entry.name != "lost+found" for entry in os.scandir(path)):
-            raise UserError(409, mark("“{path}” is not empty. Give an empty directory."), path=str(path))
-    except OSError as error:
-        raise UserError(
-            400,
-            mark("“{path}” cannot be used here: {problem}."),
-            path=str(path),
-            problem=error.strerror or "error",
-        ) from error
-    volumes.prepare_volume(path, volume_id)
 
 
 async def edit(
