@@ -179,6 +179,17 @@ def asks(language: Language, rng: random.Random) -> dict[str, Callable[[Any], An
         first = search(conn, viewer, wanted, scope="all")
         return search(conn, viewer, wanted, scope="all", cursor=first.next)
 
+    def counted(conn: Any) -> Any:
+        viewer, wanted = somebody(), Wanted(kind=kind(), text=language.word(0, 800, han=rng.random() < 0.5))
+        return search(conn, viewer, wanted, scope="public", limit=24), count(
+            conn, viewer, wanted, scope="public"
+        )
+
+    def everything(conn: Any) -> Any:
+        viewer, said = somebody(), language.word(0, 8000, han=rng.random() < 0.5)
+        kinds: tuple[Kind, ...] = ("project", "dataset")
+        return [search(conn, viewer, Wanted(kind=one, text=said), scope="all", limit=5) for one in kinds]
+
     def word(first: int, last: int, **more: Any) -> Callable[[], str]:
         return lambda: language.word(first, last, han=more.get("han", rng.random() < 0.5))
 
@@ -216,6 +227,8 @@ def asks(language: Language, rng: random.Random) -> dict[str, Callable[[Any], An
         "how many there are of a word": lambda conn: count(
             conn, somebody(), Wanted(kind=kind(), text=language.word(0, 800, han=False)), scope="public"
         ),
+        "the gallery by a word, with how many there are": counted,
+        "one box for everything": everything,
         "the tags": lambda conn: tags(conn, kind(), begins=f"tag{rng.randrange(10)}", most=20),
     }
 

@@ -81,10 +81,6 @@ ROOMS = (
     "services.portal.pages.all_projects",
     "services.portal.pages.run",
     "services.portal.pages.machine_time",
-    "services.portal.api.finding",
-    "services.portal.api.gallery",
-    "services.portal.api.life",
-    "services.portal.api.sharing",
     "services.portal.api.handlers",
     "services.portal.pages.components",
 )

@@ -119,7 +119,7 @@ def test_looks_are_counted_once_a_day_and_never_ones_own(site: LiveSite, sign: S
 def test_a_star_is_one_persons_and_counts_once(site: LiveSite, sign: Sign) -> None:
     alice, bob = sign("alice"), sign("bob")
     project = made(alice)
-    star = f"/favourites/project/{project['id']}"
+    star = f"/favourites/projects/{project['id']}"
     assert bob.put(star).status_code == 404  # a guessed id of something private
     alice.put(path_of(project) + "/publication")
     for _ in range(2):

@@ -181,13 +181,23 @@ class Explore(Handler):
 
 
 class Favourite(Handler):
-    async def put(self, kind: str, item_id: str) -> None:
-        await set_favourite(self.portal, self.person, kind, item_id, True)  # type: ignore[arg-type]
+    """A project among one's favourites."""
+
+    kind: Kind = "project"
+
+    async def put(self, item_id: str) -> None:
+        await set_favourite(self.portal, self.person, self.kind, item_id, True)
         self.set_status(204)
 
-    async def delete(self, kind: str, item_id: str) -> None:
-        await set_favourite(self.portal, self.person, kind, item_id, False)  # type: ignore[arg-type]
+    async def delete(self, item_id: str) -> None:
+        await set_favourite(self.portal, self.person, self.kind, item_id, False)
         self.set_status(204)
+
+
+class FavouriteDataset(Favourite):
+    """A data set among them."""
+
+    kind: Kind = "dataset"
 
 
 OPERATIONS = (
@@ -208,17 +218,13 @@ OPERATIONS = (
         },
         answers={200: models.ListOf[models.Card]},
     ),
-    Operation(
-        method="put",
-        path="/favourites/{kind}/{id}",
-        summary="Make something a favourite",
-        answers={204: None},
-    ),
-    Operation(
-        method="delete",
-        path="/favourites/{kind}/{id}",
-        summary="Take something out of one's favourites",
-        answers={204: None},
+    *(
+        Operation(method=method, path=f"/favourites/{plural}/{{id}}", summary=summary, answers={204: None})
+        for plural, what in (("projects", "project"), ("datasets", "data set"))
+        for method, summary in (
+            ("put", f"Make a {what} a favourite"),
+            ("delete", f"Take a {what} out of one's favourites"),
+        )
     ),
 )
 
@@ -236,5 +242,6 @@ def routes() -> list[tuple[str, type[APIHandler]]]:
     """Addresses of this module, relative to the portal's prefix."""
     return [
         (r"/api/v1/explore", Explore),
-        (r"/api/v1/favourites/(project|dataset)/([^/]+)", Favourite),
+        (r"/api/v1/favourites/projects/([^/]+)", Favourite),
+        (r"/api/v1/favourites/datasets/([^/]+)", FavouriteDataset),
     ]

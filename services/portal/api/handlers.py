@@ -21,6 +21,9 @@ from services.portal.api import (
     clusters,
     dataset_handlers,
     file_work,
+    finding,
+    gallery,
+    life,
     machine_time,
     machines,
     models,
@@ -31,8 +34,9 @@ from services.portal.api import (
     projects,
     quotas,
     release,
-    volumes,
+    sharing,
     site,
+    volumes,
 )
 from services.portal.api.base import Handler
 from services.portal.online import uses_of
@@ -237,6 +241,10 @@ def routes() -> list[tuple[str, type[APIHandler]]]:
         *archives.routes(),
         *file_work.routes(),  # first: an item's id may stand where others have owner and slug
         (r"/api/v1/projects", Projects),
+        *finding.routes(),
+        *gallery.routes(),
+        *life.routes(),
+        *sharing.routes(),
         (project, Project),
         (project + r"/clusters", ProjectClusters),
         (r"/api/v1/clusters", Clusters),

@@ -27,8 +27,8 @@ from services.portal.api import (
     quotas,
     release,
     sharing,
-    volumes,
     site,
+    volumes,
 )
 from services.portal.api.operation import PAGED, Operation
 

@@ -5,16 +5,20 @@ The address says what is shown, so a view can be sent as a link. Cards come by t
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
 from sqlalchemy import Connection, distinct, func, select
 
 from galilean.errors import UserError, mark
+from galilean.web.context import Portal
 from galilean.web.handlers import PageHandler
 from services.catalog import covers, search
-from services.catalog.access import Kind
+from services.catalog.access import Kind, Viewer
 from services.catalog.cards import PUBLIC
 from services.catalog.fields import FIELDS
 from services.catalog.search import Wanted
@@ -22,7 +26,6 @@ from services.catalog.tables import cards
 from services.portal import drawn
 from services.portal.api.gallery import SORTS, find, item_path, set_favourite
 from services.portal.pages.project_frame import said
-from services.portal.viewers import viewer_of
 
 SHOWN = 24
 TAGS_SHOWN = 12
@@ -39,25 +42,54 @@ def card_values(handler: PageHandler) -> dict[str, Any]:
     }
 
 
-def _totals(conn: Connection, viewer: Any) -> dict[str, int]:
+@dataclass(frozen=True, kw_only=True)
+class Around:
+    """What stands around the cards and need not be of this moment.
+
+    Attributes
+    ----------
+    totals
+        How many public projects and data sets there are (``project``, ``dataset``), and of how many ``people``.
+    tags
+        The most frequent tags of each kind, with how many have each.
+    """
+
+    totals: Mapping[str, int]
+    tags: Mapping[str, Sequence[tuple[str, int]]]
+
+
+def _around(conn: Connection) -> Around:
     kinds: tuple[Kind, ...] = ("project", "dataset")
-    found = {kind: search.count(conn, viewer, Wanted(kind=kind), scope="public") for kind in kinds}
+    anybody = Viewer(name="")
+    totals = {kind: search.count(conn, anybody, Wanted(kind=kind), scope="public") for kind in kinds}
     people = select(func.count(distinct(cards.c.owner))).where(cards.c.shelf.in_(list(PUBLIC.values())))
-    return {**found, "people": int(conn.execute(people).scalar_one())}
+    return Around(
+        totals={**totals, "people": int(conn.execute(people).scalar_one())},
+        tags={kind: search.tags(conn, kind, most=TAGS_SHOWN) for kind in kinds},
+    )
+
+
+async def around(portal: Portal) -> Around:
+    """What was counted some seconds ago; counted anew behind the answer, so that nobody waits for it twice."""
+    kept: tuple[float, Around] | None = portal.parts.get("explore_around")
+
+    async def look() -> Around:
+        found = await portal.db.run_read(_around)
+        portal.parts["explore_around"] = (time.monotonic(), found)
+        return found
+
+    if kept is None:
+        return await look()
+    looking: asyncio.Task[Around] | None = portal.parts.get("explore_looking")
+    if time.monotonic() - kept[0] > COUNTED_SECONDS and (looking is None or looking.done()):
+        portal.parts["explore_looking"] = asyncio.create_task(look())
+    return kept[1]
 
 
 class Explore(PageHandler):
     """Public projects, or data sets; for htmx further cards alone."""
 
     kind: Kind = "project"
-
-    async def totals(self) -> dict[str, int]:
-        """How much there is in all, some seconds ago."""
-        kept = self.portal.parts.get("explore_totals")
-        if kept is None or time.monotonic() - kept[0] > COUNTED_SECONDS:
-            found = await self.portal.db.run_read(_totals, viewer_of(self.person))
-            kept = self.portal.parts["explore_totals"] = (time.monotonic(), found)
-        return kept[1]
 
     async def get(self) -> None:
         def word(name: str, most: int) -> str:
@@ -117,8 +149,8 @@ class Explore(PageHandler):
         if self.is_fragment and self.get_query_argument("cursor", ""):
             await self.render_fragment("explore_cards.html", **values)
             return
-        tags = await self.portal.db.run_read(lambda conn: search.tags(conn, self.kind, most=TAGS_SHOWN))
-        await self.render_page("explore.html", **values, tags=tags, totals=await self.totals())
+        beside = await around(self.portal)
+        await self.render_page("explore.html", **values, tags=beside.tags[self.kind], totals=beside.totals)
 
 
 class ExploreDatasets(Explore):
