@@ -156,6 +156,9 @@ def decide(terms: Terms, facts: Facts, now: datetime) -> Decision:
     soft = min(ends) if ends else None
     if soft is not None and facts.extended_until is not None and facts.extended_until > soft[0]:
         soft = (facts.extended_until, soft[1], soft[2])
+        if facts.scheduled_until == facts.extended_until:
+            # Held until then by its schedule, whoever is there: that is what ends it, and what is warned of.
+            soft = (facts.extended_until, "schedule", terms.warn_seconds)
     hard: list[tuple[datetime, str, int]] = []
     if terms.bound_seconds is not None:
         hard.append((facts.held_since + timedelta(seconds=terms.bound_seconds), "most", terms.warn_seconds))

@@ -70,6 +70,18 @@ def keep(until: float | None, why: str = "left") -> Keep:
         pytest.param("manual", 599, {"scheduled_until": 600}, keep(600, "schedule"), id="schedule"),
         pytest.param("manual", 600, {"scheduled_until": 600}, Release("schedule"), id="schedule over"),
         pytest.param(
+            "auto", 200, {"scheduled_until": 600, "extended_until": 600}, keep(600, "schedule"),
+            id="held by its schedule while nobody is there",
+        ),
+        pytest.param(
+            "auto", 591, {"scheduled_until": 600, "extended_until": 600, "warned_at": None},
+            Warn(minutes(600), "schedule"), id="warned of its schedule's end while nobody is there",
+        ),
+        pytest.param(
+            "auto", 600, {"scheduled_until": 600, "extended_until": 600}, Release("schedule"),
+            id="schedule over while nobody is there",
+        ),
+        pytest.param(
             "manual", 600, {"scheduled_until": 600, "extended_until": 660}, keep(660, "schedule"),
             id="schedule, extended",
         ),
