@@ -14,7 +14,8 @@ release = version = installed("galilean")
 
 extensions = ["myst_parser", "from_source"]
 source_suffix = {".md": "markdown"}
-exclude_patterns = ["_build", "_ext"]
+# Chinese pages are read inside the product, where their English is beside them.
+exclude_patterns = ["_build", "_ext", "zh_CN"]
 myst_enable_extensions = ["colon_fence", "deflist", "fieldlist"]
 myst_heading_anchors = 3
 nitpicky = True

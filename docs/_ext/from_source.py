@@ -224,12 +224,20 @@ def _directive(make: Callable[[], str]) -> type[SphinxDirective]:
     return FromSource
 
 
+def words_markdown() -> str:
+    """What pages mean by their words."""
+    from galilean import glossary
+
+    return glossary.page("en")
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     for name, make in (
         ("settings", settings_markdown),
         ("commands", commands_markdown),
         ("api", api_markdown),
         ("metrics", metrics_markdown),
+        ("words", words_markdown),
     ):
         app.add_directive(f"galilean-{name}", _directive(make))
     return {"parallel_read_safe": True}

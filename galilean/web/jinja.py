@@ -28,7 +28,9 @@ from jinja2 import (
 )
 from jinja2.ext import InternationalizationExtension
 from jinja2.runtime import Context
+from markupsafe import Markup
 
+from galilean import glossary
 from galilean.errors import mark
 from galilean.settings import Settings
 from galilean.web import formats, language
@@ -81,9 +83,14 @@ class GalileanExtension(InternationalizationExtension):
             icon=assets.icon,
             ticking=formats.ticking,
             html_language=language.html_language,
+            term=_term,
             other_language=language.other_language,
             product_version=metadata.version("galilean"),
         )
+
+
+def _term(key: str, shown: str) -> Markup:
+    return glossary.term(key, shown, language.current.get())
 
 
 class _NoncedHubTemplates(FileSystemLoader):

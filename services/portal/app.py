@@ -41,6 +41,7 @@ from services.portal.budgets import budgets
 from services.portal.chores import Chores
 from services.portal.events import Watcher
 from services.portal.frame import Frame
+from services.portal.pages import help as help_pages
 from services.portal.pages import welcome
 from services.portal.seen import Seen
 
@@ -64,6 +65,7 @@ ROOMS = (
     "services.portal.pages.audit",
     "services.portal.pages.site",
     "services.portal.pages.archives",
+    "services.portal.pages.help",
     "services.portal.pages.welcome",
     "services.portal.pages.overview",
     "services.portal.pages.machines",
@@ -168,7 +170,7 @@ def make_portal(settings: Settings, environ: Mapping[str, str]) -> Portal:
     portal.parts["chores"] = Chores(portal)
     portal.parts["budget_seconds"] = budgets(settings)
     seen = portal.parts["seen"] = Seen(portal)
-    portal.extras += [frame.extras, seen.extras, welcome.extras]
+    portal.extras += [frame.extras, seen.extras, welcome.extras, help_pages.extras]
     return portal
 
 
