@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +185,16 @@ def test_what_is_kept_counts_against_its_owners_limit(sign: Sign, site: LiveSite
         now(site, storage.need_room(portal, "alice", 3001))
     assert (caught.value.status, caught.value.reason) == (507, "quota")
     now(site, storage.need_room(portal, "alice", 3000))
+    name = base64.b64encode(b"more.bin").decode()
+    for length, status in ((4000, 507), (2000, 201)):
+        headers = {
+            "Tus-Resumable": "1.0.0",
+            "Upload-Length": str(length),
+            "Upload-Metadata": f"filename {name}",
+            "Content-Type": "application/offset+octet-stream",
+        }
+        sent = alice.post(f"{IO}/uploads", content=b"y" * length, headers=headers)
+        assert sent.status_code == status, sent.text
     kept = next(item for item in alice.get("/limits").json()["items"] if item["measure"] == "kept")
     assert (kept["held"], kept["remaining"]) == (5000, 3000)
 
