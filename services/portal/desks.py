@@ -164,10 +164,10 @@ async def desk_of(portal: Portal, person: Visitor, kind: Kind, ident: str, *, wr
 
 
 def _find(conn: Connection, kind: Kind, ident: str) -> Project | Dataset | None:
-    owner, _, slug = ident.partition("/")
+    owner, address, slug = ident.rpartition("/")  # a person's name may have a “/”, a slug has none
     if kind == "project":
-        return store.get(conn, owner, slug) if slug else store.by_id(conn, ident)
-    return datasets.get(conn, owner, slug) if slug else datasets.by_id(conn, ident)
+        return store.get(conn, owner, slug) if address else store.by_id(conn, ident)
+    return datasets.get(conn, owner, slug) if address else datasets.by_id(conn, ident)
 
 
 def _anything() -> int | None:
