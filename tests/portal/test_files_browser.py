@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, Request, expect, sync_playwright
+from playwright.sync_api import Page, Request, Route, expect, sync_playwright
 
 from tests.portal.live import LiveSite
 from tests.portal.test_pages import directory
@@ -173,3 +173,25 @@ def test_a_name_that_is_taken_is_asked_about_and_nothing_is_lost(
     page.get_by_role("dialog").get_by_role("button", name="Keep both").click()
     expect(row(page, "a (2).txt")).to_be_visible()
     assert ((root / "a.txt").read_text(), (root / "a (2).txt").read_text()) == ("old", "new")
+
+
+def test_a_line_that_breaks_is_tried_again_without_a_word(
+    page: Page, root: Path, site: LiveSite, tmp_path: Path
+) -> None:
+    (tmp_path / "a.bin").write_bytes(os.urandom(1 << 20))
+    cut: list[str] = []
+
+    def breaks(route: Route) -> None:
+        if route.request.method == "PATCH" and len(cut) < 2:
+            cut.append(route.request.url)
+            route.abort("connectionreset")
+        else:
+            route.continue_()
+
+    page.route("**/uploads/*", breaks)
+    page.goto(site.url + "projects/alice/heat-flow")
+    page.locator("[data-upload]").set_input_files([tmp_path / "a.bin"])
+    expect(row(page, "a.bin")).to_be_visible()
+    assert len(cut) == 2
+    assert (root / "a.bin").read_bytes() == (tmp_path / "a.bin").read_bytes()
+    expect(page.locator(".toastline.bad")).to_have_count(0)

@@ -515,6 +515,7 @@ async function goesOn() {
   for (const job of jobs.filter((one) => !one.ended_at)) follow(box, api, job, job.do).then(() => refresh(), () => {});
 }
 
+addEventListener("online", () => refresh());
 readAddress();
 load().then(first);
 goesOn().catch(() => {});
