@@ -150,16 +150,23 @@ def test_the_number_of_queries_of_home_does_not_grow_with_clusters_and_projects(
 
     seen: list[str] = []
     event.listen(site.portal.db.engine, "before_cursor_execute", lambda *args: seen.append(args[2]))
+
+    def begin() -> None:
+        # What is known for two seconds is asked for in both, however long this takes.
+        site.portal.rights.forget()
+        site.portal.parts["messages"].forget()
+        seen.clear()
+
     site.project("alice", "One")
     site.cluster("alice", "One")
     alice.get("")
-    seen.clear()
+    begin()
     alice.get("")
     few = len(seen)
     for n in range(20):
         site.project("alice", f"Project {n}")
         site.cluster("alice", f"Cluster {n}")
-    seen.clear()
+    begin()
     alice.get("")
     assert len(seen) <= few + 1  # one more: counting the projects
 

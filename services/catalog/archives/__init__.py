@@ -1,4 +1,4 @@
-"""Projects as one file, to be taken to another site or kept (CG-42).
+"""Projects as one file, to be taken to another site or kept (CG-41).
 
 A tar, plain or gzip, read and written from front to back; ``docs/reference/project-archive.md`` tells its form to
 other programs. Each project has what it is called and begins with (``project.json``), its files as they are, and a

@@ -1,4 +1,4 @@
-"""Export and import of projects by the API (CG-42)."""
+"""Export and import of projects by the API (CG-41)."""
 
 from __future__ import annotations
 

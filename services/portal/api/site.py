@@ -1,4 +1,4 @@
-"""The home page, announcements and links by the API (CG-43, AP-39)."""
+"""The home page, announcements and links by the API (CG-43, SC-21)."""
 
 from __future__ import annotations
 

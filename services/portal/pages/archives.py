@@ -1,4 +1,4 @@
-"""Administration → Export and import: projects as an archive, out of this site and into it (CG-42)."""
+"""Administration → Export and import: projects as an archive, out of this site and into it (CG-41)."""
 
 from __future__ import annotations
 

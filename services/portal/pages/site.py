@@ -1,4 +1,4 @@
-"""Administration → Home page and messages (AP-39, BX-12)."""
+"""Administration → Home page and messages (CG-43, SC-21)."""
 
 from __future__ import annotations
 
