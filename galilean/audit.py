@@ -1,6 +1,7 @@
 """The audit log (SC-17, BX-13): who changed what, from where, what it was before and is now.
 
-Written in the transaction of the change itself, so that neither is there without the other; lines are
+Written in the transaction of the change itself, so that neither is there without the other; of changes in the
+hub's database before them (:mod:`hub_config.our_handler`), so that none is there without its line. Lines are
 only ever added. ``before`` and ``after`` are plain JSON values and never carry secrets.
 """
 

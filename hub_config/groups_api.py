@@ -20,7 +20,7 @@ from tornado import web
 
 from galilean.errors import UserError, mark
 from galilean.rights import BLOCKED
-from hub_config.people_api import OurHandler
+from hub_config.our_handler import OurHandler
 from services.people import rules
 from services.people.rules import ADMIN_GROUP
 
@@ -81,27 +81,31 @@ class Members(OurHandler, GroupUsersAPIHandler):
 
     async def _by_our_rules(self, group_name: str, *, add: bool) -> None:
         users = [self._somebody(name) for name in self.names(self.body(), "users")]
-        before: dict[str, set[str]] = {}
-        if rules.is_ours(group_name):
-            if group_name == BLOCKED:
-                raise UserError(409, mark("People are blocked in the portal, which asks why."), reason="ours")
-            before = {user.name: self.groups_of(user) for user in users}
-            before = {name: groups for name, groups in before.items() if (group_name in groups) != add}
-            if group_name == ADMIN_GROUP and not add:
-                rules.check_last_admin(self.admins(), *before)
-        # Between the look and the change nobody else has a turn.
-        done: Any = GroupUsersAPIHandler.post if add else GroupUsersAPIHandler.delete
-        found = done(self, group_name)
-        if found is not None:
-            await found
-        for name, groups in before.items():
+        for name, groups in self._who_changes(group_name, users, add).items():
             after = groups | {group_name} if add else groups - {group_name}
-            await self.note(
+            await self.note(  # before it is done: a line too many rather than one too few
                 "person.groups",
                 name,
                 before=sorted(filter(rules.is_ours, groups)),
                 after=sorted(filter(rules.is_ours, after)),
             )
+        self._who_changes(group_name, users, add)  # between this look and the change nobody else has a turn
+        done: Any = GroupUsersAPIHandler.post if add else GroupUsersAPIHandler.delete
+        found = done(self, group_name)
+        if found is not None:
+            await found
+
+    def _who_changes(self, group_name: str, users: list[Any], add: bool) -> dict[str, set[str]]:
+        """Whose groups of ours this changes, and what those are; refused where it must not be."""
+        if not rules.is_ours(group_name):
+            return {}
+        if group_name == BLOCKED:
+            raise UserError(409, mark("People are blocked in the portal, which asks why."), reason="ours")
+        before = {user.name: self.groups_of(user) for user in users}
+        before = {name: groups for name, groups in before.items() if (group_name in groups) != add}
+        if group_name == ADMIN_GROUP and not add:
+            rules.check_last_admin(self.admins(), *before)
+        return before
 
     def _somebody(self, name: str) -> Any:
         user = self.find_user(self.accounts.normalize_username(name))

@@ -193,3 +193,37 @@ async def test_the_rights_of_a_token_that_carries_less_are_what_counts(site_of: 
     await site.person("eva")
     assert (await refused(patch(small, "eva", add=["galilean:admin"]))).status == 403
     assert set(RIGHTS) >= {"groups:manage"}
+
+
+async def test_a_change_is_noted_before_it_is_made(
+    site_of: SiteFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hub that ends between the two leaves a line too many, never one too few."""
+    site = await site_of({"signup": {"admins": ["root1"]}})
+    await site.person("eva", "student")
+    root = await site.person("root2", "admin")
+
+    def full(*_: Any, **__: Any) -> None:
+        raise UserError(507, "The disk of the platform's database is full.")
+
+    for call, kept in (
+        (lambda: patch(root, "eva", add=["galilean:teacher"]), ["galilean:student"]),
+        (
+            lambda: root.request("POST", "/galilean/people/eva/block", json={"reason": "x"}),
+            ["galilean:student"],
+        ),
+        (lambda: root.add_to_group("galilean:teacher", "eva"), ["galilean:student"]),
+        (lambda: root.request("DELETE", "/galilean/people/eva"), ["galilean:student"]),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setattr("galilean.audit.write", full)
+            assert (await refused(call())).status == 507
+        assert (await site.command.user("eva"))["groups"] == kept
+    with monkeypatch.context() as patched:
+        patched.setattr("services.people.store.block", full)
+        call = root.request("POST", "/galilean/people/eva/block", json={"reason": "x"})
+        assert (await refused(call)).status == 507
+    assert [action for _, action, subject in await log_of(site) if subject == "eva"][-2:] == [
+        "person.block",
+        "person.block.failed",
+    ]
