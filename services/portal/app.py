@@ -76,7 +76,6 @@ ROOMS = (
     "services.portal.pages.datasets",
     "services.portal.pages.all_datasets",
     "services.portal.pages.volumes",
-    "services.portal.pages.datasets",
     "services.portal.pages.projects",
     "services.portal.pages.explore",
     "services.portal.pages.search",
