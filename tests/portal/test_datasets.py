@@ -100,7 +100,8 @@ def test_a_project_takes_data_sets_and_an_alias_where_the_directory_is_taken(sig
     taken = bob.post(links, json={"dataset": "alice/io-nims"})
     assert (taken.status_code, taken.json()["reason"]) == (409, "mount-taken")
     (way_out,) = taken.json()["errors"]
-    assert (way_out["field"], free := way_out["detail"]) == ("mount", "io-nims-alice")
+    free = "io-nims-alice"
+    assert way_out == {"field": "mount", "detail": free}
     assert bob.post(links, json={"dataset": "alice/io-nims", "writable": True}).status_code == 403
     items = bob.post(links, json={"dataset": "alice/io-nims", "mount": free}).json()["items"]
     assert [(item["mount"], item["writable"], item["available"]) for item in items] == [
