@@ -241,12 +241,12 @@ def clusters_list(as_json: AsJson = False) -> None:
     """List every cluster that waits, starts, runs or is being released, and what it really uses."""
     from galilean.clock import utcnow
     from galilean.db import Database
-    from services.portal.online import read_held, rows_of
+    from services.portal.online import read_held, rows_of, whole_rows
 
     database = Database(_migrated(load_settings()).database_url)
     try:
         with database.read() as conn:
-            rows = rows_of(*read_held(conn), utcnow())
+            rows = whole_rows(conn, rows_of(*read_held(conn), utcnow()))
     finally:
         database.close()
     if as_json:
