@@ -82,9 +82,7 @@ def test_a_preview_has_an_opaque_origin_and_no_network(sign: Sign, site: LiveSit
     assert not {"allow-same-origin", "allow-scripts", "allow-top-navigation"} & set(frame[1].split())
 
 
-@pytest.mark.parametrize(
-    "path", ["", "/runs", "/runs.csv", "/settings", "/run", "/run/sum", "/run/events"]
-)
+@pytest.mark.parametrize("path", ["", "/runs", "/runs.csv", "/settings", "/run", "/run/sum", "/run/events"])
 def test_pages_of_somebody_elses_project_are_not_there(sign: Sign, site: LiveSite, path: str) -> None:
     made(sign("alice"))
     answer = page(sign("bob"), site, "projects/alice/heat-flow" + path)
