@@ -311,7 +311,6 @@ class Tus(StreamedHandler):
         self.admitted()
 
     async def _end_of_body(self) -> Standing:
-        await self._store()
         writing = self._writing
         assert writing is not None
 
@@ -327,10 +326,15 @@ class Tus(StreamedHandler):
             return Standing(record=writing.record, offset_bytes=writing.offset_bytes)
 
         try:
+            await self._store()
             async with self._turn:
+                if self._writing is not writing:  # given up meanwhile; whoever took over goes on
+                    raise UserError(
+                        423, mark("This upload is going on from somewhere else just now."), reason="locked"
+                    )
                 standing = await self.in_files(end)
         finally:
-            await self._let_go()  # before the answer: who has it may go on at once
+            await self._let_go()  # before the answer, also a refusal: who has it may go on at once
         if standing.placed is not None:
             await self._tell(standing)
         return standing
