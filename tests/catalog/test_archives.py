@@ -279,6 +279,28 @@ def test_what_is_replaced_lies_in_the_bin(here: Site, there: Site, kept: Callabl
         assert store.restore(conn, old.id, now=NOW).slug == "heat-2"
 
 
+def test_what_is_there_stays_when_the_one_before_it_cannot_go_to_the_bin(
+    here: Site, there: Site, kept: Callable[[bytes], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: Any) -> None:
+        raise UserError(503, "The volume is not there.")
+
+    monkeypatch.setattr(importing, "to_bin", away)
+    project = here.project("ada", "Heat", {"new.txt": b"new"})
+    there.project("ada", "Heat", {"old.txt": b"old"})
+    (outcome,) = there.bring_in(kept(here.archive(project)), {1: Choice(action="replace", owner="ada")})
+    assert outcome.problem is not None
+    assert set(tree(there.path(there.get("ada", "heat")))) == {"new.txt"}
+
+
+def test_a_list_of_files_may_be_long(here: Site, there: Site, kept: Callable[[bytes], Path]) -> None:
+    folder = "/".join([letter * 250 for letter in "abcdefghijkl"])
+    project = here.project("ada", "Many", {f"{folder}/{number}.txt": b"x" for number in range(400)})
+    (outcome,) = there.bring_in(kept(here.archive(project)))
+    assert outcome.problem is None
+    assert tree(there.path(there.get("ada", "many"))) == tree(here.path(project))
+
+
 def test_what_is_skipped_is_not_made(here: Site, there: Site, kept: Callable[[bytes], Path]) -> None:
     path = kept(here.archive(here.project("ada", "One"), here.project("ada", "Two")))
     outcomes = there.bring_in(path, {1: Choice(action="skip", owner="ada"), 2: Choice(owner="eve")})

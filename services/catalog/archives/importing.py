@@ -235,18 +235,20 @@ class Import:
 
     def _discard(self, project: Project) -> None:
         with self.database.write() as conn:
-            discard_row(conn, project.id, self.clock())
-        shutil.rmtree(project.path(self.settings), ignore_errors=True)
+            gone = discard_row(conn, project.id, self.clock())
+        if gone:  # else all of it was there already, and is somebody's
+            shutil.rmtree(project.path(self.settings), ignore_errors=True)
 
 
-def discard_row(conn: Connection, project_id: str, now: datetime) -> None:
-    """Note that a project that was importing never was."""
-    conn.execute(
+def discard_row(conn: Connection, project_id: str, now: datetime) -> bool:
+    """Note that a project that was importing never was; whether it was importing still."""
+    done = conn.execute(
         update(projects)
         .where(projects.c.id == project_id, projects.c.busy == BUSY)
         .values(deleted_at=now, purged_at=now, busy="", size_bytes=0, file_count=0)
-    )
+    ).rowcount
     cards.put(conn, "project", project_id)
+    return bool(done)
 
 
 def broken_off(conn: Connection, now: datetime) -> list[Project]:
@@ -260,9 +262,7 @@ def broken_off(conn: Connection, now: datetime) -> list[Project]:
 def clear_broken_off(database: Database, settings: Settings, now: datetime) -> int:
     """Remove what imports left whose process ended; how many. Blocks."""
     with database.write() as conn:
-        gone = broken_off(conn, now)
-        for project in gone:
-            discard_row(conn, project.id, now)
+        gone = [project for project in broken_off(conn, now) if discard_row(conn, project.id, now)]
     for project in gone:
         shutil.rmtree(project.path(settings), ignore_errors=True)
     return len(gone)

@@ -27,7 +27,7 @@ from pydantic import BaseModel, ValidationError
 from galilean.errors import UserError, mark
 from services.catalog.archives import END, FORMAT, HEAD, VERSION
 from services.catalog.archives.meta import End, FileMeta, Head, Manifest, ProjectMeta
-from services.files.unpacking import Limits, _Exactly, _Forward
+from services.files.unpacking import PIECE_BYTES, Limits, _Exactly, _Forward
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -184,7 +184,8 @@ class Reader:
         assert self._tar is not None
         source = self._tar.extractfile(info)
         assert source is not None
-        content = source.read(info.size)
+        # In pieces: as a whole it would be more at once than is read ahead of what was looked at.
+        content = b"".join(iter(lambda: source.read(PIECE_BYTES), b""))
         if len(content) != info.size:
             raise damaged("it ends too early")
         self._count(len(content))
