@@ -22,7 +22,7 @@ from services.catalog import cards, datasets, store
 from services.catalog.access import no_such_thing
 from services.catalog.datasets import Dataset
 from services.catalog.fields import check_field
-from services.catalog.projects import Projects, from_bin, to_bin
+from services.catalog.projects import Projects, check_there, from_bin, to_bin
 from services.catalog.resolver import prepare_directory
 from services.catalog.shares import Actor
 from services.catalog.store import NUMBERS_MOST
@@ -90,8 +90,11 @@ class Datasets:
         Raises
         ------
         UserError
-            404 when it is not in it, or its files are gone.
+            404 when it is not in it, or its files are gone; 503 when its volume is not there.
         """
+        binned = await self._db.run_read(datasets.by_id, dataset_id, deleted=True)
+        if binned is not None:
+            await self._projects.run(check_there, self._settings, binned)
         found = await self._db.run(datasets.restore, dataset_id, now=self._clock())
         await self._projects.run(from_bin, self._settings, found)
         return found

@@ -130,8 +130,12 @@ class Projects:
         Raises
         ------
         UserError
-            404 when there is no deleted project of this id.
+            404 when there is no deleted project of this id; 503 when its volume is not there.
         """
+        found = await self._db.run_read(lambda conn: store.by_id(conn, project_id, deleted=True))
+        if found is not None:
+            # Else it would be back without its files, and they in a bin that nobody empties.
+            await self._off_loop(check_there, self._settings, found)
         project = await self._db.run(store.restore, project_id, now=self._clock())
         await self._off_loop(from_bin, self._settings, project)
         return project
@@ -185,6 +189,11 @@ class Projects:
         self._threads.shutdown(wait=True)
         self.looker.close()
         self._previewer.close()
+
+
+def check_there(settings: Settings, project: Project | Dataset) -> None:
+    """Refuse to bring files back while their volume is not there (503)."""
+    volumes.check_mounted(project.volume(settings), project.volume_id)
 
 
 def to_bin(settings: Settings, project: Project | Dataset) -> None:

@@ -12,8 +12,10 @@ import pytest
 from galilean.db import Database
 from galilean.errors import UserError
 from galilean.settings import Settings
-from services.catalog import placing, store
+from services.catalog import placing, store, volumes
+from services.catalog.collection import Datasets
 from services.catalog.projects import Projects
+from services.catalog.shares import Actor
 from services.catalog.starter import NAME
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -82,6 +84,26 @@ async def test_deleting_moves_the_files_to_the_bin_and_restoring_brings_them_bac
     back = await projects.restore(project.id)
     assert back.slug == "x-2"
     assert (back.path(settings) / "data").read_text() == "precious"
+
+
+async def test_nothing_comes_back_without_its_files_while_the_volume_is_away(
+    projects: Projects, db: Database, settings: Settings
+) -> None:
+    datasets = Datasets(db, settings, projects, lambda: NOW)
+    project, data = await projects.create("alice", "x"), await datasets.create("alice", "y")
+    for one in (project, data):
+        (one.path(settings) / "data").write_text("precious")
+    await projects.delete(project)
+    await datasets.delete(data, actor=Actor(name="alice"))
+    mark, away = settings.volume_path("default") / volumes.MARK, settings.volume_path("default") / "away"
+    mark.rename(away)
+    with pytest.raises(UserError, match="not there just now"):
+        await projects.restore(project.id)
+    with pytest.raises(UserError, match="not there just now"):
+        await datasets.restore(data.id)
+    away.rename(mark)
+    assert ((await projects.restore(project.id)).path(settings) / "data").read_text() == "precious"
+    assert ((await datasets.restore(data.id)).path(settings) / "data").read_text() == "precious"
 
 
 async def test_deleting_a_project_whose_directory_is_gone_works(
