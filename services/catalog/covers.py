@@ -151,8 +151,8 @@ def _jpeg(data: bytes) -> bytes:
                 raise _no_picture()
             end = at
             while True:  # the scan: up to a mark that is neither a stuffed 0 nor a restart
-                end = data.index(b"\xff", end) if b"\xff" in data[end:] else len(data)
-                if end + 1 >= len(data):
+                end = data.find(b"\xff", end)
+                if end < 0 or end + 1 >= len(data):
                     raise _no_picture()
                 if data[end + 1] == 0 or 0xD0 <= data[end + 1] <= 0xD7:
                     end += 2

@@ -19,7 +19,7 @@ from sqlalchemy import select, update
 from galilean.db import Database, metadata
 from galilean.errors import UserError
 from galilean.settings import Settings
-from services.catalog import datasets, lifecycle, links, store
+from services.catalog import covers, datasets, lifecycle, links, store
 from services.catalog.access import Viewer
 from services.catalog.archives import importing, planning, reading, writing
 from services.catalog.archives.importing import Import, Outcome
@@ -34,6 +34,7 @@ from services.files.progress import Cancelled, Progress
 from services.files.root import Root
 from services.files.unpacking import Limits
 from tests.catalog.people import NOW
+from tests.catalog.test_covers import png
 
 ROOT = Actor(name="root")
 NOTEBOOK = json.dumps(
@@ -299,6 +300,24 @@ def test_a_list_of_files_may_be_long(here: Site, there: Site, kept: Callable[[by
     (outcome,) = there.bring_in(kept(here.archive(project)))
     assert outcome.problem is None
     assert tree(there.path(there.get("ada", "many"))) == tree(here.path(project))
+
+
+def test_nobody_waits_while_a_cover_is_taken_apart(
+    here: Site, there: Site, kept: Callable[[bytes], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture, steps = png(), []
+    project = here.project("ada", "Heat")
+    with here.database.write() as conn:
+        store.update(conn, project, now=NOW, cover=covers.keep(conn, covers.clean(picture)[0], now=NOW))
+    path = kept(here.archive(here.get("ada", "heat")))
+    clean, serialised = covers.clean, there.database.serialised
+    monkeypatch.setattr(covers, "clean", lambda data: steps.append("cover") or clean(data))
+    monkeypatch.setattr(
+        there.database, "serialised", lambda *args, **more: steps.append("lock") or serialised(*args, **more)
+    )
+    there.bring_in(path)
+    assert steps == ["cover", "lock"]
+    assert there.get("ada", "heat").cover
 
 
 def test_what_is_skipped_is_not_made(here: Site, there: Site, kept: Callable[[bytes], Path]) -> None:

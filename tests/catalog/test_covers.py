@@ -45,6 +45,27 @@ def test_what_hides_in_a_photograph_is_gone_and_cleaning_twice_changes_nothing()
     assert clean(cleaned) == (cleaned, "jpg")
 
 
+class Counted(bytes):
+    """Counts what is copied out of it."""
+
+    copied = 0
+
+    def __getitem__(self, key):
+        found = super().__getitem__(key)
+        if isinstance(key, slice):
+            Counted.copied += len(found)
+        return found
+
+
+def test_a_scan_of_nothing_but_marks_is_read_once() -> None:
+    whole = jpeg().replace(b"abc", b"\xff\x00" * 50_000)
+    Counted.copied = 0
+    assert clean(Counted(whole)) == (whole, "jpg")
+    assert Counted.copied <= 2 * len(whole)
+    with pytest.raises(UserError):
+        clean(whole[:-2])
+
+
 def test_of_a_png_the_pixels_stay() -> None:
     cleaned, ending = clean(png(part(b"tEXt", b"secret"), part(b"iCCP", b"secret")) + b"secret")
     assert ending == "png"

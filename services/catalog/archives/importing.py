@@ -170,6 +170,7 @@ class Import:
         now, meta = self.clock(), seen.meta
         replaced: Project | None = None
         left_out: list[str] = []
+        cover = _cover(seen)  # takes its time, for which nobody else should wait
         with self.database.serialised("admission") as conn:
             slug = project.slug
             if choice.action == "replace":
@@ -188,7 +189,7 @@ class Import:
                 field=meta.field if meta.field in fields.FIELDS else "",
                 tags=_tags(meta.tags),
                 readme=meta.readme,
-                cover=_cover(conn, seen, now),
+                cover=covers.keep(conn, cover, now=now) if cover else "",
             )
             conn.execute(
                 update(projects)
@@ -296,13 +297,13 @@ def _tags(tags: tuple[str, ...]) -> tuple[str, ...]:
         return ()
 
 
-def _cover(conn: Connection, seen: Seen, now: datetime) -> str:
+def _cover(seen: Seen) -> bytes:
     if not seen.cover:
-        return ""
+        return b""
     try:
-        return covers.keep(conn, covers.clean(seen.cover)[0], now=now)
+        return covers.clean(seen.cover)[0]
     except UserError:
-        return ""
+        return b""
 
 
 def _past(at: datetime | None, now: datetime) -> Any:
