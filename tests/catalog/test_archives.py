@@ -413,6 +413,31 @@ def test_what_is_not_right_is_refused_whole(
     assert there.all() == []
 
 
+@pytest.mark.parametrize("tenth", range(1, 10))
+@pytest.mark.parametrize("compress", [True, False])
+def test_an_archive_cut_off_anywhere_is_refused_in_words(
+    here: Site, there: Site, kept: Callable[[bytes], Path], tenth: int, compress: bool
+) -> None:
+    files = {"a.bin": os.urandom(50_000), "b.bin": os.urandom(50_000)}
+    whole = here.archive(here.project("ada", "Heat", files), compress=compress)
+    path = kept(whole[: len(whole) * tenth // 10])
+    with pytest.raises(UserError, match="cut off"):
+        reading.look(path)
+    work = Import(
+        database=there.database,
+        settings=there.settings,
+        clock=lambda: NOW,
+        volume_id=there.volume,
+        actor=ROOT,
+    )
+    try:
+        problems = [one.problem for one in work.run(path, {1: Choice(owner="ada")})]
+    except UserError as error:
+        problems = [error]
+    assert [one and one.status for one in problems] == [400]
+    assert there.all() == []
+
+
 def forged(items: list[tuple[tarfile.TarInfo, bytes]]) -> bytes:
     """An archive of one project whose sums are all right, whatever its files are."""
     import hashlib

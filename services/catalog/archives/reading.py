@@ -165,7 +165,8 @@ class Reader:
             info, self._ahead = self._ahead, None
             return info
         assert self._tar is not None
-        info = self._tar.next()
+        with _in_words():
+            info = self._tar.next()
         self._tar.members = []  # type: ignore[attr-defined]  # or the list of all would grow in memory
         self._entries += 1
         if self._entries > self._limits.entries:
@@ -185,7 +186,8 @@ class Reader:
         source = self._tar.extractfile(info)
         assert source is not None
         # In pieces: as a whole it would be more at once than is read ahead of what was looked at.
-        content = b"".join(iter(lambda: source.read(PIECE_BYTES), b""))
+        with _in_words():
+            content = b"".join(iter(lambda: source.read(PIECE_BYTES), b""))
         if len(content) != info.size:
             raise damaged("it ends too early")
         self._count(len(content))
@@ -279,7 +281,8 @@ class _Summed:
         self.sum = hashlib.sha256()
 
     def read(self, size: int) -> bytes:
-        data = self._source.read(size)
+        with _in_words():  # whoever reads this is outside of Reader.projects
+            data = self._source.read(size)
         self._reader._count(len(data))
         self.sum.update(data)
         return data
