@@ -48,10 +48,14 @@ class NodeKernelManager(AsyncMappingKernelManager):
         self.headless.watch(kernel_id, stream)
         if not getattr(kernel, "_galilean_heeds", False):
             kernel._galilean_heeds = True
-            for event in ("restart", "dead"):
-                self.add_restart_callback(
-                    kernel_id, partial(self.headless.ended, kernel_id, restarts=True), event
-                )
+            for event, state in (("restart", "starting"), ("dead", "dead")):
+                self.add_restart_callback(kernel_id, partial(self._died, kernel_id, kernel, state), event)
+
+    def _died(self, kernel_id: str, kernel: Any, state: str) -> None:
+        self.headless.ended(kernel_id, restarts=True)
+        # Jupyter's server takes the state from what a kernel says. The last word of one that died at work is "busy",
+        # and of its successor's first words it hears only what comes after its ear is connected again: often nothing.
+        kernel.execution_state = state
 
     def stop_watching_activity(self, kernel_id: str) -> None:
         self._close_stream(self._kernels[kernel_id])
