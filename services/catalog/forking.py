@@ -80,13 +80,9 @@ def plan_fork(
     Raises
     ------
     UserError
-        404 for what they may not see, 403 without a role, 409 for what lies in the bin or is busy.
+        404, 403, 409 as :func:`check_forkable`; 409 for what is busy.
     """
-    need(viewer, level, Access.READ)
-    if project.deleted_at is not None:
-        raise UserError(409, mark("This lies in the bin. Restore it first."))
-    if not may_fork(viewer, level, project):
-        need(viewer, level, Access.RUN)  # without a role: says so
+    check_forkable(viewer, project, level)
     if project.busy:
         raise busy(project)
     kept: list[KeptLink] = []
@@ -118,6 +114,26 @@ def plan_fork(
         links=tuple(kept),
         left_out=left_out,
     )
+
+
+def check_forkable(viewer: Viewer, project: Project, level: Access) -> None:
+    """Refuse what may not be copied by somebody, when it is asked for and again before it is done.
+
+    Raises
+    ------
+    UserError
+        404 for what they may not see, 403 without a role or for what was taken down, 409 for what lies in the bin.
+    """
+    need(viewer, level, Access.READ)
+    if project.deleted_at is not None:
+        raise UserError(409, mark("This lies in the bin. Restore it first."))
+    if not may_fork(viewer, level, project):
+        need(viewer, level, Access.RUN)  # without a role: says so
+    if project.taken_down_at is not None and not viewer.manages("project"):
+        # Its copy could be published as if nothing had been decided.
+        raise UserError(
+            403, mark("An administrator took this down. It can be copied again when they allow it.")
+        )
 
 
 def busy(project: Project) -> UserError:

@@ -17,7 +17,8 @@ from sqlalchemy import Connection, select, update
 from galilean import notices
 from galilean.errors import UserError, mark
 from galilean.web.context import Portal
-from services.catalog import cards, lifecycle, store
+from services.catalog import cards, forking, lifecycle, shares, store
+from services.catalog.access import access
 from services.catalog.projects import bin_path
 from services.catalog.store import Project
 from services.catalog.tables import projects
@@ -26,6 +27,7 @@ from services.files.progress import Cancelled, Progress
 from services.portal.api.projects import catalogue
 from services.portal.binned import remove
 from services.portal.storage import room_of
+from services.portal.withdrawn import viewer_named
 
 log = logging.getLogger("galilean.portal.forks")
 
@@ -133,6 +135,7 @@ async def _copy(portal: Portal, fork: Project) -> None:
     origin = await portal.db.run_read(store.by_id, fork.forked_from or "")
     if origin is None:
         raise UserError(409, mark("What is forked was deleted meanwhile."))
+    await _check_still(portal, fork, origin)
     source = await shelf.files(origin)
     if origin.measured_at is None or origin.changed_at > origin.measured_at:
         counted = await shelf.run(source.usage)
@@ -178,6 +181,22 @@ async def _copy(portal: Portal, fork: Project) -> None:
             name=fork.name,
             example=copied.left_out[0],
         )
+
+
+async def _check_still(portal: Portal, fork: Project, origin: Project) -> None:
+    """Refuse what was withdrawn or taken down since the fork was asked for."""
+    try:
+        viewer = await viewer_named(portal, fork.owner)
+    except UserError as error:  # the hub does not answer: no reason to lose the fork
+        raise _NotNow(str(error)) from error
+    level = await portal.db.run_read(
+        lambda conn: access(viewer, origin, shares.of(conn, "project", origin.id))
+    )
+    forking.check_forkable(viewer, origin, level)
+
+
+class _NotNow(Exception):
+    """A copy waits for the next round."""
 
 
 def tell(conn: Connection, project_id: str, files: int, size_bytes: int) -> bool:

@@ -125,6 +125,13 @@ def test_a_fork_keeps_by_reference_what_the_person_may_read_and_tells_the_number
         plan = fork_plan(conn, ALICE, project)
         assert (plan.left_out, plan.name, len(plan.links)) == (0, "Heat flow (2)", 2)
         assert all(link.writable for link in plan.links)
+        # What was taken down is not brought back as a copy of it.
+        lifecycle.take_down(conn, "project", project.id, reason="Exam", actor=actor(ADMIN), now=NOW)
+        down = store.by_id(conn, project.id)
+        assert down
+        refused(403, lambda: fork_plan(conn, ALICE, down))
+        assert fork_plan(conn, ADMIN, down).forked_from == project.id
+        lifecycle.put_back(conn, "project", project.id, actor=actor(ADMIN), now=NOW)
         store.delete(conn, project, now=NOW)
         gone = store.by_id(conn, project.id, deleted=True)
         assert gone

@@ -145,6 +145,18 @@ def test_unpublished_is_gone_for_others_and_forks_stay(site: LiveSite, sign: Sig
     assert bob.get(path_of(fork) + "/forks").json()["origin"] is None
 
 
+def test_what_was_withdrawn_before_it_was_copied_is_not_copied(site: LiveSite, sign: Sign) -> None:
+    alice, bob = sign("alice"), sign("bob")
+    project = made(alice)
+    put_file(alice, project, "a.txt", "a")
+    alice.put(path_of(project) + "/publication")
+    fork = bob.post(path_of(project) + "/forks").json()["project"]
+    alice.delete(path_of(project) + "/publication")
+    do(site, copying.go_on)
+    assert bob.get(path_of(fork)).status_code == 404
+    assert [one.kind for one in site.write(notices.unread, "bob")] == ["fork"]
+
+
 @pytest.mark.parametrize(
     ("access", "run", "write"), [("read", 403, 403), ("run", 202, 403), ("write", 202, 201)]
 )
