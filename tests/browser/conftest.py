@@ -101,9 +101,19 @@ def serious_faults(page: Page) -> list[str]:
     """What axe-core calls serious or critical (WCAG 2.2 AA), one line for each place."""
     # As the browser's debugger: the page's own policy lets no foreign script in.
     page.evaluate(AXE.read_text() + "; undefined")
+    # A bar that keeps to the window's edge covers a part of whatever is there by chance, until somebody scrolls.
     found = page.evaluate(
-        """async () => (await axe.run(document, {runOnly: {type: 'tag',
-            values: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice']}})).violations"""
+        """async () => {
+            const kept = [...document.querySelectorAll('body *')].filter(
+                (item) => getComputedStyle(item).position === 'sticky');
+            for (const item of kept) Object.assign(item.style, {position: 'relative', inset: 'auto'});
+            try {
+                return (await axe.run(document, {runOnly: {type: 'tag',
+                    values: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice']}})).violations;
+            } finally {
+                for (const item of kept) Object.assign(item.style, {position: '', inset: ''});
+            }
+        }"""
     )
     return [
         f"{item['impact']} {item['id']}: {json.dumps(node['target'])} {node['failureSummary'][:300]}"
