@@ -115,6 +115,10 @@ def no_lab() -> None:
     """For tests that start labs of their own: they come before that of this run (``conftest.py``)."""
     if os.environ.get("GALILEAN_LAB_DIRECTORY"):
         pytest.skip("a lab runs here already, which is somebody else's")
+    for place in (".venv", "node_modules"):
+        assert not (ROOT / place).is_symlink(), (
+            f"make would write through {place}, which is a link to elsewhere"
+        )
 
 
 def traces() -> dict[str, set[str]]:

@@ -175,7 +175,10 @@ class Machine:
         """Come back when the cluster calls it Ready."""
         path = '{.status.conditions[?(@.type=="Ready")].status}'
         said = ("get", "node", self.name, "-o", f"jsonpath={path}")
-        wait(f"machine {self.name}", lambda: kubectl(*said, check=False) == "True")
+        try:
+            wait(f"machine {self.name}", lambda: kubectl(*said, check=False) == "True", 240)
+        except TimeoutError as error:
+            raise TimeoutError(f"{error}: {self._parts.said(f'kubelet{self._suffix}')[-3000:]}") from error
 
     def kubelet_config(self) -> dict[str, Any]:
         """The kubelet's; kubeadm hands it to those who join, too."""
