@@ -3,7 +3,8 @@
 A directory cannot be taken out of a node that runs. So whoever holds a cluster of a project that they may no longer
 run (a share was withdrawn, they left the group, it was taken down) is told, and ten minutes later it goes back.
 Each round asks anew, from the rows and the hub's groups; what is known of a round before is only since when, and
-which runs may write what their person may now only read. A portal that begins anew gives the grace anew.
+what the person might when the run was first seen: a run that may write goes back, too, when its person may only read.
+Who may again before the grace is over keeps it. A portal that begins anew gives the grace anew.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from galilean import notices
 from galilean.errors import UserError, mark
 from galilean.web.context import Portal
 from services.catalog import shares, store
-from services.catalog.access import GRACE_SECONDS, Access, Share, Viewer, access
+from services.catalog.access import GRACE_SECONDS, Access, Share, Viewer, access, fate
 from services.catalog.tables import projects
 from spawner import records
 from spawner.tables import clusters
@@ -45,11 +46,19 @@ def _since(portal: Portal) -> dict[str, datetime]:
     return portal.parts.setdefault("withdrawn", {})
 
 
+def _at_first(portal: Portal) -> dict[str, Access]:
+    """What the person of a run might when it was first seen, which its mounts were made for."""
+    return portal.parts.setdefault("withdrawn_at_first", {})
+
+
 async def end_later(portal: Portal, project_id: str, before: Iterable[Share]) -> None:
     """Begin the grace of runs whose people may less than they do, after shares were changed."""
+    before = list(before)
     runs = await portal.db.run_read(shares.open_runs, project_id)
     viewers = {run.user: await viewer_named(portal, run.user) for run in runs}
-    for run in await portal.db.run_read(shares.runs_to_end, project_id, list(before), viewers):
+    for run in await portal.db.run_read(shares.runs_to_end, project_id, before, viewers):
+        level = await portal.db.run_read(_level, viewers[run.user], project_id, before)
+        _at_first(portal).setdefault(run.run_id, level)
         await _begin(portal, run.run_id, run.user, project_id)
 
 
@@ -64,20 +73,24 @@ def of_others(conn: Connection) -> list[tuple[str, str, str]]:
     return [(row.id, row.user, row.project_id) for row in rows]
 
 
-def _level(conn: Connection, viewer: Viewer, project_id: str) -> Access:
+def _level(conn: Connection, viewer: Viewer, project_id: str, given: list[Share] | None = None) -> Access:
     project = store.by_id(conn, project_id, deleted=True)
-    return access(viewer, project, shares.of(conn, "project", project_id)) if project else Access.NONE
+    if project is None:
+        return Access.NONE
+    return access(viewer, project, shares.of(conn, "project", project_id) if given is None else given)
 
 
 async def look(portal: Portal) -> None:
     """One round: begin the grace of runs that may not be any more, end those whose grace is over."""
-    since, now = _since(portal), portal.clock()
+    since, at_first, now = _since(portal), _at_first(portal), portal.clock()
     open_now = await portal.db.run_read(of_others)
     for run_id, user, project_id in open_now:
-        if run_id not in since:
-            viewer = await viewer_named(portal, user)
-            if await portal.db.run_read(_level, viewer, project_id) < Access.RUN:
-                await _begin(portal, run_id, user, project_id)
+        level = await portal.db.run_read(_level, await viewer_named(portal, user), project_id)
+        before = max(at_first.setdefault(run_id, level), Access.RUN)
+        if fate(before, level) == "goes on":
+            since.pop(run_id, None)
+        elif run_id not in since:
+            await _begin(portal, run_id, user, project_id)
         elif now - since[run_id] >= timedelta(seconds=GRACE_SECONDS):
             await portal.db.run(
                 records.ask_stop,
@@ -87,8 +100,9 @@ async def look(portal: Portal) -> None:
                 now=now,
                 explanation={"message": mark("The project is no longer shared with you."), "params": {}},
             )
-    for run_id in set(since) - {run_id for run_id, _, _ in open_now}:
-        del since[run_id]
+    for known in (since, at_first):
+        for run_id in set(known) - {run_id for run_id, _, _ in open_now}:
+            del known[run_id]
 
 
 async def _begin(portal: Portal, run_id: str, user: str, project_id: str) -> None:

@@ -14,12 +14,13 @@ from sqlalchemy import Connection
 
 from galilean import notices
 from galilean.web.context import Portal
-from services.catalog import covers, datasets, lifecycle, links, store
+from services.catalog import covers, datasets, lifecycle, links, shares, store
 from services.catalog.access import GRACE_SECONDS, Viewer
 from services.catalog.covers import HEIGHT, WIDTH
 from services.catalog.shares import Actor
 from services.portal import copying, withdrawn
 from spawner import records
+from tests.catalog.people import to
 from tests.portal.conftest import Sign, made
 from tests.portal.live import LiveSite
 
@@ -468,3 +469,49 @@ def test_an_image_that_nothing_shows_is_forgotten_after_a_day(site: LiveSite, si
     alice.delete(path_of(project) + "/cover")
     assert site.write(covers.sweep, now=later) == 1
     assert site.write(covers.get, name) is None
+
+
+def test_a_run_that_may_write_goes_back_when_its_person_may_only_read(site: LiveSite, sign: Sign) -> None:
+    alice, bob = sign("alice"), sign("bob")
+    project = made(alice)
+    with site.portal.db.write() as conn:
+        shares.give(
+            conn,
+            "project",
+            project["id"],
+            to("bob", "write"),
+            actor=Actor(name="alice"),
+            now=site.portal.clock(),
+        )
+    run_id = bob.post(path_of(project) + "/clusters", json={}).json()["id"]
+    do(site, withdrawn.look)
+    known = site.portal.parts["withdrawn"]
+    assert run_id not in known
+    with site.portal.db.write() as conn:  # as when somebody leaves one of two groups: nobody changed a share
+        shares.give(
+            conn,
+            "project",
+            project["id"],
+            to("bob", "run"),
+            actor=Actor(name="alice"),
+            now=site.portal.clock(),
+        )
+    do(site, withdrawn.look)
+    assert run_id in known
+    known[run_id] -= timedelta(seconds=GRACE_SECONDS)
+    do(site, withdrawn.look)
+    assert site.write(records.get, run_id).reason == "withdrawn"
+
+
+def test_who_may_again_before_the_grace_is_over_keeps_the_run(site: LiveSite, sign: Sign) -> None:
+    alice, bob = sign("alice"), sign("bob")
+    project = made(alice)
+    alice.put(path_of(project) + "/shares", json={"person": "bob", "access": "run"})
+    run_id = bob.post(path_of(project) + "/clusters", json={}).json()["id"]
+    alice.delete(path_of(project) + "/shares", params={"person": "bob"})
+    known = site.portal.parts["withdrawn"]
+    known[run_id] -= timedelta(seconds=GRACE_SECONDS)
+    alice.put(path_of(project) + "/shares", json={"person": "bob", "access": "run"})
+    do(site, withdrawn.look)
+    assert run_id not in known
+    assert site.write(records.get, run_id).stop_asked_at is None
