@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -25,9 +26,10 @@ log = logging.getLogger("galilean.files")
 
 State = Literal["waiting", "working", "done", "cancelled"]
 #: Under way at once, of one person.
-MOST_OF_ONE = 4
+MOST_OF_ONE = 2
 KEEP = timedelta(hours=1)
-KEPT_MOST = 1000
+#: Of one person, of those that are over.
+KEPT_MOST = 20
 
 
 @dataclass(kw_only=True)
@@ -104,7 +106,7 @@ class FileJobs:
         do
             The word for it.
         paths
-            What it is done to.
+            What it is done to, each once.
         work
             Called in a thread for each path; answers what came of it. What it raises as :class:`UserError` is told of
             that path, and the next one has its turn.
@@ -134,7 +136,7 @@ class FileJobs:
             do=do,
             by=by,
             place=place,
-            paths=paths,
+            paths=list(dict.fromkeys(paths)),
             progress=Progress(room_bytes),
             began_at=self._clock(),
         )
@@ -206,9 +208,12 @@ class FileJobs:
 
     def _forget(self) -> None:
         before = self._clock() - KEEP
-        over = [job for job in self._jobs.values() if job.ended_at is not None]
-        for number, job in enumerate(over):
-            if job.ended_at and (job.ended_at < before or len(over) - number > KEPT_MOST):
+        kept: Counter[str] = Counter()
+        for job in reversed(list(self._jobs.values())):
+            if job.ended_at is None:
+                continue
+            kept[job.by] += 1
+            if job.ended_at < before or kept[job.by] > KEPT_MOST:
                 del self._jobs[job.id]
 
 
