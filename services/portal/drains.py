@@ -13,6 +13,7 @@ import logging
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from sqlalchemy import Connection, func, select
@@ -144,8 +145,9 @@ async def _move_one(portal: Portal, volume: VolumeRow, over: Over) -> bool:
         below = f"{volumes.BIN}/{over.id}" if deleted else directory
         source, copy = Path(volume.path) / below, Path(target.path) / below
         loop = asyncio.get_running_loop()
+        began_at = portal.clock()
         await loop.run_in_executor(portal.files, _copy, volume, source, target, copy)
-        if not await portal.db.run_serialised("admission", _arrive, over, target.id, deleted):
+        if not await portal.db.run_serialised("admission", _arrive, over, target.id, deleted, began_at):
             await loop.run_in_executor(portal.files, remove, Path(target.path), target.id, copy)
             raise _Stays("")
         await loop.run_in_executor(portal.files, remove, Path(volume.path), volume.id, source)
@@ -182,9 +184,15 @@ def _copy(volume: VolumeRow, source: Path, target: VolumeRow, copy: Path) -> Non
     os.sync()  # the originals go next
 
 
-def _arrive(conn: Connection, over: Over, volume_id: str, deleted: bool) -> bool:
-    """Write the new place, unless somebody runs it after all, or it went to the bin or out of it."""
+def _arrive(conn: Connection, over: Over, volume_id: str, deleted: bool, began_at: datetime) -> bool:
+    """Write the new place, unless somebody runs it after all, or it went to the bin or out of it.
+
+    Nor when files changed since the copy began: a request that came before the mark may have written after it.
+    """
     if _place(conn, over)[0] is not deleted:
+        return False
+    table = table_of(over.kind)
+    if conn.execute(select(table.c.changed_at).where(table.c.id == over.id)).scalar_one() > began_at:
         return False
     if over.kind == "project":
         held = bool(shares.open_runs(conn, over.id))

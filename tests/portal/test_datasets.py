@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from galilean.errors import UserError
-from services.catalog import lifecycle, volume_store
+from services.catalog import datasets, lifecycle, volume_store
 from services.portal import drains, storage
 from tests.portal.conftest import Client, Sign, made
 from tests.portal.live import LiveSite
@@ -283,6 +283,36 @@ def test_a_drain_moves_everything_and_then_the_volume_can_go(
     assert (default / "datasets" / gone["id"] / "a.csv").read_text() == "Old"
     assert root.delete("/volumes/big").status_code == 204
     assert root.delete("/volumes/default").status_code == 409
+
+
+def test_what_is_written_while_it_is_copied_is_not_lost(
+    sign: Sign, site: LiveSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice, root = sign("alice"), sign("root")
+    place = tmp_path / "big"
+    place.mkdir()
+    register(root, place)
+    root.patch("/volumes/big", json={"state": "closed"})
+    found = dataset(alice)
+    root.patch("/volumes/big", json={"state": "open"})
+    put(site, found, "a.csv", b"before")
+    root.put("/volumes/default/drain", json={"to": "big"})
+    copy = drains._copy
+
+    def late(*args: Any) -> None:
+        copy(*args)
+        put(site, found, "a.csv", b"after")  # a request that came before the mark
+        with site.portal.db.write() as conn:
+            datasets.touch(conn, found["id"], site.portal.clock())
+
+    async def no_time(seconds: float) -> None:
+        await asyncio.sleep(0)
+
+    monkeypatch.setattr(drains, "_copy", late)
+    now(site, drains.go_on(site.portal, pause=no_time))
+    monkeypatch.setattr(drains, "_copy", copy)
+    now(site, drains.go_on(site.portal, pause=no_time))
+    assert (place / "datasets" / found["id"] / "a.csv").read_text() == "after"
 
 
 def test_what_a_dead_process_was_moving_is_moved_again_from_the_beginning(
