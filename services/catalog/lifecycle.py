@@ -156,7 +156,11 @@ def to_purge(conn: Connection, *, now: datetime, most: int = 100) -> list[Over]:
         table = table_of(kind)
         rows = conn.execute(
             select(table.c.id, table.c.volume_id)
-            .where(table.c.deleted_at <= now - timedelta(days=BIN_DAYS), table.c.purged_at.is_(None))
+            .where(
+                table.c.deleted_at <= now - timedelta(days=BIN_DAYS),
+                table.c.purged_at.is_(None),
+                table.c.busy == "",  # else its files are at two places
+            )
             .order_by(table.c.deleted_at, table.c.id)
             .limit(most - len(found))
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -313,6 +314,22 @@ def test_what_is_written_while_it_is_copied_is_not_lost(
     monkeypatch.setattr(drains, "_copy", copy)
     now(site, drains.go_on(site.portal, pause=no_time))
     assert (place / "datasets" / found["id"] / "a.csv").read_text() == "after"
+
+
+def test_what_is_moved_in_the_bin_stays_there_meanwhile(sign: Sign, site: LiveSite) -> None:
+    alice = sign("alice")
+    found = dataset(alice)
+    alice.delete(IO)
+    address = f"/bin/datasets/{found['id']}"
+    later = site.portal.clock() + timedelta(days=lifecycle.BIN_DAYS + 1)
+    with site.portal.db.write() as conn:
+        lifecycle.begin(conn, "dataset", found["id"], "moving")
+        assert lifecycle.to_purge(conn, now=later) == []
+    assert (alice.post(address).status_code, alice.delete(address).status_code) == (409, 409)
+    with site.portal.db.write() as conn:
+        lifecycle.end(conn, "dataset", found["id"])
+        assert [over.id for over in lifecycle.to_purge(conn, now=later)] == [found["id"]]
+    assert alice.post(address).status_code == 200
 
 
 def test_what_a_dead_process_was_moving_is_moved_again_from_the_beginning(

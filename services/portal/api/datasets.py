@@ -118,12 +118,19 @@ async def binned_for(portal: Portal, person: Visitor, dataset_id: str) -> Datase
     Raises
     ------
     UserError
-        404 otherwise.
+        404 otherwise; 409 while it is moved to another volume.
     """
     found = await portal.db.run_read(datasets.by_id, dataset_id, deleted=True)
     mine = found is not None and (found.owner == person.name or viewer_of(person).manages("dataset"))
     if found is None or found.deleted_at is None or not mine or person.node is not None:
         raise no_such_thing()
+    if found.busy:
+        raise UserError(
+            409,
+            mark("“{name}” is being moved to another volume just now. Try again when that is done."),
+            reason="busy",
+            name=found.name,
+        )
     return found
 
 
