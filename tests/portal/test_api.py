@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import time
 from pathlib import Path
@@ -294,6 +295,11 @@ def test_a_project_that_runs_cannot_be_deleted_and_its_machine_time_stays(sign: 
     assert alice.get("/projects/alice/heat-flow").status_code == 404
     (item,) = alice.get("/usage").json()["items"]
     assert (item["key"], item["deleted"]) == (project["id"], True)
+
+
+def test_no_two_operations_are_at_one_address() -> None:
+    places = [(one.method, re.sub(r"\{[a-z]+\}", "X", one.path)) for one in OPERATIONS]
+    assert sorted(places) == sorted(set(places))
 
 
 def test_the_document_describes_every_route_and_no_other() -> None:

@@ -14,7 +14,7 @@ from tests.portal.live import LiveSite
 
 def settled(client: httpx.Client, job: str, *states: str) -> dict:
     for _ in range(400):
-        found = client.get(f"/imports/{job}").json()
+        found = client.get(f"/archives/{job}").json()
         if found["state"] in states:
             return found
         time.sleep(0.02)
@@ -22,7 +22,7 @@ def settled(client: httpx.Client, job: str, *states: str) -> dict:
 
 
 def brought(client: httpx.Client, content: bytes) -> str:
-    answer = client.post("/imports?name=ten.tar.gz", content=content)
+    answer = client.post("/archives?name=ten.tar.gz", content=content)
     assert answer.status_code == 202, answer.text
     return answer.json()["id"]
 
@@ -40,14 +40,14 @@ def test_ten_projects_go_out_and_come_in(site: LiveSite, sign: Sign) -> None:
     assert len(ready["projects"]) == 10
     assert ready["projects"][0]["conflicts"] == ["alice has a project at “project-0” already."]
     choices = [{"number": one["number"], "owner": "bob"} for one in ready["projects"]]
-    assert root.post(f"/imports/{job}", json={"choices": choices}).status_code == 202
+    assert root.post(f"/archives/{job}", json={"choices": choices}).status_code == 202
     done = settled(root, job, "done")
     assert [one["problem"] for one in done["projects"]] == [""] * 10
     assert {one["slug"] for one in sign("bob").get("/projects").json()["items"]} == {
         f"project-{n}" for n in range(10)
     }
-    assert root.delete(f"/imports/{job}").status_code == 204
-    assert root.get(f"/imports/{job}").status_code == 404
+    assert root.delete(f"/archives/{job}").status_code == 204
+    assert root.get(f"/archives/{job}").status_code == 404
 
 
 def test_one_exports_ones_own_project_and_nobody_elses(site: LiveSite, sign: Sign) -> None:
@@ -64,8 +64,8 @@ def test_one_exports_ones_own_project_and_nobody_elses(site: LiveSite, sign: Sig
 
 def test_only_who_manages_projects_imports(site: LiveSite, sign: Sign) -> None:
     alice = sign("alice")
-    assert alice.post("/imports", content=b"x" * 100).status_code == 403
-    assert alice.get("/imports/" + "0" * 26).status_code == 403
+    assert alice.post("/archives", content=b"x" * 100).status_code == 403
+    assert alice.get("/archives/" + "0" * 26).status_code == 403
     assert alice.get(site.url + "admin/archives").status_code == 403
 
 
@@ -76,19 +76,19 @@ def test_what_is_no_archive_is_refused_in_words_and_kept_nowhere(site: LiveSite,
     assert found["state"] == "refused"
     assert "damaged" in found["problem"] or "no archive" in found["problem"]
     assert not list((site.settings.state / "imports").glob("*.tar"))
-    assert root.post(f"/imports/{job}", json={"choices": [{"number": 1, "owner": "root"}]}).status_code == 409
-    assert root.post("/imports", content=b"").status_code == 411
+    assert root.post(f"/archives/{job}", json={"choices": [{"number": 1, "owner": "root"}]}).status_code == 409
+    assert root.post("/archives", content=b"").status_code == 411
 
 
 def test_an_owner_who_is_nobody_is_refused(site: LiveSite, sign: Sign) -> None:
     root = sign("root")
     job = brought(root, root.get(f"/projects/{made(root)['id']}/export").content)
     settled(root, job, "ready")
-    answer = root.post(f"/imports/{job}", json={"choices": [{"number": 1, "owner": "ghost"}]})
+    answer = root.post(f"/archives/{job}", json={"choices": [{"number": 1, "owner": "ghost"}]})
     assert answer.status_code == 404
     assert (
         root.post(
-            f"/imports/{job}", json={"choices": [{"number": 1, "owner": "root", "action": "skip"}]}
+            f"/archives/{job}", json={"choices": [{"number": 1, "owner": "root", "action": "skip"}]}
         ).status_code
         == 400
     )

@@ -221,7 +221,7 @@ OPERATIONS = (
     ),
     Operation(
         method="post",
-        path="/imports",
+        path="/archives",
         summary="Bring in an archive of projects; it is looked at first",
         raw_body=True,
         query={"name": "What the file is called."},
@@ -229,20 +229,20 @@ OPERATIONS = (
     ),
     Operation(
         method="get",
-        path="/imports/{id}",
+        path="/archives/{id}",
         summary="What an archive holds, what is in the way, how far its import is",
         answers={200: ArchiveImport},
     ),
     Operation(
         method="post",
-        path="/imports/{id}",
+        path="/archives/{id}",
         summary="Import what is chosen of an archive",
         takes=ImportWish,
         answers={202: ArchiveImport},
     ),
     Operation(
         method="delete",
-        path="/imports/{id}",
+        path="/archives/{id}",
         summary="Give up an archive, or end its import",
         answers={204: None},
     ),
@@ -255,6 +255,6 @@ def routes() -> list[tuple[str, type[Any]]]:
         (rf"/api/v1/projects/{ID}/export", ExportOne),
         (r"/api/v1/projects/([^/]+)/([^/]+)/export", ExportOne),
         (r"/api/v1/projects/export", ExportSome),
-        (r"/api/v1/imports", NewImport),
-        (rf"/api/v1/imports/{ID}", OneImport),
+        (r"/api/v1/archives", NewImport),
+        (rf"/api/v1/archives/{ID}", OneImport),
     ]
