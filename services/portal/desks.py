@@ -26,6 +26,7 @@ from services.catalog.datasets import Dataset
 from services.catalog.resolver import prepare_directory
 from services.catalog.store import Project
 from services.files.root import Root
+from services.files.shelf import no_room
 from services.files.tus import Place
 from services.portal.my_limits import limits_of
 from services.portal.storage import kept_room
@@ -91,6 +92,18 @@ class Desk:
             room_bytes=self.room_bytes,
             came_in=self._came_in,
         )
+
+    def check_room(self, path: str, size_bytes: int) -> None:
+        """Refuse to make something, or to let it grow so much, beyond what the owner may keep. Blocks.
+
+        Raises
+        ------
+        UserError
+            507.
+        """
+        room = self.room_bytes()
+        if room is not None and (size_bytes > room or room <= 0):
+            raise no_room(path, size_bytes, max(0, room))
 
     async def changed(self) -> None:
         """Note that files changed."""

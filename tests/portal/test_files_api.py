@@ -279,6 +279,28 @@ def test_a_line_that_is_cut_at_every_piece_loses_nothing(
     assert (root / "cut.bin").read_bytes() == data
 
 
+def test_texts_and_new_things_count_as_uploads_do(
+    alice: httpx.Client, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = [10]
+
+    async def kept_room(portal: object, owner: str) -> Callable[[], int | None]:
+        return lambda: room[0]
+
+    def save(text: str, version: str | None = None) -> httpx.Response:
+        return alice.put(f"{BASE}/texts/a.txt", json={"text": text, "version": version})
+
+    monkeypatch.setattr("services.portal.desks.kept_room", kept_room)
+    assert (save("x" * 11).status_code, save("x" * 11).json()["reason"]) == (507, "quota")
+    version = save("x" * 10).json()["version"]
+    room[0] = 0
+    assert save("x" * 11, version).status_code == 507
+    assert save("x" * 9, version).status_code == 200  # who is over it can make room
+    for kind in ("file", "folder"):
+        assert alice.post(f"{BASE}/files/new", json={"kind": kind}).status_code == 507
+    assert sorted(path.name for path in root.iterdir() if path.name[0] != ".") == ["a.txt"]
+
+
 def test_a_full_disk_and_a_used_up_quota_are_said_and_leave_what_was_there(
     alice: httpx.Client, root: Path, site: LiveSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:

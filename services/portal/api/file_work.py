@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from galilean.errors import UserError, mark
@@ -36,6 +37,7 @@ from services.portal.api.file_models import (
 from services.portal.api.files import ITEM, Files, FilesHandler, Upload, Uploads
 from services.portal.api.operation import Operation
 from services.portal.api.projects import catalogue
+from services.portal.desks import Desk
 from services.portal.file_jobs import FileJobs, Job
 
 #: What is over so soon is answered at once.
@@ -65,6 +67,7 @@ class Texts(FilesHandler):
     async def put(self, *_: str) -> None:
         body = self.body(SaveText)
         desk = await self.at_desk(write=True)
+        await self.in_files(_check_room, desk, self.path, body)
         text = await self.in_files(
             write_text, desk.root, self.path, body.text, version=body.version, crlf=body.crlf, bom=body.bom
         )
@@ -173,6 +176,15 @@ class OneJob(FilesHandler):
         except TimeoutError:
             pass
         self.write_json(job_model(job, self.translate), 200 if job.is_over else 202)
+
+
+def _check_room(desk: Desk, path: str, body: SaveText) -> None:
+    size = len(body.text.encode("utf-8", "replace")) + (body.text.count("\n") if body.crlf else 0)
+    if body.version is not None:
+        with suppress(UserError):  # said by who writes it
+            size -= desk.root.stat(path).size_bytes
+    if size > 0 or body.version is None:  # who deletes lines makes room
+        desk.check_room(path, size)
 
 
 def work_of(body: NewFileJob, root: Root) -> Callable[[Job, str], str]:

@@ -185,6 +185,7 @@ class Files(FilesHandler, Tus):
         self.admitted()
         body = self._json(NewEntry)
         root = self.desk.root
+        await self.in_files(self.desk.check_room, self.path, 0)
         if body.kind == "folder":
             entry = await self.in_files(root.make_folder, self.path, parents=body.parents)
         else:
