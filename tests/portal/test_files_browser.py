@@ -195,3 +195,23 @@ def test_a_line_that_breaks_is_tried_again_without_a_word(
     assert len(cut) == 2
     assert (root / "a.bin").read_bytes() == (tmp_path / "a.bin").read_bytes()
     expect(page.locator(".toastline.bad")).to_have_count(0)
+
+
+def test_a_file_may_end_in_a_word_of_the_language(page: Page, root: Path, site: LiveSite) -> None:
+    (root / "notes.constructor").write_text("a")
+    page.goto(site.url + "projects/alice/heat-flow")
+    expect(row(page, "notes.constructor")).to_be_visible()
+
+
+@pytest.mark.parametrize("folder", ["../../..", "data/../../../..", "%252e%252E/..%255c..", ".."])
+def test_an_address_does_not_lead_out_of_the_files(
+    page: Page, root: Path, site: LiveSite, folder: str
+) -> None:
+    (root / "notes.txt").write_text("a")
+    asked: set[str] = set()
+    page.on("request", lambda request: asked.add(request.url.partition("?")[0]))
+    page.goto(f"{site.url}projects/alice/heat-flow?folder={folder}")
+    expect(row(page, "notes.txt")).to_be_visible()
+    api = site.url + "api/v1/"
+    files = api + "projects/alice/heat-flow/"
+    assert {url for url in asked if url.startswith(api)} <= {api + "notices", files + "files", files + "jobs"}

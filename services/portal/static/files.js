@@ -12,6 +12,7 @@ const find = (name) => root.querySelector(`[data-${name}]`);
 const list = find("list"), crumbs = find("crumbs"), box = find("uploads");
 const PAGE = 200;
 const ENDINGS = {
+  __proto__: null,
   ipynb: "journal-code", py: "file-earmark-code", r: "file-earmark-code", jl: "file-earmark-code", c: "file-earmark-code", cpp: "file-earmark-code", sh: "file-earmark-code",
   md: "file-earmark-text", txt: "file-earmark-text", csv: "file-earmark-text", tsv: "file-earmark-text", json: "file-earmark-text", pdf: "file-earmark-text",
   png: "file-earmark-image", jpg: "file-earmark-image", jpeg: "file-earmark-image", gif: "file-earmark-image", svg: "file-earmark-image", webp: "file-earmark-image",
@@ -29,6 +30,8 @@ const selected = new Set();
 const parent = (path) => (path.includes("/") ? path.slice(0, path.lastIndexOf("/")) : "");
 const below = (name) => (at.folder ? `${at.folder}/` : "") + encodeURIComponent(name);
 const decoded = (path) => path.split("/").map((part) => { try { return decodeURIComponent(part); } catch { return part; } }).join("/");
+/** A path of the address, unless it leads out of the files: a browser follows dots before it asks, also written as %2e. */
+const inside = (path) => (decoded(path).split(/[\\/]/).some((part) => part === "." || part === "..") ? "" : path);
 const icon = (name) => root.querySelector(`template[data-icon="${name}"]`).content.cloneNode(true);
 const iconOf = (item) => (item.kind === "folder" ? "folder" : ENDINGS[item.name.slice(item.name.lastIndexOf(".") + 1).toLowerCase()] || "file-earmark");
 const tellScreenReader = (text) => { find("said").textContent = text; };
@@ -168,8 +171,8 @@ function move(index, { focus = true } = {}) {
 // ---- going somewhere ----
 function readAddress() {
   const query = new URLSearchParams(location.search);
-  at.folder = (query.get("folder") || "").replace(/^\/+|\/+$/g, "");
-  at.file = query.get("file") || "";
+  at.folder = inside((query.get("folder") || "").replace(/^\/+|\/+$/g, ""));
+  at.file = inside(query.get("file") || "");
   if (at.file && !query.has("folder")) at.folder = parent(at.file);
 }
 
