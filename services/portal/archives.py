@@ -278,13 +278,23 @@ class Imports:
         wanted = {number: choice for number, choice in choices.items() if choice.action != "skip"}
         if not wanted:
             raise UserError(400, mark("Choose at least one project."))
+        # Before anything is waited for: who clicks twice imports once.
+        job.state, job.chosen, job.progress = "importing", len(wanted), Progress()
+        try:
+            work = await self._work(job, wanted, publish=publish, actor=actor)
+        except BaseException:
+            job.state = "ready"
+            raise
+        job.task = asyncio.create_task(self._import(job, work, wanted))
+
+    async def _work(self, job: Job, wanted: Mapping[int, Choice], *, publish: bool, actor: Actor) -> Import:
         viewers = await self.viewers({choice.owner for choice in wanted.values()})
         for choice in wanted.values():
             if choice.owner not in viewers:
                 raise UserError(404, mark("There is no account “{name}” here."), name=choice.owner[:60])
         rooms = {owner: await kept_room(self._portal, owner) for owner in viewers}
         size = sum(one.size_bytes for one in job.contents.projects if one.number in wanted)  # type: ignore[union-attr]
-        work = Import(
+        return Import(
             database=self._portal.db,
             settings=self._portal.settings,
             clock=self._portal.clock,
@@ -294,8 +304,6 @@ class Imports:
             room_of=lambda owner: rooms[owner](),
             publish=publish,
         )
-        job.state, job.chosen, job.progress = "importing", len(wanted), Progress()
-        job.task = asyncio.create_task(self._import(job, work, wanted))
 
     async def _import(self, job: Job, work: Import, choices: Mapping[int, Choice]) -> None:
         def run() -> None:
