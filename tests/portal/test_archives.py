@@ -76,7 +76,9 @@ def test_what_is_no_archive_is_refused_in_words_and_kept_nowhere(site: LiveSite,
     assert found["state"] == "refused"
     assert "damaged" in found["problem"] or "no archive" in found["problem"]
     assert not list((site.settings.state / "imports").glob("*.tar"))
-    assert root.post(f"/archives/{job}", json={"choices": [{"number": 1, "owner": "root"}]}).status_code == 409
+    assert (
+        root.post(f"/archives/{job}", json={"choices": [{"number": 1, "owner": "root"}]}).status_code == 409
+    )
     assert root.post("/archives", content=b"").status_code == 411
 
 
