@@ -247,7 +247,8 @@ class KubeHub:
 
     def post_refused(self, server: str, status: int, user: str = "ada", **options: Any) -> str:
         """Ask for a cluster that the hub refuses, in this way; what it says."""
-        for _ in range(20):
+        patience = time.monotonic() + 60
+        while time.monotonic() < patience:
             answer = self.api.post(self.path(server, user), json={"user_options": options})
             if answer.status_code not in (201, 202):
                 assert answer.status_code == status, (answer.status_code, answer.text)

@@ -165,6 +165,10 @@ def test_a_machine_that_comes_back_carries_nodes_again(
 ) -> None:
     second.come_back()
     second.wait_ready(kubernetes.kubectl)
+    # Ready comes first; what drives pods from a machine that was lost is taken off it one by one.
+    eventually(
+        lambda: not node(kubernetes, SECOND)["spec"].get("taints"), 60, "nothing holds pods off any more"
+    )
     card_of(kubernetes, SECOND, "add")
     hub.run("again", **BOTH)
     assert {item["host"] for item in hub.nodes("again")} == {MACHINE, SECOND}
