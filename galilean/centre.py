@@ -11,6 +11,7 @@ same version.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,6 +19,7 @@ from typing import Any, Generic, TypeVar
 
 from sqlalchemy import Connection, Select, delete, insert, select, update
 
+from galilean.db import Database
 from galilean.settings import Settings
 from galilean.tables import centre, roles
 
@@ -156,6 +158,45 @@ class Kept(Generic[T]):
         if kept is None or kept[0] != now:
             kept = self._kept = (now, self._read(conn))
         return kept[1]
+
+
+class Known(Generic[T]):
+    """The snapshot of a process that asks the database for its version every few seconds at most.
+
+    Parameters
+    ----------
+    database
+        Ours.
+    read
+        Reads it: ``read(conn)``.
+    keep_seconds
+        How long it is not even asked whether something moved.
+    monotonic
+        Seconds that never go back; handed in for tests.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        read: Callable[[Connection], T],
+        *,
+        keep_seconds: float = 2.0,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._database, self._keep_seconds, self._monotonic = database, keep_seconds, monotonic
+        self._kept = Kept(read)
+        self._last: tuple[float, T] | None = None
+
+    async def get(self) -> T:
+        """What holds now, or held a moment ago."""
+        now = self._monotonic()
+        if self._last is None or now - self._last[0] >= self._keep_seconds:
+            self._last = (now, await self._database.run_read(self._kept.get))
+        return self._last[1]
+
+    def forget(self) -> None:
+        """Look again the next time: something was just changed here."""
+        self._last = None
 
 
 def titles(found: Mapping[str, RoleRow]) -> dict[str, str]:

@@ -8,7 +8,6 @@ page that is empty is the product's own. What administrators write as HTML is sh
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Literal
@@ -278,37 +277,8 @@ def _short(value: Any) -> Any:
     return value
 
 
-class Known:
-    """The snapshot of a process that asks the database for its version every few seconds at most.
+class Known(centre.Known[Said]):
+    """What is said, as a process knows it."""
 
-    Parameters
-    ----------
-    database
-        Ours.
-    keep_seconds
-        How long it is not even asked whether something moved.
-    monotonic
-        Seconds that never go back; handed in for tests.
-    """
-
-    def __init__(
-        self,
-        database: Database,
-        *,
-        keep_seconds: float = 2.0,
-        monotonic: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._database, self._keep_seconds, self._monotonic = database, keep_seconds, monotonic
-        self._kept = centre.Kept(read)
-        self._last: tuple[float, Said] | None = None
-
-    async def get(self) -> Said:
-        """What holds now, or held a moment ago."""
-        now = self._monotonic()
-        if self._last is None or now - self._last[0] >= self._keep_seconds:
-            self._last = (now, await self._database.run_read(self._kept.get))
-        return self._last[1]
-
-    def forget(self) -> None:
-        """Look again the next time: something was just changed here."""
-        self._last = None
+    def __init__(self, database: Database, **more: Any) -> None:
+        super().__init__(database, read, **more)

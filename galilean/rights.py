@@ -10,13 +10,14 @@ A person who is blocked is in the hub group :data:`BLOCKED`, whatever else they 
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from sqlalchemy import Connection, select
 
-from galilean.centre import RIGHTS, Kept, RoleRow, all_roles
+from galilean import centre
+from galilean.centre import RIGHTS, RoleRow, all_roles
 from galilean.db import Database
 from galilean.settings import Settings
 from galilean.tables import groups
@@ -113,37 +114,8 @@ def initial(settings: Settings) -> Rights:
     )
 
 
-class Known:
-    """The snapshot of a process that asks the database for its version every few seconds at most.
+class Known(centre.Known[Rights]):
+    """Roles and rights, as a process knows them."""
 
-    Parameters
-    ----------
-    database
-        Ours.
-    keep_seconds
-        How long it is not even asked whether something moved.
-    monotonic
-        Seconds that never go back; handed in for tests.
-    """
-
-    def __init__(
-        self,
-        database: Database,
-        *,
-        keep_seconds: float = 2.0,
-        monotonic: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._database, self._keep_seconds, self._monotonic = database, keep_seconds, monotonic
-        self._kept = Kept(read)
-        self._last: tuple[float, Rights] | None = None
-
-    async def get(self) -> Rights:
-        """What holds now, or held a moment ago."""
-        now = self._monotonic()
-        if self._last is None or now - self._last[0] >= self._keep_seconds:
-            self._last = (now, await self._database.run_read(self._kept.get))
-        return self._last[1]
-
-    def forget(self) -> None:
-        """Look again the next time: something was just changed here."""
-        self._last = None
+    def __init__(self, database: Database, **more: Any) -> None:
+        super().__init__(database, read, **more)

@@ -9,26 +9,22 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, delete, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import Connection, update
 
 from galilean import audit
 from galilean.clock import Clock, utcnow
 from galilean.db import Database
 from galilean.errors import UserError, mark
-from galilean.names import numbered
 from galilean.settings import Settings
-from services.catalog import cards, datasets, store
+from services.catalog import cards, datasets, owners, shares
 from services.catalog.access import no_such_thing
 from services.catalog.datasets import Dataset
 from services.catalog.fields import check_field
 from services.catalog.projects import Projects, check_there, from_bin, to_bin
 from services.catalog.resolver import prepare_directory
 from services.catalog.shares import Actor
-from services.catalog.store import NUMBERS_MOST
 from services.catalog.tables import datasets as datasets_table
 from services.catalog.tables import project_datasets
-from services.catalog.tables import shares as shares_table
 from services.files.root import Root
 
 
@@ -130,31 +126,15 @@ def give_to(conn: Connection, dataset: Dataset, owner: str, *, actor: Actor, now
         raise no_such_thing()
     if found.owner == owner:
         return found
-    taken = store.slugs_like(conn, datasets_table, owner, found.slug)
-    for number in range(1, NUMBERS_MOST):
-        slug = numbered(found.slug, number)
-        if slug in taken:
-            continue
-        try:
-            with conn.begin_nested():
-                conn.execute(
-                    update(datasets_table)
-                    .where(datasets_table.c.id == found.id)
-                    .values(owner=owner, slug=slug, **store.derived(found.name, slug, found.summary))
-                )
-        except IntegrityError:  # somebody took it a moment ago
-            continue
-        break
-    else:
-        raise UserError(409, mark("{owner} has too many data sets of this name."), owner=owner)
-    conn.execute(
-        delete(shares_table).where(
-            shares_table.c.kind == "dataset",
-            shares_table.c.item_id == found.id,
-            shares_table.c.grantee_kind == "person",
-            shares_table.c.grantee == owner,
-        )
+    slug = owners.rename(
+        conn,
+        datasets_table,
+        found,
+        owner,
+        about=found.summary,
+        full=mark("{owner} has too many data sets of this name."),
     )
+    shares.not_with(conn, "dataset", found.id, owner)
     conn.execute(
         update(project_datasets).where(project_datasets.c.dataset_id == found.id).values(writable=False)
     )

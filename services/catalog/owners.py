@@ -9,17 +9,45 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import Connection, delete, exists, select, update
+from sqlalchemy import Connection, Table, exists, select, update
 from sqlalchemy.exc import IntegrityError
 
 from galilean import audit
 from galilean.errors import UserError, mark
 from galilean.names import numbered
 from services.catalog import cards, forking, shares, store
+from services.catalog.datasets import Dataset
 from services.catalog.shares import Actor
 from services.catalog.store import NUMBERS_MOST, Project
 from services.catalog.tables import datasets, project_datasets, projects
-from services.catalog.tables import shares as shares_table
+
+
+def rename(
+    conn: Connection, table: Table, found: Project | Dataset, owner: str, *, about: str, full: str
+) -> str:
+    """Give a row to somebody, at an address of theirs that is free; the slug that it has then.
+
+    Raises
+    ------
+    UserError
+        409, in the words of ``full``, when no address is left.
+    """
+    taken = store.slugs_like(conn, table, owner, found.slug)
+    for number in range(1, NUMBERS_MOST):
+        slug = numbered(found.slug, number)
+        if slug in taken:
+            continue
+        try:
+            with conn.begin_nested():
+                conn.execute(
+                    update(table)
+                    .where(table.c.id == found.id)
+                    .values(owner=owner, slug=slug, **store.derived(found.name, slug, about))
+                )
+        except IntegrityError:  # somebody took it a moment ago
+            continue
+        return slug
+    raise UserError(409, full, owner=owner)
 
 
 def give_to(conn: Connection, project: Project, owner: str, *, actor: Actor, now: datetime) -> Project:
@@ -43,31 +71,15 @@ def give_to(conn: Connection, project: Project, owner: str, *, actor: Actor, now
             mark("“{name}” is running. Release its clusters first, then change its owner."),
             name=found.name,
         )
-    taken = store.slugs_like(conn, projects, owner, found.slug)
-    for number in range(1, NUMBERS_MOST):
-        slug = numbered(found.slug, number)
-        if slug in taken:
-            continue
-        try:
-            with conn.begin_nested():
-                conn.execute(
-                    update(projects)
-                    .where(projects.c.id == found.id)
-                    .values(owner=owner, slug=slug, **store.derived(found.name, slug, found.description))
-                )
-        except IntegrityError:  # somebody took it a moment ago
-            continue
-        break
-    else:
-        raise UserError(409, mark("{owner} has too many projects of this name."), owner=owner)
-    conn.execute(
-        delete(shares_table).where(
-            shares_table.c.kind == "project",
-            shares_table.c.item_id == found.id,
-            shares_table.c.grantee_kind == "person",
-            shares_table.c.grantee == owner,
-        )
+    slug = rename(
+        conn,
+        projects,
+        found,
+        owner,
+        about=found.description,
+        full=mark("{owner} has too many projects of this name."),
     )
+    shares.not_with(conn, "project", found.id, owner)
     theirs = exists(
         select(datasets.c.id).where(datasets.c.id == project_datasets.c.dataset_id, datasets.c.owner == owner)
     )

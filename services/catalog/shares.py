@@ -158,6 +158,11 @@ def forget_person(conn: Connection, person: str) -> int:
     return len(rows)
 
 
+def not_with(conn: Connection, kind: Kind, item_id: str, person: str) -> None:
+    """Take back what a person was given who owns the thing now."""
+    conn.execute(delete(shares).where(_where(kind, item_id, "person", person)))
+
+
 def runs_to_end(
     conn: Connection, project_id: str, before: Iterable[Share], viewers: Mapping[str, Viewer]
 ) -> list[OpenRun]:

@@ -7,7 +7,6 @@ but *not there* (404): its name and existence are nobody's business. Whoever has
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from sqlalchemy import Connection, func, select
@@ -20,7 +19,6 @@ from services.catalog import forking, shares, store
 from services.catalog.access import Access, Viewer, access, need
 from services.catalog.environments import check_environment
 from services.catalog.projects import Projects
-from services.files.paths import from_address
 from services.portal.addresses import project_path
 from services.portal.api import models
 from services.portal.viewers import viewer_of
@@ -36,15 +34,6 @@ def catalogue(portal: Portal) -> Projects:
     if found is None:
         found = portal.parts["projects"] = Projects(portal.db, portal.settings, portal.clock)
     return found
-
-
-def path_after(address: str, word: str) -> str:
-    """The path of a file that follows ``…/projects/<owner>/<slug>/<word>/`` in a request's address.
-
-    Taken from the address itself, because names need not be UTF-8; owner and slug may be ``word``, too.
-    """
-    found = re.search(rf"/projects/[^/]+/[^/]+/{word}(?:/(.*))?\Z", address, re.DOTALL)
-    return from_address(found[1] or "") if found else ""
 
 
 def need_role(person: Visitor) -> None:
