@@ -54,8 +54,14 @@ def _cancelled(server: str) -> UserError:
 class StopsOnce:
     """How a handler stops a server that may be on its way up or down already."""
 
+    #: The spawner that is to be stopped, where it was seen before the first wait.
+    _meant: Any = None
+
     async def stop_single_user(self, user: Any, server_name: str = "") -> Any:
         """Stop a server, or join whoever stops it now; what is being looked at is waited for.
+
+        The hub drops a spawner when it has ended and makes another for the next start. Whoever waited for the
+        one leaves the other alone: it belongs to somebody who asked later.
 
         Raises
         ------
@@ -64,10 +70,11 @@ class StopsOnce:
         """
         loop = asyncio.get_running_loop()
         end = loop.time() + PATIENCE_SECONDS
+        meant = self._meant or user.spawners.get(server_name)
         while loop.time() < end:
-            if server_name not in user.spawners:
+            spawner = user.spawners.get(server_name)
+            if spawner is None or spawner is not meant:
                 return None
-            spawner = user.spawners[server_name]
             stop = getattr(spawner, "_stop_future", None)
             if spawner.pending == "stop" and stop is not None:
                 return stop
@@ -100,12 +107,13 @@ class ServerAPIHandler(StopsOnce, UserServerAPIHandler):
     async def delete(self, user_name: str, server_name: str = "") -> None:
         try:
             with plain_words():
+                user = self.find_user(user_name)
+                self._meant = user.spawners.get(server_name) if user is not None else None
                 await super().delete(user_name, server_name)
         except UserError as error:
             self.db.rollback()
             raise refusal(error, translate) from error
-        user = self.find_user(user_name)
-        if user is not None and server_name in user.spawners and user.spawners[server_name].pending:
+        if self._meant is not None and self._meant.pending:
             self.set_status(202)
 
 

@@ -43,6 +43,29 @@ async def until(true: Any) -> Any:
             await asyncio.sleep(0.02)
 
 
+async def test_a_release_that_waited_for_the_hub_leaves_alone_what_began_after_it(
+    site_of: SiteFactory,
+) -> None:
+    site = await site_of()
+    eva = await site.person("eva", "student")
+    made = await project_of(site, "eva")
+    world = world_of(site)
+    await eva.start("eva", made.slug, {})
+    user = site.app.users["eva"]
+    user.spawners[made.slug]._check_pending = True  # as after a hub's start, while no node answers
+    release = asyncio.ensure_future(eva.stop("eva", made.slug))
+    await asyncio.sleep(0.3)
+    await user.stop(made.slug)  # the check is over: nobody was there
+    gate = world.hold("answer")
+    again = asyncio.ensure_future(eva.start("eva", made.slug, {}))
+    await world.at("answer")
+    assert await release == 204
+    gate.set()
+    assert await again == 201
+    run = await site.app.wiring.database.run_read(records.open_run, "eva", made.slug)
+    assert run is not None and run.word == "running"
+
+
 @pytest.mark.parametrize("phase", ["create", "answer", "remove"])
 async def test_two_releases_at_once_are_one_and_neither_is_an_error(site_of: SiteFactory, phase: str) -> None:
     site = await site_of()
