@@ -83,7 +83,7 @@ def fill(db: Database, settings: Settings, budgets: bool, together: bool = False
         if budgets:
             generous += [(role, Measure("core_hours", period="week"), 10**9) for role in settings.roles]
         if together:
-            generous += [(role, Measure("role_clusters"), 10**6) for role in settings.roles]
+            generous += [(role, Measure("role_clusters"), 10**5) for role in settings.roles]
         store.set_limits(conn, generous, actor=store.COMMAND, now=now)
         for number in range(EXCEPTIONS):
             store.give(
