@@ -60,6 +60,27 @@ def test_a_volume_that_is_away_keeps_nobody_from_the_rest(sign: Sign, site: Live
     assert page(alice, site, "datasets/alice/io-nims/settings").status_code == 200
 
 
+def test_the_run_drawer_says_which_data_sets_a_run_gets_and_where(sign: Sign, site: LiveSite) -> None:
+    alice, bob = sign("alice"), sign("bob")
+    found = dataset(alice, "Secret plan", mount="plan")["id"]
+    made(alice)
+    alice.post(
+        "/projects/alice/heat-flow/datasets", json={"dataset": "alice/secret-plan", "mount": "the-plan"}
+    )
+    told = page(alice, site, "projects/alice/heat-flow/run").text
+    assert "Secret plan" in told
+    assert "~/datasets/the-plan" in told
+    assert "Read-only" in told
+    assert "Writable" not in told
+    alice.patch(f"/projects/alice/heat-flow/datasets/{found}", json={"writable": True})
+    assert "Writable" in page(alice, site, "projects/alice/heat-flow/run").text
+    alice.put("/projects/alice/heat-flow/shares", json={"person": "bob", "access": "run"})
+    theirs = page(bob, site, "projects/alice/heat-flow/run").text
+    assert "Secret plan" not in theirs, "a link brings nothing in that the person may not read"
+    assert "~/datasets/the-plan" in theirs
+    assert "Missing" in theirs
+
+
 def test_the_projects_page_says_what_its_runs_lack(sign: Sign, site: LiveSite) -> None:
     alice, bob = sign("alice"), sign("bob")
     dataset(alice, "Secret plan", mount="plan")

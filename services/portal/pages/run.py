@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from typing import Any
@@ -25,6 +26,8 @@ from services.catalog.places import check_gpu_count, choose_pool
 from services.catalog.store import Project
 from services.machines.rules import Free, Size
 from services.portal.api.clusters import doors, held_seconds, place_in_line
+from services.portal.api.dataset_models import LinkedDataset
+from services.portal.api.datasets import linked
 from services.portal.machines import gpu_choices, pool_choices
 from services.portal.machines import never as machines_never
 from services.portal.my_limits import limits_and_rest, site_grace_seconds
@@ -99,6 +102,8 @@ class RunPage(ProjectPage):
     least = Access.RUN
     most_seconds: int | None = None
     grace_seconds: int = 300
+    #: Data sets of the project, as a run that the visitor starts now gets them or does not.
+    links: Sequence[LinkedDataset] = ()
 
     async def scene(self, run_id: str | None) -> Scene:
         found, self.grace_seconds = await self.portal.db.run_read(
@@ -120,6 +125,8 @@ class RunPage(ProjectPage):
             "run": run,
             "form": form,
             "last": found.last,
+            "links": self.links,
+            "may_change_links": self.level >= Access.WRITE and self.person.has_role,
             "grace_seconds": self._grace(run),
             "most_seconds": self.most_seconds,
             "duration_words": duration,
@@ -171,6 +178,7 @@ class RunPage(ProjectPage):
             for choice in (await gpu_choices(self.portal) if settings.gpu_models else ())
         ]
         self.most_seconds = mine.most_seconds
+        self.links = await linked(self.portal, self.person, self.project)
         return rules.run_form(
             settings,
             limits,
