@@ -19,6 +19,7 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator, m
 
 from galilean.amounts import parse_bytes, parse_millicores
 from galilean.settings_docker import Docker
+from galilean.settings_environments import EnvironmentSettings as EnvironmentSettings
 from galilean.settings_machines import Machines
 from galilean.settings_places import ENTRY, Addresses, GPUModel, Kubernetes, Pool, Section, Volume
 from galilean.settings_places import Network as Network
@@ -166,19 +167,6 @@ class Size(Section):
     memory: Bytes
 
 
-class EnvironmentSettings(Section):
-    """An environment that projects can choose (CG-8: tag and description are shown in the picker)."""
-
-    title: str
-    description: str = ""
-    gpu: bool = False
-    python: str = Field(
-        default="", description="Process backend: an interpreter with JupyterLab; empty = our own."
-    )
-    image: str = Field(default="", description="Container backends: the image.")
-    variables: dict[str, str] = {}
-
-
 class Defaults(Section):
     """What the Run panel starts with (CG-4)."""
 
@@ -269,6 +257,10 @@ class Settings(Section):
         },
         min_length=1,
     )
+    allow_sudo: bool = Field(
+        default=False,
+        description="Whether an environment may give sudo in its nodes: people are then root in their containers.",
+    )
     defaults: Defaults = Defaults()
     release: Release = Release()
     volumes: dict[str, Volume] = Field(default_factory=lambda: {"default": Volume()}, min_length=1)
@@ -306,9 +298,19 @@ class Settings(Section):
             raise ValueError("roles must contain admin")
         if self.database.url and self.database.url == self.database.hub_url:
             raise ValueError("database.url and database.hub_url must be two databases")
-        for problem in (*self._pool_problems(), *self._docker_problems(), *self._kubernetes_problems()):
+        for problem in (
+            *self._environment_problems(),
+            *self._pool_problems(),
+            *self._docker_problems(),
+            *self._kubernetes_problems(),
+        ):
             raise ValueError(problem)
         return self
+
+    def _environment_problems(self) -> Iterator[str]:
+        for name, environment in self.environments.items():
+            for problem in environment.problems(self.backend, allow_sudo=self.allow_sudo):
+                yield f"environments.{name}.{problem}"
 
     def _pool_problems(self) -> Iterator[str]:
         if "default" not in self.pools:

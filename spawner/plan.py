@@ -51,7 +51,13 @@ class EnvironmentChoice:
     image
         Container backends: the image.
     variables
-        Variables set in every node.
+        Variables set in every node; also what :func:`spawner.doors.start_variables` tells it of the entry.
+    interfaces, ports
+        What its nodes offer by themselves (:mod:`spawner.doors`).
+    hostname
+        Docker: what nodes call themselves, with their rank behind it; empty = ``node-i``.
+    sudo
+        Docker: whether people may become root inside their nodes.
     """
 
     name: str
@@ -59,6 +65,10 @@ class EnvironmentChoice:
     python: str = ""
     image: str = ""
     variables: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    interfaces: tuple[str, ...] = ("jupyter",)
+    ports: tuple[int, ...] = ()
+    hostname: str = ""
+    sudo: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

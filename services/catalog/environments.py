@@ -14,8 +14,10 @@ from functools import lru_cache
 from glob import escape, glob
 from pathlib import Path
 
+from galilean.amounts import format_bytes
 from galilean.errors import UserError, mark
 from galilean.settings import EnvironmentSettings, Settings
+from spawner.doors import start_variables
 from spawner.plan import EnvironmentChoice
 
 
@@ -37,7 +39,7 @@ def environments(settings: Settings) -> list[Environment]:
             name=name,
             title=entry.title,
             description=entry.description,
-            gpu=entry.gpu,
+            gpu=entry.gpu or entry.needs_gpu,
             default=name == settings.defaults.environment,
         )
         for name, entry in settings.environments.items()
@@ -83,7 +85,49 @@ def unlooked(settings: Settings, name: str) -> EnvironmentChoice:
     image = entry.image
     if not image and settings.backend in ("kubernetes", "docker"):
         image = settings.kubernetes.image if settings.backend == "kubernetes" else settings.docker.image
-    return EnvironmentChoice(name=name, python=entry.python, image=image, variables=dict(entry.variables))
+    said = start_variables(
+        interfaces=entry.interfaces,
+        ports=entry.ports,
+        command=entry.command,
+        geometry=entry.display.geometry if "desktop" in entry.interfaces else "",
+        dpi=entry.display.dpi if "desktop" in entry.interfaces else 0,
+    )
+    return EnvironmentChoice(
+        name=name,
+        python=entry.python,
+        image=image,
+        variables={**entry.variables, **said},
+        interfaces=entry.interfaces,
+        ports=entry.ports,
+        hostname=entry.hostname,
+        sudo=entry.sudo,
+    )
+
+
+def check_fits(entry: EnvironmentSettings, *, gpu: int, memory_bytes: int) -> None:
+    """Refuse amounts with which the environment cannot be (CG-39).
+
+    Raises
+    ------
+    UserError
+        400 when it needs a card and none is asked for, or more memory than is asked for.
+    """
+    if entry.needs_gpu and not gpu:
+        raise UserError(
+            400,
+            mark(
+                "“{environment}” needs a GPU, and none is asked for. Ask for one, or choose another environment."
+            ),
+            environment=entry.title,
+        )
+    if memory_bytes < entry.least_memory:
+        raise UserError(
+            400,
+            mark("“{environment}” needs at least {least} of memory on each node; {asked} is asked for."),
+            environment=entry.title,
+            least=format_bytes(entry.least_memory),
+            asked=format_bytes(memory_bytes),
+        )
 
 
 def digest_of(entry: EnvironmentSettings) -> str:

@@ -259,7 +259,8 @@ def fill(
     gpu_model = places.choose_gpu_model(settings, gpu, request.gpu_model, own.gpu_model)
     places.check_gpu_count(settings, gpu, gpu_model)
     environment = _first(request.environment, own.environment, project.environment or site.environment)
-    environments.check_environment(settings, environment)
+    choice = environments.unlooked(settings, environment)
+    environments.check_fits(settings.environments[choice.name], gpu=gpu, memory_bytes=memory)
     return ClusterPlan(
         user=person.name,
         server=server,
@@ -267,7 +268,7 @@ def fill(
         project_owner=project.owner,
         project_slug=project.slug,
         project_name=project.name,
-        environment=environments.unlooked(settings, environment),
+        environment=choice,
         mounts=(Mount(source=str(project.path(settings)), target="work"),),
         nodes=_first(request.nodes, own.nodes, site.nodes),
         cpu_millicores=cpu,

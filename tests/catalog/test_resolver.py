@@ -314,3 +314,24 @@ def test_the_digest_of_a_python_environment_follows_its_packages(tmp_path: Path)
     assert environments.digest_of(entry) != first
     assert environments.digest_of(EnvironmentSettings(title="x")).startswith("py:")
     assert environments.digest_of(EnvironmentSettings(title="x", python="/nowhere/bin/python")) == ""
+
+
+async def test_an_environment_that_needs_more_than_is_asked_for_is_refused_with_the_reason(
+    sqlite_db: Database, tmp_path: Path
+) -> None:
+    picky = {"title": "CUDA", "needs_gpu": True, "least_memory": "4G", "ports": [8050], "command": "./serve"}
+    settings = Settings.model_validate({"state": tmp_path, "environments": {"jupyter": picky}})
+    with sqlite_db.write() as conn:
+        volumes.ensure_volumes(conn, settings, NOW)
+        store.create(conn, owner="alice", name="Heat flow", volume_id="default", now=NOW)
+    made = CatalogResolver(sqlite_db, settings, lambda: NOW)
+
+    def ask(**options: Any) -> Any:
+        return made.resolve(ALICE, "heat-flow", ClusterRequest.parse(options))
+
+    assert "needs a GPU" in await refused(400, ask())
+    assert "at least 4.0\xa0GB of memory" in await refused(400, ask(gpu=1, memory="2G"))
+    plan = await ask(gpu=1, memory="4G")
+    assert plan.environment.variables["GALILEAN_START_COMMAND"] == "./serve"
+    assert plan.environment.ports == (8050,)
+    made.close()

@@ -508,7 +508,9 @@ def run_form(
         if len(pools) > 1
         else (),
         environments=tuple(
-            EnvironmentOption(name=name, title=entry.title, description=entry.description, gpu=entry.gpu)
+            EnvironmentOption(
+                name=name, title=entry.title, description=entry.description, gpu=entry.gpu or entry.needs_gpu
+            )
             for name, entry in settings.environments.items()
         ),
         releases=tuple(offered) or (default,),

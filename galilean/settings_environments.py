@@ -1,0 +1,148 @@
+"""The entries of ``environments:`` in ``galilean.yaml``: what a node starts from, and what it then offers.
+
+An entry is one text that a person reads, so what contradicts itself in it is told when the file is read
+(``galilean config check``), and what only a request can show (no card asked for, too little memory) is
+refused with the reason before anything starts. What the chosen backend cannot give is told, never dropped.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from galilean.amounts import parse_bytes
+from galilean.settings_places import Section
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}", re.ASCII)
+_HOST_NAME = re.compile(r"[a-z]([-a-z0-9]{0,40}[a-z0-9])?", re.ASCII)
+_NODE = re.compile(r"node-[0-9]+", re.ASCII)
+#: What ties a node to the hub and to its cluster is never an environment's to say.
+RESERVED = ("GALILEAN_", "JUPYTERHUB_", "JPY_")
+PORT_FIRST, PORT_LAST, PORTS_MOST = 1024, 65535, 32
+
+_Bytes = Annotated[int, BeforeValidator(parse_bytes, json_schema_input_type=int | str)]
+
+
+class Display(Section):
+    """How a desktop begins; a person may change it while it is open."""
+
+    width: int = Field(default=1600, ge=640, le=7680, description="Pixels.")
+    height: int = Field(default=900, ge=480, le=4320, description="Pixels.")
+    dpi: int = Field(default=96, ge=48, le=384, description="Dots per inch: the size of letters.")
+
+    @property
+    def geometry(self) -> str:
+        """``1600x900``."""
+        return f"{self.width}x{self.height}"
+
+
+class EnvironmentSettings(Section):
+    """An environment that projects can choose (CG-8: tag and description are shown in the picker)."""
+
+    title: str
+    description: str = ""
+    gpu: bool = Field(default=False, description="Made for GPUs: the picker says so.")
+    python: str = Field(
+        default="", description="Process backend: an interpreter with JupyterLab; empty = our own."
+    )
+    image: str = Field(default="", description="Container backends: the image.")
+    variables: dict[str, str] = Field(
+        default={},
+        description="Variables of every node. Names that begin with GALILEAN_ or JUPYTERHUB_ are ours.",
+    )
+    interfaces: tuple[Literal["jupyter", "desktop"], ...] = Field(
+        default=("jupyter",),
+        description="What its nodes offer: `jupyter`, `desktop` or both; none at all only with `command` and "
+        "`ports`. A terminal is always there.",
+    )
+    command: str = Field(
+        default="",
+        max_length=4000,
+        description="Start command: run once on every node by `bash -c` in `~/work`, as the person, when the node "
+        "answers. What it prints stands in `~/.galilean-command.log`.",
+    )
+    ports: tuple[int, ...] = Field(
+        default=(),
+        max_length=PORTS_MOST,
+        description="Ports on which the start command, or whatever people start, answers HTTP: each is a door of "
+        "every node, behind the person's sign-in.",
+    )
+    display: Display = Field(default=Display(), description="Of the desktop.")
+    hostname: str = Field(
+        default="",
+        description="Backend docker: what nodes call themselves, with -0, -1 … behind it. They are node-0, node-1 … "
+        "for one another all the same.",
+    )
+    needs_gpu: bool = Field(default=False, description="Does not start without a GPU card.")
+    least_memory: _Bytes = Field(default=0, ge=0, description="Does not start with less memory per node.")
+    sudo: bool = Field(
+        default=False,
+        description="Backend docker: sudo works in its nodes, where the image has it. Needs allow_sudo.",
+    )
+
+    @field_validator("variables")
+    @classmethod
+    def _names(cls, value: dict[str, str]) -> dict[str, str]:
+        for name, text in value.items():
+            if not _VARIABLE.fullmatch(name):
+                raise ValueError(f"{name!r} is no name of a variable")
+            if name.startswith(RESERVED):
+                raise ValueError(f"{name}: names that begin with {', '.join(RESERVED)} are the product's own")
+            if "\0" in text:
+                raise ValueError(f"{name}: a value cannot contain a NUL character")
+        return value
+
+    @field_validator("interfaces")
+    @classmethod
+    def _once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError("each interface is named once")
+        return value
+
+    @field_validator("ports")
+    @classmethod
+    def _ports(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        for port in value:
+            if not PORT_FIRST <= port <= PORT_LAST:
+                raise ValueError(f"{port} is no port from {PORT_FIRST} to {PORT_LAST}")
+        if len(set(value)) < len(value):
+            raise ValueError("each port is named once")
+        return value
+
+    @field_validator("command")
+    @classmethod
+    def _command(cls, value: str) -> str:
+        if "\0" in value:
+            raise ValueError("a command cannot contain a NUL character")
+        return value.strip()
+
+    @field_validator("hostname")
+    @classmethod
+    def _hostname(cls, value: str) -> str:
+        if value and (not _HOST_NAME.fullmatch(value) or _NODE.fullmatch(value) or value == "node"):
+            raise ValueError(
+                f"{value!r}: a host name has lower-case letters, digits and hyphens, begins with a letter, and is "
+                "not “node”, which is what nodes call one another"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _offers_something(self) -> EnvironmentSettings:
+        if not self.interfaces and not (self.command and self.ports):
+            raise ValueError(
+                "offers nothing: it has neither JupyterLab nor a desktop (interfaces), and no start command with "
+                "ports to answer on"
+            )
+        return self
+
+    def problems(self, backend: str, *, allow_sudo: bool) -> Iterator[str]:
+        """What the backend, or the centre, does not give to this entry."""
+        if self.sudo and backend != "docker":
+            yield f"sudo: with backend {backend} nobody gets sudo"
+        elif self.sudo and not allow_sudo:
+            yield "sudo: the centre does not allow it (allow_sudo)"
+        if self.hostname and backend != "docker":
+            yield f"hostname: with backend {backend} nodes keep their names"

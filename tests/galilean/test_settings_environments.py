@@ -1,0 +1,76 @@
+"""Entries of environments: what contradicts itself, or what the backend cannot give, is told with its line."""
+
+from __future__ import annotations
+
+import pytest
+
+from galilean.settings import Settings, SettingsError, parse_settings
+
+
+def entry(text: str, *, more: str = "") -> Settings:
+    lines = "".join(f"    {line}\n" for line in text.splitlines())
+    source = f"{more}environments:\n  own:\n    title: Own\n{lines}defaults:\n  environment: own\n"
+    return parse_settings(source, environ={})
+
+
+def problem(text: str, *, more: str = "") -> str:
+    with pytest.raises(SettingsError) as caught:
+        entry(text, more=more)
+    return "\n".join(caught.value.problems)
+
+
+def test_an_entry_without_a_word_about_it_offers_jupyterlab():
+    own = entry("").environments["own"]
+    assert own.interfaces == ("jupyter",)
+    assert (own.command, own.ports, own.needs_gpu, own.least_memory) == ("", (), False, 0)
+
+
+def test_all_start_options_are_read():
+    own = entry(
+        "interfaces: [jupyter, desktop]\ncommand: ./serve --port 8050\nports: [8050]\nneeds_gpu: true\n"
+        "least_memory: 4G\ndisplay: {width: 1280, height: 720, dpi: 120}\nvariables: {OMP_NUM_THREADS: '2'}"
+    ).environments["own"]
+    assert own.interfaces == ("jupyter", "desktop")
+    assert (own.command, own.ports, own.least_memory) == ("./serve --port 8050", (8050,), 4 * 2**30)
+    assert (own.display.geometry, own.display.dpi) == ("1280x720", 120)
+
+
+def test_an_entry_with_no_jupyterlab_and_no_start_command_is_refused_with_the_reason():
+    told = problem("interfaces: []")
+    assert (
+        told.startswith("galilean.yaml:2: environments.own: ") and "neither JupyterLab nor a desktop" in told
+    )
+    assert "offers nothing" in problem("interfaces: []\ncommand: ./serve")
+    assert entry("interfaces: []\ncommand: ./serve\nports: [8050]").environments["own"].interfaces == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("ports: [80]", "80 is no port from 1024 to 65535"),
+        ("ports: [8050, 8050]", "each port is named once"),
+        ("interfaces: [jupyter, jupyter]", "each interface is named once"),
+        ("interfaces: [telnet]", "interfaces"),
+        ("variables: {JUPYTERHUB_API_TOKEN: x}", "the product's own"),
+        ("variables: {GALILEAN_RANK: '7'}", "the product's own"),
+        ("variables: {'A B': x}", "no name of a variable"),
+        ("display: {width: 10}", "display.width"),
+        ("least_memory: a lot", "least_memory"),
+    ],
+)
+def test_what_cannot_be_is_told(text: str, said: str):
+    assert said in problem(text)
+
+
+def test_what_the_backend_cannot_give_is_told_and_not_dropped():
+    assert "environments.own.sudo: with backend process" in problem("sudo: true")
+    assert "environments.own.hostname: with backend process" in problem("hostname: sim")
+    docker = "backend: docker\ndocker:\n  image: local/jupyter\n"
+    assert "the centre does not allow it (allow_sudo)" in problem("sudo: true", more=docker)
+    own = entry("sudo: true\nhostname: sim", more=docker + "allow_sudo: true\n").environments["own"]
+    assert (own.sudo, own.hostname) == (True, "sim")
+
+
+@pytest.mark.parametrize("name", ["node-1", "Sim", "a_b", "-a", "node"])
+def test_a_host_name_is_one_and_never_another_nodes(name: str):
+    assert "host name" in problem(f"hostname: '{name}'", more="backend: docker\ndocker: {image: a/b}\n")
