@@ -1,4 +1,4 @@
-"""The pure parts of JupyterLab's extension, tried by Node's own test runner on what was built."""
+"""What of JupyterLab's extension needs no JupyterLab, tried by Node's own test runner on what was built."""
 
 from __future__ import annotations
 
@@ -7,16 +7,19 @@ import os
 import subprocess
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 LAB = ROOT / "extensions" / "lab"
 
 
-def test_times_words_and_pauses_of_the_extension() -> None:
+@pytest.mark.parametrize("tests", ["words.test.mjs", "link.test.mjs"])
+def test_what_needs_no_jupyterlab_is_right_by_itself(tests: str) -> None:
     extension = LAB / "labextensions" / "@galilean" / "lab"
     about = json.loads((extension / "package.json").read_text())
     built = (extension / about["jupyterlab"]["_build"]["load"]).parent
     done = subprocess.run(
-        ["node", "--test", str(Path(__file__).with_name("words.test.mjs"))],
+        ["node", "--test", str(Path(__file__).with_name(tests))],
         env=os.environ | {"BUILT": str(built), "SOURCES": str(LAB / "src")},
         capture_output=True,
         text=True,

@@ -41,6 +41,8 @@ export class Link {
   private timer = 0;
   private quiet = 0;
   private silence = 0;
+  /** How many words came over the socket: it tells what is so, in order, and an answer to a question may be late. */
+  private heard = 0;
   private begun: ((ours: boolean) => void) | null = null;
   private readonly listeners: (() => void)[] = [];
 
@@ -98,8 +100,12 @@ export class Link {
     };
   }
 
-  /** Ask the node to do something; the new status is taken over. */
+  /**
+   * Ask the node to do something; the new status is taken over, unless a newer one came over the socket meanwhile:
+   * two connections keep no order between them.
+   */
   async ask(what: "extend" | "when-done" | "release" | "restart-node", body: object = {}): Promise<void> {
+    const before = this.heard;
     let answer: Response;
     try {
       answer = await this.request(what, { method: "POST", body: JSON.stringify(body) });
@@ -110,12 +116,12 @@ export class Link {
     if (!answer.ok) {
       throw new Refused(said.message ?? "");
     }
-    if (said.now && said.node) {
+    if (said.now && said.node && !this.newer(said.now)) {
       this.take(said as Status);
       this.tell();
     }
-    if (what === "restart-node") {
-      this.become({ kind: "restarting" });
+    if (what === "restart-node" && this.heard === before) {
+      this.become({ kind: "restarting" }); // the socket says it, too, where it is open
     }
   }
 
@@ -125,6 +131,7 @@ export class Link {
   }
 
   private hear(message: Message): void {
+    this.heard += 1;
     window.clearTimeout(this.silence);
     this.silence = window.setTimeout(() => this.connect(), SILENCE_MS);
     if (message.type === "status") {
@@ -154,6 +161,11 @@ export class Link {
     this.status = status;
   }
 
+  /** Whether what is known is of a later moment than this one of the node's clock. */
+  private newer(than: string): boolean {
+    return this.status !== null && new Date(this.status.now).getTime() > new Date(than).getTime();
+  }
+
   private async gone(): Promise<void> {
     window.clearTimeout(this.silence);
     if (this.state.kind === "released") {
@@ -167,7 +179,11 @@ export class Link {
       }
     }, QUIET_MS);
     // The hub answers in the place of a cluster that is no more; a node that is away gives no such answer.
+    const before = this.heard;
     const answer = await this.request("status").catch(() => null);
+    if (this.heard !== before) {
+      return; // it is back, and said how things stand
+    }
     if (!this.status && (answer?.status === 404 || answer?.status === 403)) {
       window.clearTimeout(this.timer);
       window.clearTimeout(this.quiet);

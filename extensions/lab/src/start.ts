@@ -3,7 +3,7 @@
 import { Actions } from "./actions.js";
 import { Item } from "./item.js";
 import type { AppUtils, CommandPalette, JupyterFrontEnd, LuminoWidget, Services, Share, Token } from "./jupyter.js";
-import { Link } from "./link.js";
+import { Link, type State } from "./link.js";
 import { Menu } from "./menu.js";
 import { Warnings } from "./warnings.js";
 import { sayer } from "./words.js";
@@ -36,7 +36,8 @@ export async function start(app: JupyterFrontEnd, share: Share): Promise<void> {
   const warnings = new Warnings(ui, link, actions, say, locale);
   item.extend.onclick = () => void actions.extend();
 
-  let before = link.state.kind;
+  // Not as it is by now: what ended while the page was being put together is news, too.
+  let before: State["kind"] = "waiting";
   const written = new Map<string, string>();
   const update = (): void => {
     const kind = link.state.kind;
@@ -58,8 +59,6 @@ export async function start(app: JupyterFrontEnd, share: Share): Promise<void> {
     }
     before = kind;
   };
-  link.onChange(update);
-  update();
 
   const goodbye = async (ui: AppUtils, link: Link, actions: Actions): Promise<void> => {
     const { by: name, explanation } = link.state.kind === "released" ? link.state : { by: "", explanation: "" };
@@ -81,6 +80,8 @@ export async function start(app: JupyterFrontEnd, share: Share): Promise<void> {
   const widget = new lumino.Widget({ node: item.node });
   widget.id = "galilean-item";
   app.shell.add(widget, "top", { rank: RANK });
+  link.onChange(update);
+  update();
 
   const palette = (await app.resolveOptionalService(ui.ICommandPalette)) as CommandPalette | null;
   const commands: [string, string, () => unknown, () => boolean][] = [
