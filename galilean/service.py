@@ -53,6 +53,7 @@ from galilean.clock import Clock, utcnow
 from galilean.db import Database
 from galilean.hubapi import HubAPI
 from galilean.settings import Settings, SettingsError, load_settings
+from galilean.settled import settle
 from galilean.tables import leases
 
 Tick = Callable[[], Awaitable[None]]
@@ -510,6 +511,7 @@ def run_service(
     missing = [key for key in ("JUPYTERHUB_API_URL", "JUPYTERHUB_API_TOKEN") if not env.get(key)]
     if missing:
         raise SystemExit(f"{name}: {', '.join(missing)} must be set in the environment")
+    settle()
     asyncio.run(_serve(name, build, settings, interval_seconds, env, threads, routes))
 
 
