@@ -238,27 +238,27 @@ class KubeHub:
     def post(self, server: str, user: str = "ada", **options: Any) -> None:
         self.api.post(f"/users/{quote(user, safe='')}")
         self._before[user, server] = self.row(server, user)["id"]
-        # A row is closed a moment before the hub has put its own things away.
-        eventually(
-            lambda: self.model(server, user).get("pending") != "stop", 30, "the hub has ended the last one"
-        )
+        self._nothing_ends(server, user)
         answer = self.api.post(self.path(server, user), json={"user_options": options})
         assert answer.status_code in (201, 202), (answer.text, self.log()[-3000:])
 
     def post_refused(self, server: str, status: int, user: str = "ada", **options: Any) -> str:
-        """Ask for a cluster that the hub refuses, in this way; what it says."""
-        patience = time.monotonic() + 60
-        while time.monotonic() < patience:
-            answer = self.api.post(self.path(server, user), json={"user_options": options})
-            if answer.status_code not in (201, 202):
-                assert answer.status_code == status, (answer.status_code, answer.text)
-                return answer.text
-            if answer.status_code == 202 and (said := " ".join(self.progress(server, user))):
-                return said
-            # It came in between: this hub waits for no start, and takes one that was refused a moment ago for
-            # one that is done. Asked again, the refusal is the same.
-            time.sleep(0.1)
-        raise AssertionError("the refusal was never seen")
+        """Ask for a cluster that the hub refuses, in this way; what it says.
+
+        This hub makes no request wait for a start, so the refusal is in the answer or, later, in the progress.
+        """
+        self._nothing_ends(server, user)
+        answer = self.api.post(self.path(server, user), json={"user_options": options})
+        if answer.status_code in (201, 202):
+            return " ".join(self.progress(server, user))
+        assert answer.status_code == status, (answer.status_code, answer.text)
+        return answer.text
+
+    def _nothing_ends(self, server: str, user: str) -> None:
+        """A row is closed, or waits, a moment before the hub has put its own things away; until then it takes nothing."""
+        eventually(
+            lambda: self.model(server, user).get("pending") != "stop", 30, "the hub has ended the last one"
+        )
 
     def cancel(self, server: str, user: str = "ada") -> None:
         """End the wait of a run in line, as its page does."""
@@ -310,15 +310,31 @@ class KubeHub:
         return time.monotonic() - begun
 
     def progress(self, server: str, user: str = "ada", seconds: float = 60) -> list[str]:
-        """The sentences of the progress stream until it ends."""
+        """The sentences of the progress stream until it ends.
+
+        Between the end of a start that failed and the end of its removal the hub answers 400, as if nothing had ever
+        been asked for; once all is removed it tells why the start failed.
+        """
+        patience = time.monotonic() + seconds
+        while time.monotonic() < patience:
+            with self.api.stream("GET", f"{self.path(server, user)}/progress", timeout=seconds) as answer:
+                if answer.status_code == 200:
+                    return self._told(answer)
+                answer.read()
+                assert answer.status_code == 400, (answer.status_code, answer.text)
+            time.sleep(0.05)
+        raise AssertionError(
+            f"no progress of {server} within {seconds} s: {answer.text}\n{self.log()[-3000:]}"
+        )
+
+    def _told(self, answer: httpx.Response) -> list[str]:
         said: list[str] = []
-        with self.api.stream("GET", f"{self.path(server, user)}/progress", timeout=seconds) as answer:
-            for line in answer.iter_lines():
-                if line.startswith("data:"):
-                    event = json.loads(line.removeprefix("data:"))
-                    said.append(event.get("message", ""))
-                    if event.get("ready") or event.get("failed"):
-                        break
+        for line in answer.iter_lines():
+            if line.startswith("data:"):
+                event = json.loads(line.removeprefix("data:"))
+                said.append(event.get("message", ""))
+                if event.get("ready") or event.get("failed"):
+                    break
         return said
 
     # ----------------------------------------------------------------------------------------------- rows

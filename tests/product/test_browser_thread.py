@@ -355,6 +355,10 @@ def test_pages_of_a_start_and_of_a_release_that_take_their_time(
         mine.go(f"/hub/spawn-pending/{ada.name}/{slug}")
         expect(page.locator("[data-spawn-progress]")).to_be_visible()
         mine.look("spawn_pending")
+        # While the hub puts a failed start away it has no progress to tell: the page looks again by itself.
+        page.route("**/progress*", lambda route: route.fulfill(status=400), times=1)
+        page.reload()
+        expect(page.locator("#progress-message")).not_to_be_empty(timeout=20_000)
         mine.go(f"/services/portal/projects/{ada.name}/{slug}?run=1")
         drawer.locator("[data-release]").click()
         expect(page.locator("#run-title")).to_contain_text("Slow one")

@@ -183,6 +183,27 @@ async def test_progress_is_told_in_words_for_each_node(hub: Hub):
     assert [event["progress"] for event in told] == sorted(event["progress"] for event in told)
 
 
+async def test_why_a_start_failed_is_told_once_its_removal_is_over_whatever_the_answer_to_a_request_was(
+    hub: Hub,
+):
+    """What pages and tests may rely on: the hub answers 201 to whoever starts again what failed, at once and before
+    anything is there, and while it removes what is left of a start it says that there is none."""
+    hub.app.tornado_application.settings["slow_spawn_timeout"] = 0
+    hub.world.broken_ranks = {0}
+    for _ in range(2):
+        gate = hub.world.hold("remove")
+        assert (await hub.post()).status_code in (201, 202)
+        await hub.world.at("remove")
+        assert (await hub.request("GET", "/users/ada/servers/heat/progress")).status_code == 400
+        gate.set()
+
+        async def told() -> str:
+            answer = await hub.request("GET", "/users/ada/servers/heat/progress")
+            return answer.text if answer.status_code == 200 else ""
+
+        assert "Node 0 ended before it answered (exited 1)" in await hub.until(told, "the reason")
+
+
 async def test_what_has_a_place_is_in_the_row_before_it_answers(hub: Hub):
     gate = hub.world.hold("answer")
     start = asyncio.ensure_future(hub.post(options={"nodes": 2}))

@@ -41,6 +41,10 @@ if (start) {
     if (told.failed) { source.close(); start.querySelector("details").open = true; }
     if (told.ready) { source.close(); location.reload(); }
   };
+  // While the nodes of a start that failed are removed there is no progress to ask for: the hub says what is instead.
+  source.onerror = () => {
+    if (source.readyState === EventSource.CLOSED) setTimeout(() => location.reload(), 1000);
+  };
 }
 
 // ---- access tokens ----
