@@ -57,6 +57,31 @@ def test_who_stops_waiting_for_another_lab_leaves_it_alone(tmp_path: Path) -> No
         second.stdout.close()
 
 
+def test_the_bound_on_watchers_is_raised_and_never_lowered(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bound = tmp_path / "max_user_instances"
+    for before, after in ((128, lab.WATCHERS_LEAST), (8192, 8192)):
+        bound.write_text(f"{before}\n")
+        lab.let_watch(bound)
+        assert int(bound.read_text()) == after
+    assert not capsys.readouterr().out
+
+
+def test_a_bound_on_watchers_that_cannot_be_raised_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    class Fixed(type(Path())):
+        def read_text(self, *_: object, **__: object) -> str:
+            return "128\n"
+
+        def write_text(self, *_: object, **__: object) -> int:
+            raise PermissionError(13, "Permission denied")
+
+    lab.let_watch(Fixed("max_user_instances"))
+    said = capsys.readouterr().out
+    assert "max_user_instances is 128" in said
+    assert "Permission denied" in said
+
+
 def test_a_lab_that_never_was_up_is_taken_down_without_touching_the_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

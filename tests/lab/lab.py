@@ -40,6 +40,29 @@ from tests.lab.places import (
     SERVICE_SUBNET,
 )
 
+#: How many watchers of files (inotify instances) one account may have; the kubelet and containerd have dozens.
+_WATCHERS = Path("/proc/sys/fs/inotify/max_user_instances")
+WATCHERS_LEAST = 1024
+
+
+def let_watch(limit: Path = _WATCHERS) -> None:
+    """Raise the bound on watchers: many machines have 128 for all that root runs, and other runs hold theirs.
+
+    It stays raised, as forwarding does. Where it may not be raised, that is said: a part that meets the bound
+    says only "too many open files".
+    """
+    now = int(limit.read_text())
+    if now >= WATCHERS_LEAST:
+        return
+    try:
+        limit.write_text(f"{WATCHERS_LEAST}\n")
+    except OSError as error:
+        print(
+            f"lab: fs.inotify.max_user_instances is {now} and cannot be raised here ({error.strerror}). "
+            f"If a part ends with “too many open files”, set it to {WATCHERS_LEAST} on the machine.",
+            flush=True,
+        )
+
 
 class Lab:
     """``up()`` and ``down()``; between them ``kubectl()``, ``helm()``, ``kubeconfig`` and ``load_image()``.
@@ -78,6 +101,7 @@ class Lab:
         self._take_lock()
         try:
             self.logs.mkdir(parents=True, exist_ok=True)
+            let_watch()
             self._network()
             self._certificates()
             self.machine.switch_on(coredns=(self.programs / "coredns", DNS_IMAGE))
