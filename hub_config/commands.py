@@ -30,11 +30,13 @@ AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable.")]
 
 def register(root: typer.Typer) -> None:
     """Add the commands."""
+    from galilean.commands.of_people import add_dataset_commands, add_project_commands
     from hub_config.backup.commands import register as register_backup
     from hub_config.database_commands import register as register_database
     from hub_config.decided_commands import register as register_decided
     from hub_config.people_commands import people_app
     from hub_config.project_commands import project_app
+    from hub_config.storage_commands import dataset_app
     from hub_config.storage_commands import register as register_storage
 
     root.command()(up)
@@ -48,10 +50,21 @@ def register(root: typer.Typer) -> None:
     register_database(root)
     register_decided(root)
     register_storage(root)
+    add_project_commands(project_app, _portal_here)
+    add_dataset_commands(dataset_app, _portal_here)
     root.add_typer(user_app, name="user")
     root.add_typer(people_app, name="people")
     root.add_typer(project_app, name="project")
     root.add_typer(clusters_app, name="clusters")
+
+
+def _portal_here() -> str:
+    """The portal of the settings that this machine has."""
+    from hub_config.build import browser_url, portal_host, portal_prefix
+
+    settings = load_settings()
+    host = portal_host(settings)
+    return host + portal_prefix(settings) if host else browser_url(settings)
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:

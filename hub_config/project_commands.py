@@ -1,6 +1,6 @@
 """``galilean project …``: everybody's projects from the command line: list, export, import, starter projects.
 
-They work on database and volumes themselves, so that they do when nothing else runs. Whoever may run them has the
+What a person does with their own is in :mod:`galilean.commands.of_people`. These work on database and volumes themselves, so that they do when nothing else runs. Whoever may run them has the
 machine, and with it every project. An import by command has no browser, no proxy and no second copy on the way: it
 is the one for archives of many gigabytes.
 """
@@ -24,7 +24,9 @@ from galilean.errors import UserError, mark
 from galilean.settings import Settings, load_settings
 from galilean.terminal import say, say_aside, sentence
 
-project_app = typer.Typer(help="Everybody's projects: list, export, import.", no_args_is_help=True)
+project_app = typer.Typer(
+    help="Projects: yours with a token, everybody's on the machine.", no_args_is_help=True
+)
 
 
 #: What is done where an address is taken, by the word of the option.
@@ -33,7 +35,7 @@ TAKEN: dict[str, Any] = {"number": "import", "replace": "replace", "skip": "skip
 
 @project_app.callback()
 def project() -> None:
-    """Everybody's projects: list, export, import."""
+    """Projects: yours with a token, everybody's on the machine."""
 
 
 @contextmanager

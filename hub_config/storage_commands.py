@@ -22,7 +22,9 @@ from galilean.errors import UserError, mark
 from galilean.settings import Settings, load_settings
 from galilean.terminal import say
 
-dataset_app = typer.Typer(help="Everybody's data sets.", no_args_is_help=True)
+dataset_app = typer.Typer(
+    help="Data sets: yours with a token, everybody's on the machine.", no_args_is_help=True
+)
 volume_app = typer.Typer(help="Volumes: where projects and data sets are kept.", no_args_is_help=True)
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 COMMAND = "command"
@@ -54,7 +56,7 @@ def _print(values: dict[str, Any], as_json: bool, *plain: object) -> None:
 
 @dataset_app.callback()
 def dataset() -> None:
-    """Everybody's data sets."""
+    """Data sets: yours with a token, everybody's on the machine."""
 
 
 @dataset_app.command("list")
