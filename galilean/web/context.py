@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ from jupyterhub.services.auth import HubOAuth
 
 from galilean.clock import Clock, utcnow
 from galilean.db import Database
+from galilean.file_threads import FileThreads
 from galilean.hubapi import HubAPI
 from galilean.rights import Known
 from galilean.settings import Settings
@@ -40,7 +40,7 @@ class Portal:
     hub_url
         Where browsers reach the hub: ``/hub/``, or a whole address when hosts are split.
     files
-        Threads for file work of the catalogue: nothing blocks the loop.
+        Threads for file work of the catalogue: nothing blocks the loop, and no volume the others.
     extras
         Functions that add variables to every page.
     """
@@ -55,9 +55,7 @@ class Portal:
     hub_url: str = "/hub/"
     hub_host: str = ""
     clock: Clock = utcnow
-    files: ThreadPoolExecutor = field(
-        default_factory=lambda: ThreadPoolExecutor(8, thread_name_prefix="galilean-files")
-    )
+    files: FileThreads = field(default_factory=FileThreads)
     extras: list[PageExtras] = field(default_factory=list)
     people: People = None  # type: ignore[assignment]
     rights: Known = None  # type: ignore[assignment]

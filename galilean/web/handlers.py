@@ -8,10 +8,8 @@ not stick, the other allows one silent renewal of a token that was granted befor
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Callable
-from functools import partial
 from types import SimpleNamespace
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
@@ -64,6 +62,9 @@ class BaseHandler(HubOAuthenticated, RequestHandler):
     nodes_enter = False
     #: The right without which nobody may enter, empty = any signed-in person; several = one of them is enough.
     right: str | tuple[str, ...] = ""
+
+    #: Whose disk :meth:`in_files` works on, empty = none that hangs alone.
+    volume = ""
 
     person: Visitor
     nonce = ""
@@ -213,9 +214,12 @@ class BaseHandler(HubOAuthenticated, RequestHandler):
         return hub
 
     async def in_files(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run file work in the portal's threads."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self.portal.files, partial(function, *args, **kwargs))
+        """Run file work in the threads of :attr:`volume`, however long it takes."""
+        return await self.portal.files.run(self.volume, function, *args, **kwargs)
+
+    async def ask_files(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """The same for what only looks: a volume that does not answer in time is said to be so (503)."""
+        return await self.portal.files.ask(self.volume, function, *args, **kwargs)
 
     def need_role(self) -> None:
         """Refuse somebody who waits for a role.

@@ -21,7 +21,6 @@ from services.catalog.access import no_such_thing
 from services.catalog.datasets import Dataset
 from services.catalog.fields import check_field
 from services.catalog.projects import Projects, check_there, from_bin, to_bin
-from services.catalog.resolver import prepare_directory
 from services.catalog.shares import Actor
 from services.catalog.tables import datasets as datasets_table
 from services.catalog.tables import project_datasets
@@ -55,7 +54,7 @@ class Datasets:
         made = await self._db.run(
             datasets.create, owner=owner, name=name, volume_id=volume_id, now=self._clock(), **more
         )
-        await self._projects.run(prepare_directory, self._settings, made)
+        await self._projects.files(made)
         return made
 
     async def files(self, dataset: Dataset) -> Root:
@@ -66,7 +65,7 @@ class Datasets:
         UserError
             503 when the volume is not there.
         """
-        return Root(await self._projects.run(prepare_directory, self._settings, dataset))
+        return await self._projects.files(dataset)
 
     async def delete(self, dataset: Dataset, *, actor: Actor) -> datasets.Uses:
         """Put a data set into the bin, with its files; its owner's projects go on without it.
@@ -77,7 +76,7 @@ class Datasets:
             409 while other people's projects, or running clusters, use it; 404 when it was deleted already.
         """
         found = await self._db.run_serialised("admission", _delete, dataset, actor=actor, now=self._clock())
-        await self._projects.run(to_bin, self._settings, dataset)
+        await self._projects.move(to_bin, dataset)
         return found
 
     async def restore(self, dataset_id: str) -> Dataset:
@@ -90,9 +89,9 @@ class Datasets:
         """
         binned = await self._db.run_read(datasets.by_id, dataset_id, deleted=True)
         if binned is not None:
-            await self._projects.run(check_there, self._settings, binned)
+            await self._projects.move(check_there, binned)
         found = await self._db.run(datasets.restore, dataset_id, now=self._clock())
-        await self._projects.run(from_bin, self._settings, found)
+        await self._projects.move(from_bin, found)
         return found
 
     async def touch(self, dataset: Dataset) -> None:

@@ -7,10 +7,8 @@ made any time), and on deletion the row first too (an orphaned directory is reac
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -18,6 +16,7 @@ from sqlalchemy import Connection
 
 from galilean.clock import Clock, utcnow
 from galilean.db import Database
+from galilean.file_threads import FileThreads
 from galilean.settings import Settings
 from services.catalog import environments, store, volumes
 from services.catalog.access import Kind
@@ -45,15 +44,17 @@ class Projects:
         The site's settings.
     clock
         The time.
-    threads
-        How many file operations may be under way at once.
+    files
+        Threads for file work; ``None`` = its own.
     """
 
-    def __init__(self, db: Database, settings: Settings, clock: Clock = utcnow, *, threads: int = 8) -> None:
+    def __init__(
+        self, db: Database, settings: Settings, clock: Clock = utcnow, *, files: FileThreads | None = None
+    ) -> None:
         self._db = db
         self._settings = settings
         self._clock = clock
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="galilean-files")
+        self._threads = files or FileThreads()
         self.looker = Looker(db, settings, clock)
         self._previewer = Previewer()
 
@@ -99,7 +100,7 @@ class Projects:
         project = await self._db.run(make)
         files = await self.files(project)
         if starter:
-            await self._off_loop(write_starter, files, language)
+            await self.run_on(project.volume_id, write_starter, files, language)
         return project
 
     async def place(self, size_bytes: int = 0, *, kind: Kind = "project") -> str:
@@ -122,7 +123,7 @@ class Projects:
         """
         # With admission's lock: no run of it begins between the look and the mark.
         await self._db.run_serialised("admission", store.delete, project, now=self._clock())
-        await self._off_loop(to_bin, self._settings, project)
+        await self.move(to_bin, project)
 
     async def restore(self, project_id: str) -> Project:
         """Take back a deleted project with its files.
@@ -135,24 +136,31 @@ class Projects:
         found = await self._db.run_read(lambda conn: store.by_id(conn, project_id, deleted=True))
         if found is not None:
             # Else it would be back without its files, and they in a bin that nobody empties.
-            await self._off_loop(check_there, self._settings, found)
+            await self.move(check_there, found)
         project = await self._db.run(store.restore, project_id, now=self._clock())
-        await self._off_loop(from_bin, self._settings, project)
+        await self.move(from_bin, project)
         return project
 
-    async def files(self, project: Project) -> Root:
-        """The project's files; their methods block, call them by :meth:`run`.
+    async def files(self, item: Project | Dataset) -> Root:
+        """The files of a project or data set; their methods block, call them by :meth:`run_on`.
 
         Raises
         ------
         UserError
-            503 when the volume is not there.
+            503 when the volume is not there, or does not answer.
         """
-        return Root(await self._off_loop(prepare_directory, self._settings, project))
+        return Root(await self._threads.ask(item.volume_id, prepare_directory, self._settings, item))
 
-    async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call a function that blocks on files, such as a method of :class:`Root`, in a thread."""
-        return await self._off_loop(function, *args, **kwargs)
+    async def move(self, act: Callable[[Settings, Project | Dataset], None], item: Project | Dataset) -> None:
+        """One of :func:`to_bin`, :func:`from_bin`, :func:`check_there`; 503 when the volume does not answer."""
+        await self._threads.ask(item.volume_id, act, self._settings, item)
+
+    async def run_on(self, volume_id: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call a function that blocks on files of a volume, such as a method of :class:`Root`, in a thread.
+
+        ``volume_id`` is a lane of :class:`FileThreads`: also what ``beside`` makes of it, or empty.
+        """
+        return await self._threads.run(volume_id, function, *args, **kwargs)
 
     async def preview(
         self, project: Project, path: str, *, language: str, theme: str = "light", link_base: str = ""
@@ -165,24 +173,38 @@ class Projects:
             404 when it is not there, 400 for what is no regular file, 503 when the volume is not there.
         """
         return await self.preview_of(
-            await self.files(project), path, language=language, theme=theme, link_base=link_base
+            await self.files(project),
+            path,
+            volume_id=project.volume_id,
+            language=language,
+            theme=theme,
+            link_base=link_base,
         )
 
     async def preview_of(
-        self, files: Root, path: str, *, language: str, theme: str = "light", link_base: str = ""
+        self,
+        files: Root,
+        path: str,
+        *,
+        volume_id: str,
+        language: str,
+        theme: str = "light",
+        link_base: str = "",
     ) -> Preview:
         """The same in any tree."""
-        return await self._off_loop(
-            self._previewer.preview, files, path, language=language, theme=theme, link_base=link_base
+        return await self._threads.run(
+            volume_id,
+            self._previewer.preview,
+            files,
+            path,
+            language=language,
+            theme=theme,
+            link_base=link_base,
         )
 
     async def touch(self, project: Project) -> None:
         """Note that files changed."""
         await self._db.run(store.touch, project.id, self._clock())
-
-    async def _off_loop(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, lambda: function(*args, **kwargs))
 
     def close(self) -> None:
         """Let go of the threads; what is under way ends."""

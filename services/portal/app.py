@@ -30,6 +30,7 @@ from tornado.web import Application, RequestHandler
 from galilean.db import Database
 from galilean.hubapi import HubAPI
 from galilean.settings import Settings, load_settings
+from galilean.settled import settle
 from galilean.web.assets import AssetHandler
 from galilean.web.context import Portal
 from galilean.web.handlers import CallbackHandler, NotFoundAPI, NotFoundPage
@@ -270,7 +271,7 @@ async def serve(
     if "file_jobs" in portal.parts:
         await portal.parts["file_jobs"].close()  # what is half-made is taken back
     await portal.hub.close()
-    portal.files.shutdown(wait=False, cancel_futures=True)
+    portal.files.shutdown()
     portal.db.close()
 
 
@@ -279,4 +280,5 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     hide_form_ids()
+    settle()
     asyncio.run(serve(load_settings(), os.environ))

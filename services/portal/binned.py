@@ -5,11 +5,11 @@ A file that cannot be deleted is tried again the next time; what is broken off b
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 from pathlib import Path
 
+from galilean.file_threads import beside
 from galilean.web.context import Portal
 from services.catalog import lifecycle, volume_store, volumes
 from services.catalog.access import Kind
@@ -32,9 +32,9 @@ async def purge(portal: Portal, kind: Kind, item_id: str, volume_id: str) -> boo
         log.warning("volume %s is not there: files of %s %s stay", volume_id, kind, item_id)
         return False
     path = Path(row.path) / volumes.BIN / item_id
-    loop = asyncio.get_running_loop()
     try:
-        await loop.run_in_executor(portal.files, remove, Path(row.path), volume_id, path)
+        await portal.files.ask(volume_id, volumes.check_mounted, Path(row.path), volume_id)
+        await portal.files.run(beside(volume_id), remove, Path(row.path), volume_id, path)
     except Exception as error:
         log.warning("files of %s %s stay in the bin: %s", kind, item_id, error)
         return False

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, select, update
 
 from galilean import notices
 from galilean.errors import UserError, mark
+from galilean.file_threads import beside
 from galilean.web.context import Portal
 from services.catalog import cards, forking, lifecycle, shares, store
 from services.catalog.access import access
@@ -138,7 +139,7 @@ async def _copy(portal: Portal, fork: Project) -> None:
     await _check_still(portal, fork, origin)
     source = await shelf.files(origin)
     if origin.measured_at is None or origin.changed_at > origin.measured_at:
-        counted = await shelf.run(source.usage)
+        counted = await shelf.run_on(beside(origin.volume_id), source.usage)
         await portal.db.run(
             lifecycle.measured,
             "project",
@@ -147,13 +148,14 @@ async def _copy(portal: Portal, fork: Project) -> None:
             file_count=counted.files,
             now=portal.clock(),
         )
+    lane = beside(fork.volume_id)
     target = await shelf.files(fork)
-    if (await shelf.run(target.list, hidden=True, limit=1)).entries:  # of a copy that was broken off
+    if (await shelf.run_on(lane, target.list, hidden=True, limit=1)).entries:  # of a copy that was broken off
         await _clear(portal, fork)
         target = await shelf.files(fork)
     room = await room_of(portal, fork.owner)
     progress = Progress((lambda: room) if room is not None else (lambda: None))
-    work = asyncio.ensure_future(shelf.run(copies.copy_into, source, target, progress=progress))
+    work = asyncio.ensure_future(shelf.run_on(lane, copies.copy_into, source, target, progress=progress))
     try:
         while True:
             done, _ = await asyncio.wait({work}, timeout=TOLD_SECONDS)
@@ -166,7 +168,7 @@ async def _copy(portal: Portal, fork: Project) -> None:
         await asyncio.wait({work})
         raise
     copied = work.result()
-    counted = await shelf.run(target.usage)
+    counted = await shelf.run_on(lane, target.usage)
     if not await portal.db.run(arrived, fork, counted.files, counted.size_bytes, portal.clock()):
         raise Cancelled
     if copied.left_out:
@@ -222,14 +224,14 @@ def arrived(conn: Connection, fork: Project, files: int, size_bytes: int, now: o
 
 async def _clear(portal: Portal, fork: Project) -> None:
     volume, path = fork.volume(portal.settings), fork.path(portal.settings)
-    await catalogue(portal).run(remove, volume, fork.volume_id, path)
+    await catalogue(portal).run_on(beside(fork.volume_id), remove, volume, fork.volume_id, path)
 
 
 async def _discard(portal: Portal, fork: Project) -> None:
     """Nothing of it is left: neither where it was, nor in the bin."""
     shelf, volume = catalogue(portal), fork.volume(portal.settings)
     for path in (fork.path(portal.settings), bin_path(portal.settings, fork)):
-        await shelf.run(remove, volume, fork.volume_id, path)
+        await shelf.run_on(beside(fork.volume_id), remove, volume, fork.volume_id, path)
     await portal.db.run(_gone, fork.id, portal.clock())
 
 

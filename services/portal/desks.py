@@ -9,7 +9,6 @@ How much more may be kept is the owner's business, whoever uploads: files lie wh
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import quote
@@ -138,7 +137,7 @@ async def desk_of(portal: Portal, person: Visitor, kind: Kind, ident: str, *, wr
     ------
     UserError
         404 when it is not there for this person, 403 when they may not write, 409 while its files are at work,
-        503 when its volume is not there.
+        503 when its volume is not there, or does not answer.
     """
     viewer = viewer_of(person)
 
@@ -161,8 +160,7 @@ async def desk_of(portal: Portal, person: Visitor, kind: Kind, ident: str, *, wr
             reason="busy",
         )
     most = (await limits_of(portal, person)).upload if level >= Access.WRITE else 0
-    loop = asyncio.get_running_loop()
-    directory = await loop.run_in_executor(portal.files, prepare_directory, portal.settings, item)
+    directory = await portal.files.ask(item.volume_id, prepare_directory, portal.settings, item)
     return Desk(
         portal=portal,
         person=person,

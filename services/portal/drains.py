@@ -19,6 +19,7 @@ from pathlib import Path
 from sqlalchemy import Connection, func, select
 
 from galilean.errors import UserError
+from galilean.file_threads import beside
 from galilean.web.context import Portal
 from services.catalog import lifecycle, shares, volume_store, volumes
 from services.catalog.access import Kind
@@ -144,13 +145,15 @@ async def _move_one(portal: Portal, volume: VolumeRow, over: Over) -> bool:
         deleted, directory = await portal.db.run_read(_place, over)
         below = f"{volumes.BIN}/{over.id}" if deleted else directory
         source, copy = Path(volume.path) / below, Path(target.path) / below
-        loop = asyncio.get_running_loop()
         began_at = portal.clock()
-        await loop.run_in_executor(portal.files, _copy, volume, source, target, copy)
+        lane = beside(volume.id)
+        for one in (volume, target):
+            await portal.files.ask(one.id, volumes.check_mounted, Path(one.path), one.id)
+        await portal.files.run(lane, _copy, volume, source, target, copy)
         if not await portal.db.run_serialised("admission", _arrive, over, target.id, deleted, began_at):
-            await loop.run_in_executor(portal.files, remove, Path(target.path), target.id, copy)
+            await portal.files.run(lane, remove, Path(target.path), target.id, copy)
             raise _Stays("")
-        await loop.run_in_executor(portal.files, remove, Path(volume.path), volume.id, source)
+        await portal.files.run(lane, remove, Path(volume.path), volume.id, source)
     except (_Stays, UserError, OSError) as error:
         if str(error):
             problems(portal)[volume.id] = str(error)

@@ -1,6 +1,6 @@
 """Long work on files: copies, archives, checksums, the deletion of folders, with progress and an end on request.
 
-A job is of one person at one tree. It runs in a few threads of its own, so that ten people who unpack archives do
+A job is of one person at one tree. It runs in a few threads of its own for each volume, so that ten people who unpack archives do
 not keep an eleventh from listing a folder, and it is forgotten an hour after it ended. Work is kept in this process
 only: when the portal ends, so does the work, and nothing of it is left, because what is made gets its name as a whole
 (:mod:`services.files`).
@@ -13,13 +13,13 @@ import logging
 import secrets
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from galilean.clock import Clock
 from galilean.errors import UserError, mark
+from galilean.file_threads import FileThreads
 from services.files.progress import Cancelled, Progress
 
 log = logging.getLogger("galilean.files")
@@ -79,12 +79,12 @@ class FileJobs:
     clock
         The time.
     threads
-        How many work at once.
+        How many work at once on one volume.
     """
 
     def __init__(self, clock: Clock, *, threads: int = 3) -> None:
         self._clock = clock
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="galilean-file-jobs")
+        self._threads = FileThreads(threads)
         self._jobs: dict[str, Job] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -96,6 +96,7 @@ class FileJobs:
         *,
         by: str,
         place: tuple[str, str],
+        volume: str = "",
         room_bytes: Callable[[], int | None] = lambda: None,
         after: Callable[[], Any] | None = None,
     ) -> Job:
@@ -112,6 +113,8 @@ class FileJobs:
             that path, and the next one has its turn.
         by, place
             Who, and at which tree.
+        volume
+            Id of the volume that the tree is on.
         room_bytes
             As in :class:`Progress`.
         after
@@ -141,7 +144,7 @@ class FileJobs:
             began_at=self._clock(),
         )
         self._jobs[job.id] = job
-        task = asyncio.ensure_future(self._run(job, work, after))
+        task = asyncio.ensure_future(self._run(job, work, after, volume))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return job
@@ -175,10 +178,11 @@ class FileJobs:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._threads.shutdown(wait=True)
 
-    async def _run(self, job: Job, work: Callable[[Job, str], str], after: Callable[[], Any] | None) -> None:
-        loop = asyncio.get_running_loop()
+    async def _run(
+        self, job: Job, work: Callable[[Job, str], str], after: Callable[[], Any] | None, volume: str
+    ) -> None:
         try:
-            await loop.run_in_executor(self._threads, self._work, job, work)
+            await self._threads.run(volume, self._work, job, work)
             if after is not None:
                 await after()
         except Exception as error:

@@ -6,13 +6,13 @@ it. So a round looks once at every tree, and works on few.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 
 from sqlalchemy import Connection, select
 
 from galilean.errors import UserError
+from galilean.file_threads import beside
 from galilean.web.context import Portal
 from services.catalog import datasets, store
 from services.catalog.access import Kind
@@ -31,13 +31,16 @@ KINDS: tuple[Kind, ...] = ("project", "dataset")
 
 async def sweep(portal: Portal) -> None:
     """One round over all projects and data sets; a volume that is away is left alone."""
-    loop = asyncio.get_running_loop()
     for kind in KINDS:
         after = ""
         while items := await portal.db.run_read(_items, kind, after):
             after = items[-1].id
             for item in items:
-                removed = await loop.run_in_executor(portal.files, _sweep_one, portal, item)
+                try:
+                    removed = await portal.files.ask(beside(item.volume_id), _sweep_one, portal, item)
+                except UserError as error:
+                    log.warning("the uploads of %s cannot be looked at: %s", item.id, error)
+                    continue
                 if removed:
                     log.info("%s %s: %d uploads that nobody went on with are ended", kind, item.id, removed)
 
@@ -59,11 +62,7 @@ def _items(conn: Connection, kind: Kind, after: str) -> list[Project | Dataset]:
 
 
 def _sweep_one(portal: Portal, item: Project | Dataset) -> int:
-    try:
-        root = item.path(portal.settings)
-        if not os.path.lexists(root / HIDDEN):
-            return 0
-        return Shelf(Root(root), clock=portal.clock).sweep()
-    except UserError as error:
-        log.warning("the uploads of %s cannot be looked at: %s", item.id, error)
+    root = item.path(portal.settings)
+    if not os.path.lexists(root / HIDDEN):
         return 0
+    return Shelf(Root(root), clock=portal.clock).sweep()

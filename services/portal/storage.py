@@ -8,7 +8,8 @@ runs write, at every round of a few minutes. Files in somebody's project are its
 
 from __future__ import annotations
 
-import asyncio
+import logging
+import os
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -19,6 +20,7 @@ from sqlalchemy import Connection, and_, exists, func, or_, select
 from extensions.quota.policy import Policy
 from galilean.amounts import format_bytes
 from galilean.errors import UserError, mark
+from galilean.file_threads import beside
 from galilean.web.context import Portal
 from services.catalog import datasets, lifecycle, store
 from services.catalog.access import Kind
@@ -27,6 +29,8 @@ from services.catalog.shares import table_of
 from services.catalog.store import Project
 from services.files.root import Root, Usage
 from spawner.tables import clusters
+
+log = logging.getLogger("galilean.portal.storage")
 
 KINDS: tuple[Kind, ...] = ("project", "dataset")
 #: Counted again in any case after so long; while it runs, after a few minutes.
@@ -133,8 +137,12 @@ async def count(portal: Portal, kind: Kind, item_id: str) -> None:
         item = await portal.db.run_read(datasets.by_id, item_id)
     if item is None:
         return
-    loop = asyncio.get_running_loop()
-    found: Usage | None = await loop.run_in_executor(portal.files, _count, portal, item)
+    found: Usage | None = None
+    try:
+        await portal.files.ask(item.volume_id, os.path.isdir, item.path(portal.settings))
+        found = await portal.files.run(beside(item.volume_id), _count, portal, item)
+    except UserError as error:
+        log.warning("%s %s cannot be counted: %s", kind, item_id, error)
     size, files = (found.size_bytes, found.files) if found else (item.size_bytes or 0, item.file_count or 0)
     await portal.db.run(lifecycle.measured, kind, item_id, size_bytes=size, file_count=files, now=now)
 

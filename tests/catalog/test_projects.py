@@ -38,14 +38,14 @@ async def test_a_new_project_has_its_directory_and_a_first_notebook(
 ) -> None:
     project = await projects.create("alice", "热流", starter=True, language="zh_CN")
     files = await projects.files(project)
-    listing = await projects.run(files.list)
+    listing = await projects.run_on("default", files.list)
     assert [entry.path for entry in listing.entries] == [NAME]
     assert "欢迎" in (project.path(settings) / NAME).read_text()
     shown = await projects.preview(project, NAME, language="zh_CN")
     assert "欢迎" in shown.body.decode()
     empty = await projects.create("alice", "热流")
     assert empty.slug == "re-liu-2"
-    assert (await projects.run((await projects.files(empty)).list)).entries == []
+    assert (await projects.run_on("default", (await projects.files(empty)).list)).entries == []
 
 
 async def test_an_environment_that_does_not_exist_is_refused_and_nothing_is_made(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +16,7 @@ from tornado.web import Application
 
 from galilean.clock import utcnow
 from galilean.errors import UserError
+from galilean.file_threads import FileThreads
 from services.files.root import Root
 from services.files.tus import Place, Tus, routes
 
@@ -52,7 +52,7 @@ class Server:
 
     def __init__(self, desk: ADesk, more: list[Any], handler: type[Tus]) -> None:
         self.desk = desk
-        self.files = ThreadPoolExecutor(8)
+        self.files = FileThreads()
         self.portal: Any = SimpleNamespace(
             settings=SimpleNamespace(site=SimpleNamespace(language="en")),
             hub_host="",
@@ -71,7 +71,7 @@ class Server:
         self.http.stop()
         await self.http.close_all_connections()
         await asyncio.gather(*self.portal.parts.get("abandoned", ()), return_exceptions=True)
-        self.files.shutdown()
+        self.files.shutdown(wait=True)
 
 
 @asynccontextmanager

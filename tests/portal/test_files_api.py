@@ -9,6 +9,7 @@ import io
 import os
 import socket
 import tarfile
+import threading
 import time
 import zipfile
 from collections.abc import Callable
@@ -18,12 +19,15 @@ from urllib.parse import quote
 
 import httpx
 import pytest
+from sqlalchemy import Connection, insert, update
 
 from services.catalog import datasets, shares
 from services.catalog.access import Share
 from services.catalog.shares import Actor
+from services.catalog.tables import projects, volumes
 from services.files import shelf
 from services.files.paths import HIDDEN
+from services.portal import desks
 from tests.portal.conftest import Sign, made
 from tests.portal.live import LiveSite
 from tests.portal.test_pages import directory
@@ -488,3 +492,32 @@ def test_nobody_changes_files_that_are_being_moved(alice: httpx.Client, site: Li
     ):
         assert (answer.status_code, answer.json()["reason"]) == (409, "busy")
     assert alice.get(f"{BASE}/files").status_code == 200
+
+
+def test_a_volume_that_hangs_is_told_and_keeps_nobody_from_files_elsewhere(
+    site: LiveSite, sign: Sign, alice: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bob, hangs = sign("bob"), threading.Event()
+    other = made(bob, "Elsewhere")
+    sick = alice.get(BASE).json()["id"]
+    prepare = desks.prepare_directory
+
+    def moved(conn: Connection) -> None:
+        conn.execute(insert(volumes).values(id="nfs", kind="nfs", path="/nfs", created_at=now()))
+        conn.execute(update(projects).where(projects.c.id == sick).values(volume_id="nfs"))
+
+    def prepared(settings: Any, item: Any) -> Path:
+        if item.volume_id == "nfs":
+            hangs.wait(60)
+        return prepare(settings, item)
+
+    monkeypatch.setattr(desks, "prepare_directory", prepared)
+    monkeypatch.setattr(site.portal.files, "_seconds", 0.05)
+    site.write(moved)
+    try:
+        for _ in range(12):  # more than there are threads
+            answer = alice.get(f"{BASE}/files/")
+            assert (answer.status_code, answer.json()["reason"]) == (503, "volume-hangs")
+        assert bob.get(f"/projects/bob/{other['slug']}/files/").status_code == 200
+    finally:
+        hangs.set()

@@ -158,7 +158,7 @@ async def delete_for_ever(portal: Portal, person: Visitor, dataset_id: str) -> N
 async def what_is_seen(portal: Portal, dataset: Dataset) -> tuple[Publication, bool]:
     """What publishing would show, and whether all files were looked at."""
     root = await collection(portal).files(dataset)
-    files, complete = await catalogue(portal).run(files_of, root, LOOKED_MOST)
+    files, complete = await catalogue(portal).run_on(dataset.volume_id, files_of, root, LOOKED_MOST)
     return publication(files, for_ever=True), complete
 
 

@@ -60,7 +60,7 @@ class Texts(FilesHandler):
 
     async def get(self, *_: str) -> None:
         desk = await self.at_desk(write=False)
-        text = await self.in_files(read_text, desk.root, self.path)
+        text = await self.ask_files(read_text, desk.root, self.path)
         self.set_header("Cache-Control", "private, no-store")
         self._answer(text)
 
@@ -96,6 +96,7 @@ class Preview(FilesHandler):
         shown_file = await catalogue(self.portal).preview_of(
             desk.root,
             self.path,
+            volume_id=desk.item.volume_id,
             language=self.language,
             theme=self.query("theme", "light"),
             link_base=f"{desk.page}?file=",
@@ -141,6 +142,7 @@ class Jobs(FilesHandler):
             work_of(body, desk.root),
             by=self.person.name,
             place=(desk.kind, desk.item.id),
+            volume=desk.item.volume_id,
             room_bytes=desk.room_bytes if body.do in ("copy", "pack", "unpack") else lambda: None,
             after=desk.changed if body.do != "checksum" else None,
         )

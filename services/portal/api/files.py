@@ -66,6 +66,7 @@ class FilesHandler(Handler):
         plural, ident = self.path_args[0], self.path_args[1]
         self.path = path_in(self.request.path, self.ending)
         self.desk = await desk_of(self.portal, self.person, KINDS[plural], ident, write=write)
+        self.volume = self.desk.item.volume_id
         return self.desk
 
 
@@ -107,7 +108,7 @@ class Files(FilesHandler, Tus):
 
     async def _exists(self) -> bool:
         try:
-            await self.in_files(self.desk.root.stat, self.path)
+            await self.ask_files(self.desk.root.stat, self.path)
         except UserError as error:
             if error.status == 404:
                 return False
@@ -143,11 +144,11 @@ class Files(FilesHandler, Tus):
         self.admitted()
         root = self.desk.root
         if self.path and not self.path.endswith("/"):
-            entry = await self.in_files(root.stat, self.path)
+            entry = await self.ask_files(root.stat, self.path)
             if entry.kind != "folder":
-                await send_file(self, await self.in_files(root.open, self.path))
+                await send_file(self, await self.ask_files(root.open, self.path))
                 return
-        listing = await self.in_files(
+        listing = await self.ask_files(
             root.list,
             self.path,
             sort=self.word("sort", "name", "size", "changed"),  # type: ignore[arg-type]
@@ -168,7 +169,7 @@ class Files(FilesHandler, Tus):
 
     async def head(self, *_: str) -> None:
         self.admitted()
-        await send_file(self, await self.in_files(self.desk.root.open, self.path))
+        await send_file(self, await self.ask_files(self.desk.root.open, self.path))
 
     async def put(self, *_: str) -> None:
         await self._admitted()
@@ -178,7 +179,7 @@ class Files(FilesHandler, Tus):
         elif standing.placed is not None:
             await self._tell(standing)
         assert standing.placed is not None
-        entry = await self.in_files(self.desk.root.stat, standing.placed)
+        entry = await self.ask_files(self.desk.root.stat, standing.placed)
         self.write_json(file_model(entry), 201 if self._created else 200)
 
     async def post(self, *_: str) -> None:
@@ -233,4 +234,5 @@ class AddressDesk:
     async def admit(self, handler: Any) -> Place:
         plural, ident = handler.path_args[0], handler.path_args[1]
         desk = await desk_of(handler.portal, handler.person, KINDS[plural], ident, write=True)
+        handler.volume = desk.item.volume_id
         return desk.place()

@@ -154,7 +154,7 @@ async def read_image(portal: Portal, image: bytes, kind: str) -> bytes:
     """A picture that was sent, with nothing but the picture in it."""
     if kind.partition(";")[0].strip().lower() not in IMAGES:
         raise UserError(415, mark("A cover is a PNG or JPEG image."))
-    cleaned, _ = await catalogue(portal).run(covers.clean, image)
+    cleaned, _ = await catalogue(portal).run_on("", covers.clean, image)
     return cleaned
 
 

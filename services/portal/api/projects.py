@@ -32,7 +32,9 @@ def catalogue(portal: Portal) -> Projects:
     """The catalogue's projects with their files, one for the whole portal."""
     found = portal.parts.get("projects")
     if found is None:
-        found = portal.parts["projects"] = Projects(portal.db, portal.settings, portal.clock)
+        found = portal.parts["projects"] = Projects(
+            portal.db, portal.settings, portal.clock, files=portal.files
+        )
     return found
 
 

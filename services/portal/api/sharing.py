@@ -53,7 +53,7 @@ def files_of(root: Root, most: int) -> tuple[list[tuple[str, int]], bool]:
 async def what_is_seen(portal: Portal, person: Visitor, project: store.Project) -> tuple[Publication, bool]:
     """What publishing a project would show, and whether all its files were looked at."""
     root = await catalogue(portal).files(project)
-    files, complete = await catalogue(portal).run(files_of, root, LOOKED_MOST)
+    files, complete = await catalogue(portal).run_on(project.volume_id, files_of, root, LOOKED_MOST)
     anybody = Viewer(name="")
     linked = await portal.db.run_read(links.links_of, project.id)
     unreadable = [

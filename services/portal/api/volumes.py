@@ -82,7 +82,7 @@ async def register(
         raise UserError(
             400, mark("“{path}” belongs to the product. Give a directory of its own."), path=str(path)
         )
-    await catalogue(portal).run(volumes.check_place, path, wanted.id)
+    await catalogue(portal).run_on(wanted.id, volumes.check_place, path, wanted.id)
     await portal.db.run(volume_store.register, wanted, actor=actor_of(person, address), now=portal.clock())
     return await volume(portal, wanted.id)
 

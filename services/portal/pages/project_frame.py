@@ -102,7 +102,9 @@ class ProjectPage(PageHandler):
         if run.word == "running" and not worked_before:
             with contextlib.suppress(UserError):
                 files = await catalogue(self.portal).files(self.project)
-                if (await catalogue(self.portal).run(files.stat, starter.NAME)).kind == "file":
+                if (
+                    await self.portal.files.ask(self.project.volume_id, files.stat, starter.NAME)
+                ).kind == "file":
                     path = f"lab/tree/{starter.NAME}"
         return node_url(self.portal, run.user, run.server, path=path)
 

@@ -197,7 +197,7 @@ class Settings(ProjectPage):
         usage = None
         with contextlib.suppress(UserError):  # a volume that is away does not keep anybody from the rest
             files = await catalogue(self.portal).files(self.project)
-            usage = await catalogue(self.portal).run(files.usage)
+            usage = await self.portal.files.ask(self.project.volume_id, files.usage)
         in_the_way = await calls.runs_in_the_way(self.portal, self.project)
         given = await self.portal.db.run_read(shares.of, "project", self.project.id)
         rights = await self.portal.rights.get()
