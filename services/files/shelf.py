@@ -483,10 +483,12 @@ def too_long(path: str, length_bytes: int) -> UserError:
 
 
 def no_room(path: str, size_bytes: int, left_bytes: int) -> UserError:
-    """What is said when a person's own space is used up."""
+    """What is said when a person's own space is used up; an empty path is all of a project."""
+    whole = mark("There is room for {left}, and the files have more. Delete files, or ask for more space.")
+    one = mark("“{path}” has {size}, and you have room for {left}. Delete files, or ask for more space.")
     return UserError(
         507,
-        mark("“{path}” has {size}, and you have room for {left}. Delete files, or ask for more space."),
+        one if path else whole,
         path=shown(path),
         size=format_bytes(size_bytes),
         left=format_bytes(left_bytes),

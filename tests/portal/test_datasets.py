@@ -16,6 +16,7 @@ from services.catalog import datasets, lifecycle, volume_store
 from services.portal import drains, storage
 from tests.portal.conftest import Client, Sign, made
 from tests.portal.live import LiveSite
+from tests.portal.test_gallery import png
 
 IO = "/datasets/alice/io-nims"
 
@@ -199,6 +200,68 @@ def test_what_is_kept_counts_against_its_owners_limit(sign: Sign, site: LiveSite
         assert sent.status_code == status, sent.text
     kept = next(item for item in alice.get("/limits").json()["items"] if item["measure"] == "kept")
     assert (kept["held"], kept["remaining"]) == (5000, 3000)
+
+
+def test_a_data_set_has_a_cover_that_is_a_picture(sign: Sign, site: LiveSite) -> None:
+    alice, bob = sign("alice"), sign("bob")
+    dataset(alice)
+    drawn = alice.get(site.url + "datasets/alice/io-nims").text
+    assert "/covers/drawn/" in drawn
+    svg = b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>"
+    png_header = {"Content-Type": "image/png"}
+    assert bob.put(f"{IO}/cover", content=png(), headers=png_header).status_code == 404
+    assert alice.put(f"{IO}/cover", content=svg, headers=png_header).status_code == 400
+    address = alice.put(f"{IO}/cover", content=png(), headers=png_header).json()["cover"]
+    assert alice.get(IO).json()["cover"] == address
+    alice.put(f"{IO}/publication")
+    (card,) = bob.get("/explore", params={"kind": "dataset"}).json()["items"]
+    assert card["cover"] == address
+    assert f'src="{address}"' in bob.get(site.url + "explore/datasets").text
+    assert bob.get(site.url.partition("/services")[0] + address).headers["Content-Type"] == "image/png"
+    assert bob.put(f"{IO}/cover", content=png(), headers=png_header).status_code == 403
+    assert bob.delete(f"{IO}/cover").status_code == 403
+    assert alice.delete(f"{IO}/cover").status_code == 204
+    assert alice.get(IO).json()["cover"] is None
+
+
+def test_a_data_set_is_somebodys_favourite_once_and_as_long_as_they_may_see_it(
+    sign: Sign, site: LiveSite
+) -> None:
+    alice, bob = sign("alice"), sign("bob")
+    star = f"/favourites/datasets/{dataset(alice)['id']}"
+    assert bob.put(star).status_code == 404  # a guessed id of something private
+    alice.put(f"{IO}/shares", json={"person": "bob"})
+    for _ in range(2):
+        assert bob.put(star).status_code == 204
+    assert names(bob, scope="favourites") == ["Io NIMS"]
+    assert names(alice, scope="favourites") == []
+    assert 'aria-pressed="true"' in bob.get(site.url + "datasets", params={"show": "favourites"}).text
+    alice.delete(f"{IO}/shares", params={"person": "bob"})
+    assert names(bob, scope="favourites") == []
+    alice.put(f"{IO}/publication")
+    (card,) = alice.get("/explore", params={"kind": "dataset"}).json()["items"]
+    assert (card["favourites"], card["favourite"]) == (1, False)
+    assert bob.delete(star).status_code == 204
+    assert names(bob, scope="favourites") == []
+
+
+def test_who_manages_data_sets_browses_the_files_of_a_private_one(sign: Sign, site: LiveSite) -> None:
+    alice, root = sign("alice"), sign("root")
+    put(site, dataset(alice), "deep/heat.csv", b"watts\n1\n")
+    made(alice)
+    alice.put("/projects/alice/heat-flow/files/notes.txt", content=b"mine")
+    for what, name, text in (
+        (IO, "deep/heat.csv", "watts\n1\n"),
+        ("/projects/alice/heat-flow", "notes.txt", "mine"),
+    ):
+        listed = root.get(f"{what}/files").json()["items"]
+        assert [item["name"] for item in listed] == [name.partition("/")[0]]
+        assert root.get(f"{what}/files/{name}").text == text
+        shown = root.get(site.url + what.lstrip("/"))
+        assert shown.status_code == 200
+        assert "data-files" in shown.text
+    table = root.get(site.url + "admin/projects").text
+    assert "/projects/alice/heat-flow" in table
 
 
 # ------------------------------------------------------------------------------------------- volumes
