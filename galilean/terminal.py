@@ -68,7 +68,9 @@ class Progress:
     say
         Where the lines go.
     message
-        Message id with ``{done}`` and ``{total}``, which are filled with amounts of bytes.
+        Message id with ``{done}`` and ``{total}``.
+    amount
+        How these are said; as amounts of bytes if it is not told.
     clock
         Monotonic seconds.
     """
@@ -78,19 +80,20 @@ class Progress:
         say: Say,
         message: str,
         *,
+        amount: Callable[[int], str] = format_bytes,
         clock: Callable[[], float] = time.monotonic,
         first_seconds: float = 1.0,
         every_seconds: float = 5.0,
     ) -> None:
-        self._say, self._message, self._clock = say, message, clock
+        self._say, self._message, self._amount, self._clock = say, message, amount, clock
         self._next = clock() + first_seconds
         self._every = every_seconds
 
-    def at(self, done_bytes: int, total_bytes: int | None) -> None:
+    def at(self, done: int, whole: int | None) -> None:
         """Say where it stands, if it is time to."""
         now = self._clock()
         if now < self._next:
             return
         self._next = now + self._every
-        total = format_bytes(total_bytes) if total_bytes else "?"
-        self._say(self._message, done=format_bytes(done_bytes), total=total)
+        total = self._amount(whole) if whole else "?"
+        self._say(self._message, done=self._amount(done), total=total)

@@ -12,6 +12,7 @@ nothing else of the product depends on it.
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import time
 from collections import OrderedDict
@@ -40,6 +41,11 @@ RESERVED = frozenset(
 UserInfo: Any = native.UserInfo  # without types
 #: The hash of a password that nobody knows: a name without an account costs as much time as one with.
 _NOBODY = b"$2b$12$NHN6PSJjNYPGe0ooa2WfK.ci6m7RG9tS2hf2Hsg0cTOp5KKRwBfgC"
+
+
+def hashing_threads(processors: int | None) -> int:
+    """How many passwords are hashed at once: half of the processors, and two where there are few."""
+    return max(2, (processors or 1) // 2)
 
 
 class WrongPasswords:
@@ -111,7 +117,7 @@ class GalileanAuthenticator(NativeAuthenticator):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.wrong_passwords = WrongPasswords(self.allowed_failed_logins, self.seconds_before_next_try)
-        self._hashing = ThreadPoolExecutor(2, thread_name_prefix="passwords")
+        self._hashing = ThreadPoolExecutor(hashing_threads(os.cpu_count()), thread_name_prefix="passwords")
 
     @property
     def _session(self) -> Any:
@@ -147,7 +153,7 @@ class GalileanAuthenticator(NativeAuthenticator):
         return None
 
     async def in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Run something slow, at most two at once, so that sign-ups cannot take all processors."""
+        """Run something slow; few at once, so that sign-ups and imports cannot take all processors."""
         return await asyncio.get_running_loop().run_in_executor(self._hashing, function, *args)
 
     def check_password(self, name: str, password: str) -> None:

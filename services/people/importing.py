@@ -18,6 +18,8 @@ from galilean.errors import UserError, mark
 from galilean.rights import Rights
 
 LINES_MOST = 5000
+#: Lines under way at the hub. It hashes only some passwords at once; the others are asked for and noted meanwhile.
+AT_ONCE = 4
 BYTES_MOST = 2 * 2**20
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,30}[a-z0-9])?", re.ASCII)
 _MAIL = re.compile(r"[A-Za-z0-9.+_-]+@[A-Za-z0-9._-]+\.[a-zA-Z]+")

@@ -22,7 +22,7 @@ from galilean.web.context import Portal
 from galilean.web.handlers import BaseHandler
 from services.catalog.tables import projects
 from services.people import store
-from services.people.importing import Line, decode, read
+from services.people.importing import AT_ONCE, Line, decode, read
 from services.people.store import Import
 from services.people.waiting import list_accounts
 from services.portal import people
@@ -31,7 +31,6 @@ from spawner.tables import clusters
 log = logging.getLogger("galilean.portal")
 
 NOTE_EVERY = 10
-AT_ONCE = 2  # the hub hashes two passwords at once
 KEPT_MOST = 5  # imports whose passwords wait to be fetched
 LEFT = "left"
 MADE, ADDED, SAME, LEFT_OUT, FAILED, UNDONE, KEPT = (
