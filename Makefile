@@ -53,7 +53,8 @@ test: ## Everything that must pass, from a fresh clone (the Kubernetes part as r
 lint: ## Style, types, floors, translations, requirements
 	@$(STAGE) lint "ruff check ." "ruff format --check ." pyright lint-imports \
 		"python scripts/check_translations.py" "python scripts/requirements.py --check" \
-		"python helm/chart.py --check" "node_modules/.bin/tsc --noEmit -p extensions/lab"
+		"python helm/chart.py --check" "node_modules/.bin/tsc --noEmit -p extensions/lab" \
+		"node_modules/.bin/tsc --noEmit -p extensions/desktop"
 
 .PHONY: docs
 docs: ## The documentation, into docs/_build/html
@@ -151,6 +152,6 @@ lock: ## Write the lock files anew from pyproject.toml and package.json
 
 .PHONY: clean
 clean: ## Take away what was made here (the state directory stays)
-	rm -rf .venv node_modules build docs/_build galilean/web/static/vendor extensions/lab/labextensions
+	rm -rf .venv node_modules build docs/_build galilean/web/static/vendor extensions/lab/labextensions extensions/desktop/static
 	find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +
 	rm -rf .pytest_cache .ruff_cache .import_linter_cache .hypothesis

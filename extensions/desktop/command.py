@@ -1,0 +1,152 @@
+"""Command lines, environment and key of one desktop; pure.
+
+The X server has two doors. VNC: a unix socket that only this account may open, in a directory that only this
+account enters, without a password of its own, and no TCP port. X itself: a socket in ``/tmp/.X11-unix``, which
+anybody on the machine may open, hence the key; no TCP either.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+
+from extensions.desktop import available
+from extensions.desktop.choices import Application, Choices
+
+#: In the environment of every process of a desktop, so that all of them can be ended.
+MARK = "GALILEAN_DESKTOP_SESSION"
+SOCKET, KEY_FILE, LOG_FILE = "vnc", "xauthority", "desktop.log"
+#: Variables of the Jupyter server that programs on a desktop have no use for.
+PRIVATE = ("JUPYTERHUB_API_TOKEN", "JPY_API_TOKEN", "JUPYTERHUB_COOKIE_SECRET")
+_FAMILY_WILD = 0xFFFF
+
+
+def server_command(
+    program: str, choices: Choices, *, folder_fd: int, display_fd: int, title: str
+) -> list[str]:
+    """Command of the X server.
+
+    Parameters
+    ----------
+    program
+        Path of Xvnc.
+    choices
+        Size and dots per inch.
+    folder_fd
+        Descriptor of the desktop's own directory: by it, no path is too long for a socket.
+    display_fd
+        Where it writes the number of the display it found, when it listens.
+    title
+        Shown by VNC clients.
+    """
+    folder = f"/proc/self/fd/{folder_fd}"
+    width, height = choices.size
+    return [
+        program,
+        "-displayfd", str(display_fd),
+        "-rfbunixpath", f"{folder}/{SOCKET}", "-rfbunixmode", "0600", "-rfbport", "-1",
+        "-SecurityTypes", "None",
+        "-nolisten", "tcp",
+        "-auth", f"{folder}/{KEY_FILE}",
+        "-geometry", f"{width}x{height}", "-depth", "24", "-dpi", str(choices.dpi),
+        "-AlwaysShared", "-noreset", "-SendPrimary=0", "-FrameRate", "60",
+        "-desktop", title,
+    ]  # fmt: skip
+
+
+def key_file(key: bytes) -> bytes:
+    """Xauthority with one key that is good for whatever display this desktop gets."""
+
+    def counted(value: bytes) -> bytes:
+        return struct.pack(">H", len(value)) + value
+
+    parts = (b"", b"", b"MIT-MAGIC-COOKIE-1", key)
+    return struct.pack(">H", _FAMILY_WILD) + b"".join(counted(part) for part in parts)
+
+
+def session_command(
+    choices: Choices, application: Application | None, kiosk: Path, which: available.Which
+) -> list[str] | None:
+    """What runs on the display: a whole desktop, or a window manager and one application.
+
+    ``None`` when there is nothing to run it with.
+    """
+    if application is None:
+        if choices.command:
+            return [*available.bus(which), "/bin/bash", "-c", choices.command]
+        return available.session(which)
+    around = available.bus(which)
+    openbox = which("openbox")
+    manager = [openbox, "--sm-disable", "--config-file", str(kiosk)] if openbox else None
+    xfwm4 = which("xfwm4")
+    if manager is None and xfwm4 and around:
+        manager = [xfwm4, "--compositor=off"]
+    if manager is None:
+        return None
+    # The application is the session: when it ends, the desktop does.
+    script = 'count=$1; shift; "${@:1:count}" & shift "$count"; exec /bin/bash -c "$1"'
+    inner = ["/bin/bash", "-c", script, "bash", str(len(manager)), *manager, application.command]
+    return [*around, *inner]
+
+
+def session_environment(
+    environ: Mapping[str, str],
+    *,
+    display: str,
+    key: Path,
+    mark: str,
+    language: str,
+    locales: Collection[str],
+    which: Callable[[str], str | None],
+) -> dict[str, str]:
+    """Environment of the programs on a desktop.
+
+    Parameters
+    ----------
+    environ
+        The Jupyter server's own.
+    display, key, mark
+        Of this desktop.
+    language
+        ``en`` or ``zh_CN``, the person's.
+    locales
+        Names of the locales that are installed.
+    which
+        Finds a program by its name.
+    """
+    made = {name: value for name, value in environ.items() if name not in PRIVATE}
+    for name in ("WAYLAND_DISPLAY", "DBUS_SESSION_BUS_ADDRESS", "SESSION_MANAGER", "XDG_SESSION_ID"):
+        made.pop(name, None)
+    made |= {
+        "DISPLAY": f":{display}",
+        "XAUTHORITY": str(key),
+        MARK: mark,
+        "LANG": locale_for(language, locales, made.get("LANG", "")),
+        "XDG_SESSION_TYPE": "x11",
+        "NO_AT_BRIDGE": "1",
+    }
+    made.pop("LC_ALL", None)
+    if which("fcitx5"):
+        made |= {"GTK_IM_MODULE": "fcitx", "QT_IM_MODULE": "fcitx", "XMODIFIERS": "@im=fcitx"}
+    elif which("ibus-daemon"):
+        made |= {"GTK_IM_MODULE": "ibus", "QT_IM_MODULE": "ibus", "XMODIFIERS": "@im=ibus"}
+    return made
+
+
+def locale_for(language: str, locales: Collection[str], present: str) -> str:
+    """A locale that is installed and writes Chinese: the person's, else what is set, else plain UTF-8."""
+    plain = {name.lower().replace("-", ""): name for name in locales}
+    for wish in (f"{language}.utf8" if language.startswith("zh") else "", present.lower().replace("-", "")):
+        if wish and wish in plain and "utf8" in wish:
+            return (
+                f"{wish.split('.')[0].replace('zh_cn', 'zh_CN')}.UTF-8" if wish.startswith("zh") else present
+            )
+    return "C.UTF-8"
+
+
+def input_method(which: Callable[[str], str | None]) -> list[str]:
+    """What starts Chinese input on a display; empty when none is installed."""
+    if which("fcitx5"):
+        return ["fcitx5"]
+    return ["ibus-daemon", "--xim"] if which("ibus-daemon") else []

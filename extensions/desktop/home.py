@@ -1,0 +1,108 @@
+"""What a desktop finds in the node's HOME at its first start; nothing that is there is overwritten.
+
+The folder shown on the desktop is ``~/work/Desktop``: only ``~/work`` is kept when a cluster is released, and
+what people put on their desktop they expect to find again. ``~/Desktop`` leads there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+DESKTOP = "Desktop"
+
+#: Everything full window and without a frame, dialogs as they are.
+KIOSK = """<?xml version="1.0" encoding="UTF-8"?>
+<openbox_config xmlns="http://openbox.org/3.4/rc">
+  <focus><focusNew>yes</focusNew></focus>
+  <desktops><number>1</number></desktops>
+  <mouse><context name="Client">
+    <mousebind button="Left" action="Press"><action name="Focus"/><action name="Raise"/></mousebind>
+  </context></mouse>
+  <keyboard>
+    <keybind key="A-Tab"><action name="NextWindow"/></keybind>
+    <keybind key="A-F4"><action name="Close"/></keybind>
+  </keyboard>
+  <applications>
+    <application type="normal"><decor>no</decor><maximized>yes</maximized></application>
+  </applications>
+</openbox_config>
+"""
+
+_XFWM = """<?xml version="1.0" encoding="UTF-8"?>
+<channel name="xfwm4" version="1.0"><property name="general" type="empty">
+  <property name="use_compositing" type="bool" value="false"/>
+  <property name="workspace_count" type="int" value="1"/>
+</property></channel>
+"""
+
+_SESSION = """<?xml version="1.0" encoding="UTF-8"?>
+<channel name="xfce4-session" version="1.0"><property name="general" type="empty">
+  <property name="SaveOnExit" type="bool" value="false"/>
+  <property name="PromptOnLogout" type="bool" value="false"/>
+</property></channel>
+"""
+
+_FCITX = """[Groups/0]
+Name=Default
+Default Layout=us
+DefaultIM=pinyin
+
+[Groups/0/Items/0]
+Name=keyboard-us
+Layout=
+
+[Groups/0/Items/1]
+Name=pinyin
+Layout=
+
+[GroupOrder]
+0=Default
+"""
+
+
+def desktop_folder(home: Path) -> Path:
+    """Where files on the desktop are: below ``work`` if that may be written."""
+    work = home / "work"
+    return work / DESKTOP if work.is_dir() else home / DESKTOP
+
+
+def files_of(home: Path, folder: Path) -> Mapping[Path, str]:
+    """Files that a desktop is given, with their contents."""
+    config = home / ".config"
+    xfce = config / "xfce4/xfconf/xfce-perchannel-xml"
+    return {
+        config / "galilean/kiosk.xml": KIOSK,
+        xfce / "xfwm4.xml": _XFWM,
+        xfce / "xfce4-session.xml": _SESSION,
+        config / "fcitx5/profile": _FCITX,
+        config / "user-dirs.dirs": f'XDG_DESKTOP_DIR="{folder}"\n',
+        config / "user-dirs.conf": "enabled=False\n",
+    }
+
+
+def write(home: Path) -> Path:
+    """Make them; the folder of the desktop.
+
+    Raises
+    ------
+    OSError
+        When HOME cannot be written, a full disk for instance.
+    """
+    folder = desktop_folder(home)
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError:  # work is read-only for this run
+        folder = home / DESKTOP
+        folder.mkdir(exist_ok=True)
+    link = home / DESKTOP
+    if link != folder and not link.exists() and not link.is_symlink():
+        link.symlink_to(folder, target_is_directory=True)
+    for path, text in files_of(home, folder).items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(path, "x", encoding="utf-8") as file:
+                file.write(text)
+        except FileExistsError:
+            pass
+    return folder

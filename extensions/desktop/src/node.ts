@@ -1,0 +1,49 @@
+/** What the page is told at its start, and how it speaks to its node. */
+
+export interface Data {
+  /** Path of the node, with slashes at both ends. */
+  base: string;
+  xsrf: string;
+  language: string;
+  node: string;
+  /** The application that has this desktop to itself; empty = the whole desktop. */
+  app: string;
+  title: string;
+  applications: { name: string; title: string }[];
+  sizes: string[];
+  /** Where uploads go, as seen from HOME. */
+  folder: string;
+}
+
+export interface Status {
+  state: "new" | "starting" | "running" | "down";
+  reason: string | null;
+  log: string[];
+}
+
+export class Node {
+  constructor(readonly data: Data) {}
+
+  address(what: string, query: Record<string, string> = {}): string {
+    const all = new URLSearchParams(this.data.app ? { app: this.data.app, ...query } : query);
+    const text = all.toString();
+    return `${this.data.base}desktop/${what}${text ? `?${text}` : ""}`;
+  }
+
+  socket(): string {
+    return new URL(this.address("vnc"), location.href).href.replace(/^http/, "ws");
+  }
+
+  fetch(url: string, init: RequestInit = {}): Promise<Response> {
+    const headers = new Headers(init.headers);
+    if (init.method && init.method !== "GET") {
+      headers.set("X-XSRFToken", this.data.xsrf);
+      headers.set("Content-Type", "application/json");
+    }
+    return fetch(url, { ...init, headers, credentials: "same-origin", redirect: "manual" });
+  }
+
+  api(what: string, init: RequestInit = {}, query: Record<string, string> = {}): Promise<Response> {
+    return this.fetch(this.address(`api/${what}`, query), init);
+  }
+}
