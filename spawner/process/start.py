@@ -171,10 +171,12 @@ def start_plainly(command: NodeCommand) -> subprocess.Popen[bytes]:
 
 
 def _node_code(directory: Path) -> Path:
-    """A folder with nothing but our package in it, for an interpreter that has its own packages."""
+    """A folder with nothing but our packages in it, for an interpreter that has its own."""
     folder = directory / "code"
     folder.mkdir(exist_ok=True)
-    link = folder / "spawner"
-    if not link.is_symlink():
-        link.symlink_to(Path(place.__file__).parents[1], target_is_directory=True)
+    spawner = Path(place.__file__).parents[1]
+    for package in (spawner, spawner.with_name("extensions")):
+        link = folder / package.name
+        if not link.is_symlink():
+            link.symlink_to(package, target_is_directory=True)
     return folder
