@@ -25,6 +25,8 @@ def server_arguments(
     """
     arguments = [
         "--ServerApp.jpserver_extensions=spawner.node=True",
+        # It proxies to any host it is told and hands on the hub's cookies: see spawner.node.ports instead.
+        "--ServerApp.jpserver_extensions=jupyter_server_proxy=False",
         "--ServerApp.identity_provider_class=spawner.node.identity.PresenceIdentity",
         # Cells go on without their page, and are written into the notebook.
         "--ServerApp.kernel_manager_class=spawner.node.kernels.NodeKernelManager",

@@ -10,6 +10,7 @@ from typing import Any
 from spawner.node import inherited
 from spawner.node.api import NodeParts
 from spawner.node.busy import Busy
+from spawner.node.command import start_command
 from spawner.node.headless import Headless
 from spawner.node.place import Place
 from spawner.node.presence import Reporter, http_sender
@@ -57,3 +58,4 @@ async def start(app: Any) -> None:
         look=busy.look,
     )
     app.galilean_parts = parts
+    app.galilean_command = await asyncio.to_thread(start_command, os.environ, app.log)

@@ -62,6 +62,7 @@ PRELOADED = (
     "jupyterlab.labapp",
     "notebook_shim",
     "jupyter_server_proxy",
+    "spawner.node.ports",
     "spawner.node.running",
     "spawner.node.handlers",
     "spawner.node.identity",

@@ -23,7 +23,9 @@ TOKEN = "a-token-of-the-test"
 class Jupyter:
     """Started for a test module; ``root`` is the person's ``~/work``."""
 
-    def __init__(self, folder: Path, *, portal: str = "", language: str = "") -> None:
+    def __init__(
+        self, folder: Path, *, portal: str = "", language: str = "", more: dict[str, str] | None = None
+    ) -> None:
         self.root = folder / "work"
         self.root.mkdir(parents=True)
         (port,) = free_ports(1)
@@ -38,10 +40,12 @@ class Jupyter:
             "HOME": str(folder),
             "GALILEAN_LANGUAGE": language,
             "JUPYTER_RUNTIME_DIR": str(folder / "runtime"),
+            **(more or {}),
         }
         command = [
             sys.executable, "-m", "jupyter_server", "--no-browser", "--allow-root", f"--port={port}",
             "--ServerApp.jpserver_extensions=spawner.node=True",
+            "--ServerApp.jpserver_extensions=jupyter_server_proxy=False",
             "--ServerApp.kernel_manager_class=spawner.node.kernels.NodeKernelManager",
             "--ServerApp.kernel_websocket_connection_class=spawner.node.kernels.NodeKernelConnection",
             f"--ServerApp.base_url={self.place.prefix}", f"--ServerApp.root_dir={self.root}",
