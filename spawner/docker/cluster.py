@@ -131,6 +131,8 @@ class DockerCluster(VirtualCluster):
             home=self.home_dir,
             portal_url=self.portal_url,
             language=plan.language,
+            hostname=plan.environment.hostname,
+            sudo=plan.environment.sudo,
             extra_host_config=self.extra_host_config,
         )
 

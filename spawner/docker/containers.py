@@ -24,6 +24,9 @@ from spawner.node_env import node_environment
 Body = dict[str, Any]
 #: The node's own log, as Docker keeps it: enough to ask why, too little to fill a disk.
 LOG = {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "2"}}
+#: What sudo and a package manager need, where an environment has them; none of it reaches the machine's network,
+#: devices or kernel. Nobody has these without becoming root first.
+ROOT_INSIDE = ("AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID")
 
 
 def network(spec: ClusterSpec, given: Given) -> Body:
@@ -62,7 +65,7 @@ def container(spec: ClusterSpec, rank: int, given: Given) -> Body:
         "Image": spec.image,
         "Cmd": list(spec.command),
         "Entrypoint": [],
-        "Hostname": node_name(rank),
+        "Hostname": f"{spec.hostname}-{rank}" if spec.hostname else node_name(rank),
         "User": spec.account,
         "WorkingDir": spec.home,
         "Env": [f"{key}={value}" for key, value in sorted(variables(spec, rank).items())],
@@ -105,9 +108,12 @@ def host_config(spec: ClusterSpec, rank: int, given: Given) -> Body:
         "MemorySwap": spec.memory_bytes,  # the sum of both: no swap
         "PidsLimit": spec.pids,
         "CapDrop": ["ALL"],
-        "CapAdd": [],
+        "CapAdd": list(ROOT_INSIDE) if spec.sudo else [],
         "Privileged": False,
-        "SecurityOpt": [*spec.extra_host_config.get("SecurityOpt", ()), "no-new-privileges:true"],
+        "SecurityOpt": [
+            *spec.extra_host_config.get("SecurityOpt", ()),
+            *([] if spec.sudo else ["no-new-privileges:true"]),
+        ],
         "RestartPolicy": {"Name": "no"},
         "AutoRemove": False,
         "Init": False,  # the node is its own

@@ -54,6 +54,10 @@ class ClusterSpec:
         Processes and threads that a node may have.
     shm_bytes
         Size of ``/dev/shm``; it counts as the node's memory.
+    hostname
+        What nodes call themselves, with their rank behind it; empty = ``node-i``. They are found as ``node-i``.
+    sudo
+        Whether people may become root inside.
     extra_host_config
         The site's own words for Docker's HostConfig; ours win.
     """
@@ -83,6 +87,8 @@ class ClusterSpec:
     variables: Mapping[str, str] = field(default_factory=dict)
     portal_url: str = ""
     language: str = ""
+    hostname: str = ""
+    sudo: bool = False
     extra_host_config: Mapping[str, Any] = field(default_factory=dict)
 
     @property

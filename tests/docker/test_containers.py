@@ -155,3 +155,25 @@ def test_all_nodes_of_a_cluster_know_the_same_hub_and_their_own_place() -> None:
     }
     assert zero["MASTER_ADDR"] == "node-0"
     assert containers.url(PLACE, 1) == "http://10.213.0.35:8888"
+
+
+def test_who_may_become_root_gets_no_more_than_sudo_needs() -> None:
+    plain = containers.container(spec_of(), 0, PLACE)["HostConfig"]
+    assert plain["SecurityOpt"] == ["no-new-privileges:true"]
+    assert plain["CapAdd"] == []
+    found = containers.container(spec_of(sudo=True), 0, PLACE)
+    assert found["User"] == "1000:1000"
+    assert found["HostConfig"]["SecurityOpt"] == []
+    assert found["HostConfig"]["CapDrop"] == ["ALL"]
+    assert "SETUID" in found["HostConfig"]["CapAdd"]
+    assert not {"NET_ADMIN", "NET_RAW", "SYS_ADMIN", "MKNOD", "SYS_PTRACE"} & set(
+        found["HostConfig"]["CapAdd"]
+    )
+    assert not found["HostConfig"]["Privileged"]
+
+
+def test_nodes_call_themselves_as_the_environment_says_and_are_found_as_ever() -> None:
+    found = containers.container(spec_of(hostname="licensed"), 1, PLACE)
+    assert found["Hostname"] == "licensed-1"
+    (network,) = found["NetworkingConfig"]["EndpointsConfig"].values()
+    assert network["Aliases"] == ["node-1"]
