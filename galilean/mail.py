@@ -1,8 +1,9 @@
 """Mail to people, when the settings name a server. The product works without.
 
 ``smtplib`` blocks, so a message is sent in a thread, one that the end of the process does not wait for; a server
-that is away costs a line in the log and nothing else. Addresses and subjects never carry what somebody wrote into a header unchecked:
-``EmailMessage`` refuses line breaks.
+that is away costs a line in the log and nothing else. With STARTTLS the server has to prove its name before it is told
+a password or a letter; one that cannot, or that offers no STARTTLS any more, is a server that is away. Addresses and
+subjects never carry what somebody wrote into a header unchecked: ``EmailMessage`` refuses line breaks.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import asyncio
 import contextlib
 import logging
 import smtplib
+import ssl
 import threading
 from collections.abc import Callable, Sequence
 from email.message import EmailMessage
@@ -31,7 +33,7 @@ def send(settings: Mail, *, to: Sequence[str], subject: str, text: str) -> bool:
     Raises
     ------
     OSError, smtplib.SMTPException
-        When the server cannot be reached or refuses.
+        When the server cannot be reached, is another one than it should be, or refuses.
     """
     if not settings.host or not to:
         return False
@@ -43,12 +45,30 @@ def send(settings: Mail, *, to: Sequence[str], subject: str, text: str) -> bool:
     message.set_content(text, cte=None if text.isascii() else "base64")
     with smtplib.SMTP(settings.host, settings.port, timeout=TIMEOUT_SECONDS) as server:
         if settings.starttls:
-            server.starttls()
+            _encrypt(server, settings)
         if settings.username:
             password = Path(settings.password_file).read_text(encoding="utf-8").strip()
-            server.login(settings.username, password)
+            try:
+                server.login(settings.username, password)
+            except smtplib.SMTPNotSupportedError as error:  # the site's matter, not this letter's
+                raise ConnectionError(f"{settings.host} takes no password: {error}") from None
+            except UnicodeError:
+                raise ConnectionError("the mail server's password has other letters than ASCII") from None
         server.send_message(message)
     return True
+
+
+def _encrypt(server: smtplib.SMTP, settings: Mail) -> None:
+    """Speak TLS from now on, with the server that the settings name.
+
+    What goes wrong is raised as ``ConnectionError``: it says nothing about a letter, which waits.
+    """
+    try:
+        server.starttls(context=ssl.create_default_context(cafile=settings.ca_file or None))
+    except ssl.SSLCertVerificationError as error:
+        raise ConnectionError(f"the certificate of {settings.host}: {error.verify_message}") from error
+    except smtplib.SMTPNotSupportedError:
+        raise ConnectionError(f"{settings.host} offers no STARTTLS (mail.starttls)") from None
 
 
 def in_thread(call: Callable[[], T]) -> asyncio.Future[T]:

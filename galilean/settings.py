@@ -224,7 +224,13 @@ class Mail(Section):
     host: str = ""
     port: int = 25
     sender: str = "galilean@localhost"
-    starttls: bool = False
+    starttls: bool = Field(
+        default=False,
+        description="Whether mail goes by TLS, to a server whose certificate is valid for `host`.",
+    )
+    ca_file: str = Field(
+        default="", description="Who signs that certificate, as PEM; empty = whom the machine trusts."
+    )
     username: str = ""
     password_file: str = ""
     admins: tuple[str, ...] = Field(default=(), description="Who is told that an account waits for a role.")
