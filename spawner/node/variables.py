@@ -14,6 +14,11 @@ def parallel_variables(
         "MASTER_PORT": str(master_port),
         "NNODES": str(place.nodes),
         "NODE_RANK": str(place.rank),
+        # torchrun takes its options from these when it is started without any.
+        "PET_MASTER_ADDR": master_address,
+        "PET_MASTER_PORT": str(master_port),
+        "PET_NNODES": str(place.nodes),
+        "PET_NODE_RANK": str(place.rank),
         HOSTFILE: hostfile,
         "OMPI_MCA_orte_default_hostfile": hostfile,
         "PRTE_MCA_prte_default_hostfile": hostfile,

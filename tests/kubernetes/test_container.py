@@ -45,6 +45,11 @@ def test_a_node_finds_hosts_keys_and_variables_in_its_home(tmp_path: Path, envir
         f"node-{rank} slots=2\n" for rank in range(3)
     )
     assert (told["MASTER_ADDR"], told["NODE_RANK"], told["PWD"]) == ("node-0", "1", str(home / "work"))
+    assert (told["PET_MASTER_ADDR"], told["PET_NODE_RANK"], told["PET_NNODES"]) == (
+        "node-0",
+        "1",
+        told["NNODES"],
+    )
     assert f"--ServerApp.cookie_secret_file={home}/.galilean/cookie_secret" in prepared.arguments
     assert "  Port 2222\n" in (home / ".ssh" / "config").read_text()
     config = Path(told[place.SSHD_CONFIG]).read_text()
