@@ -67,6 +67,7 @@ ROOMS = (
     "services.portal.pages.site",
     "services.portal.pages.archives",
     "services.portal.pages.help",
+    "services.portal.pages.status",
     "services.portal.pages.welcome",
     "services.portal.pages.overview",
     "services.portal.pages.machines",

@@ -31,6 +31,7 @@ PLACES = (HERE / "docs", HERE.parent.parent / "docs")
 PARTS = ("tutorial", "how-to", "topics", "reference")
 WORDS = "reference/words"
 _NAME = re.compile(r"[a-z0-9-]+/[a-z0-9-]+")
+_WIDE = re.compile("[\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef\u3000-\u303f\u201c\u201d]")
 _DOC = re.compile(r"\{doc\}`(?:([^`<]+?) *<([^`>]+)>|([^`]+))`")
 _MADE = re.compile(r"^```\{galilean-", re.MULTILINE)
 _BOX = re.compile(r"^(?:`{3}|:{3})\{?(note|warning|tip)\}?\n(.*?)^(?:`{3}|:{3})$", re.MULTILINE | re.DOTALL)
@@ -140,7 +141,9 @@ class Library:
         """Pictures and links as they are inside the product; what is not there is text."""
         found: list[Token] = []
         kept: list[bool] = []
-        for token in tokens:
+        for number, token in enumerate(tokens):
+            if token.type == "softbreak" and _joins(tokens[number - 1], tokens[number + 1]):
+                continue
             if token.type == "image":
                 source = str(token.attrGet("src") or "")
                 token.attrSet("src", f"{prefix}pictures/{posixpath.basename(source)}")
@@ -178,6 +181,11 @@ class Library:
         return path.read_bytes() if re.fullmatch(r"[a-z0-9-]+\.png", name) and path.is_file() else None
 
 
+def _joins(before: Token, after: Token) -> bool:
+    """Whether a line goes on without a space: Chinese has none between words."""
+    return bool(_WIDE.fullmatch(before.content[-1:]) and _WIDE.fullmatch(after.content[:1]))
+
+
 def anchor(heading: str) -> str:
     """The address of a heading within its page, as the web pages have it."""
     kept = "".join(c for c in heading.lower() if c.isalnum() or c in " -_")
@@ -186,10 +194,11 @@ def anchor(heading: str) -> str:
 
 #: Where each page's help opens: what an address begins with → page and heading. The longest that fits counts.
 TOPICS: dict[str, str] = {
-    "": "tutorial/first-cluster",
+    "": "tutorial/first-steps",
     "projects": "topics/projects-and-files",
-    "explore": "topics/projects-and-files",
-    "datasets": "topics/projects-and-files",
+    "projects/new": "tutorial/first-steps",
+    "explore": "how-to/find-and-fork",
+    "datasets": "how-to/use-data-sets",
     "machine-time": "topics/metering",
     "schedules": "how-to/keep-a-cluster",
     "account": "topics/rights",
@@ -209,8 +218,13 @@ TOPICS: dict[str, str] = {
     "admin/projects": "topics/projects-and-files",
     "admin/datasets": "topics/projects-and-files",
     "admin/audit": "topics/rights",
-    "help": "tutorial/first-cluster",
+    "help": "tutorial/first-steps",
 }
+
+
+def first_page(*, admin: bool) -> str:
+    """Where the help begins: people at their first steps, whoever runs the site at its installation."""
+    return "how-to/install" if admin else "tutorial/first-steps"
 
 
 def topic_of(path: str) -> str:

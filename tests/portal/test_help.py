@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from galilean import glossary
+from galilean.errors import UserError
 from galilean.i18n import LANGUAGES
 from services.portal.admin import ENTRIES
 from services.portal.library import PARTS, TOPICS, WORDS, Library, anchor, library, topic_of
+from services.portal.pages import status
 from tests.portal.conftest import Sign
 from tests.portal.live import LiveSite
 
@@ -47,10 +49,11 @@ def test_every_page_of_the_administration_has_its_place() -> None:
 @pytest.mark.parametrize(
     ("path", "page"),
     [
-        ("", "tutorial/first-cluster"),
+        ("", "tutorial/first-steps"),
         ("projects/ada/heat-flow", "topics/projects-and-files"),
         ("admin/quotas/exceptions", "how-to/set-quotas"),
-        ("nobody/knows", "tutorial/first-cluster"),
+        ("explore/datasets", "how-to/find-and-fork"),
+        ("nobody/knows", "tutorial/first-steps"),
     ],
 )
 def test_help_opens_where_it_fits(path: str, page: str) -> None:
@@ -67,6 +70,41 @@ def test_chinese_where_it_is_written_and_english_said_where_not() -> None:
     assert other is not None
     assert (first.title, first.translated) == ("第一个集群", True)
     assert not other.translated
+
+
+#: What people who are no administrators meet.
+FOR_PEOPLE = (
+    "tutorial/first-steps",
+    "tutorial/first-cluster",
+    "how-to/find-and-fork",
+    "how-to/work-with-files",
+    "how-to/use-data-sets",
+    "how-to/share-and-publish",
+    "how-to/keep-a-cluster",
+    "how-to/report-machine-time",
+    "how-to/use-the-item-in-jupyterlab",
+)
+
+
+@pytest.mark.parametrize("name", FOR_PEOPLE)
+def test_what_people_meet_is_there_in_chinese_with_the_same_headings(name: str) -> None:
+    shelf = library()
+    english, chinese = shelf.source(name, "en"), shelf.source(name, "zh_CN")
+    assert english is not None
+    assert chinese is not None
+    assert chinese[1], "it is written, not English shown"
+    if name != "tutorial/first-cluster":  # ends where people's part of it ends
+        levels = [re.findall(r"^#+(?= )", text, re.MULTILINE) for text, _ in (english, chinese)]
+        assert levels[0] == levels[1]
+    assert re.findall(r"pictures/[a-z-]+", english[0]) == re.findall(r"pictures/[a-z-]+", chinese[0])
+
+
+def test_the_help_begins_where_its_reader_does(site: LiveSite, sign: Sign) -> None:
+    student, admin = sign("bob"), sign("root")
+    assert '<h1 id="first-steps">' in student.get(site.url + "help").text
+    assert "make up" not in student.get(site.url + "help").text
+    assert '<h1 id="install-on-one-machine">' in admin.get(site.url + "help").text
+    assert 'id="入门"' in student.get(site.url + "help", headers={"Accept-Language": "zh-CN"}).text
 
 
 def test_names_that_lead_out_are_nothing(tmp_path: Path) -> None:
@@ -94,6 +132,14 @@ def test_a_page_is_text_whatever_stands_in_it(tmp_path: Path) -> None:
     assert "no such" in page.body
 
 
+def test_a_chinese_line_goes_on_without_a_space(tmp_path: Path) -> None:
+    (tmp_path / "zh_CN" / "topics").mkdir(parents=True)
+    (tmp_path / "zh_CN" / "topics" / "x.md").write_text("# 题\n\n密码。\n除了您，用 API\n查询\n", "utf-8")
+    page = Library(tmp_path).page("topics/x", "zh_CN", PREFIX)
+    assert page is not None
+    assert "密码。除了您，用 API\n查询" in page.body
+
+
 def test_headings_have_addresses() -> None:
     assert anchor("Run it on two nodes") == "run-it-on-two-nodes"
     page = library().page("tutorial/first-cluster", "en", PREFIX)
@@ -115,10 +161,26 @@ def test_pages_open_it_and_explain_their_words(site: LiveSite, sign: Sign) -> No
     alice = sign("alice")
     home = alice.get(site.url + "projects").text
     assert f'href="{PREFIX}topics/projects-and-files"' in home
-    assert "Your first cluster" in alice.get(site.url + "help").text
+    assert f'href="{PREFIX[:-1]}"' in home, "the foot leads to all of it"
     words = alice.get(site.url + f"help/{WORDS}", headers={"Accept-Language": "zh-CN"}).text
     assert "虚拟集群" in words
     assert alice.get(site.url + "help/topics/nothing").status_code == 404
     picture = alice.get(site.url + "help/pictures/home.png")
     assert picture.headers["Content-Type"] == "image/png"
     assert 'class="term"' in alice.get(site.url + "machine-time").text
+
+
+def test_the_status_says_what_works_and_what_does_not(
+    site: LiveSite, sign: Sign, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bob = sign("bob")
+    assert "All systems fine" in bob.get(site.url + "status").text
+
+    async def away(*_: object, **__: object) -> None:
+        raise UserError(503, "away")
+
+    monkeypatch.setattr(site.portal.hub, "request", away)
+    monkeypatch.setattr(status, "HUB_SECONDS", 0.1)
+    told = bob.get(site.url + "status").text
+    assert "does not work just now" in told
+    assert "All systems fine" not in told

@@ -6,7 +6,7 @@ from typing import Any
 
 from galilean.errors import UserError, mark
 from galilean.web.handlers import PageHandler
-from services.portal.library import PARTS, library, rendered, topic_of
+from services.portal.library import PARTS, first_page, library, rendered, topic_of
 
 PART_WORDS = {
     "tutorial": mark("First steps"),
@@ -21,7 +21,7 @@ class Help(PageHandler):
 
     async def get(self, name: str = "") -> None:
         prefix = self.portal.prefix + "help/"
-        found = rendered(name or topic_of(""), self.language, prefix)
+        found = rendered(name or first_page(admin=self.person.admin), self.language, prefix)
         if found is None:
             raise UserError(404, mark("There is no such page in the help."))
         shelf, names = library(), library().names()
@@ -34,7 +34,7 @@ class Help(PageHandler):
             found=found,
             menu=menu,
             part_words={part: self.translate(word) for part, word in PART_WORDS.items()},
-            help_root=prefix,
+            help_prefix=prefix,
         )
 
 
@@ -51,9 +51,10 @@ class Picture(PageHandler):
 
 
 async def extras(handler: PageHandler) -> dict[str, Any]:
-    """Variables of ``page.html``: where the page's help opens."""
+    """Variables of ``page.html``: where the page's help opens, and where all of it does."""
     path = handler.request.path.removeprefix(handler.portal.prefix)
-    return {"help_page": f"{handler.portal.prefix}help/{topic_of(path)}"}
+    root = f"{handler.portal.prefix}help"
+    return {"help_page": f"{root}/{topic_of(path)}", "help_root": root}
 
 
 def routes() -> list[tuple[str, type[Any]]]:
