@@ -16,7 +16,8 @@ from extensions.desktop.choices import Application, Choices
 
 #: In the environment of every process of a desktop, so that all of them can be ended.
 MARK = "GALILEAN_DESKTOP_SESSION"
-SOCKET, KEY_FILE, LOG_FILE = "vnc", "xauthority", "desktop.log"
+SOCKET, KEY_FILE = "vnc", "xauthority"
+SERVER_LOG, SESSION_LOG = "server.log", "session.log"
 #: Variables of the Jupyter server that programs on a desktop have no use for.
 PRIVATE = ("JUPYTERHUB_API_TOKEN", "JPY_API_TOKEN", "JUPYTERHUB_COOKIE_SECRET")
 _FAMILY_WILD = 0xFFFF
@@ -136,13 +137,11 @@ def session_environment(
 
 def locale_for(language: str, locales: Collection[str], present: str) -> str:
     """A locale that is installed and writes Chinese: the person's, else what is set, else plain UTF-8."""
-    plain = {name.lower().replace("-", ""): name for name in locales}
-    for wish in (f"{language}.utf8" if language.startswith("zh") else "", present.lower().replace("-", "")):
-        if wish and wish in plain and "utf8" in wish:
-            return (
-                f"{wish.split('.')[0].replace('zh_cn', 'zh_CN')}.UTF-8" if wish.startswith("zh") else present
-            )
-    return "C.UTF-8"
+    there = {name.lower().replace("-", "") for name in locales}
+    if language.startswith("zh") and "zh_cn.utf8" in there:
+        return "zh_CN.UTF-8"
+    plain = present.lower().replace("-", "")
+    return present if plain.endswith("utf8") and plain in there else "C.UTF-8"
 
 
 def input_method(which: Callable[[str], str | None]) -> list[str]:

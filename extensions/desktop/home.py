@@ -43,6 +43,22 @@ _SESSION = """<?xml version="1.0" encoding="UTF-8"?>
 </property></channel>
 """
 
+# One quiet colour: every picture behind the windows would travel with each of their moves.
+_BACKDROP = """<?xml version="1.0" encoding="UTF-8"?>
+<channel name="xfce4-desktop" version="1.0"><property name="backdrop" type="empty">
+  <property name="screen0" type="empty"><property name="monitorVNC-0" type="empty">
+    <property name="workspace0" type="empty">
+      <property name="color-style" type="int" value="0"/>
+      <property name="image-style" type="int" value="0"/>
+      <property name="rgba1" type="array">
+        <value type="double" value="0.19"/><value type="double" value="0.25"/>
+        <value type="double" value="0.36"/><value type="double" value="1"/>
+      </property>
+    </property>
+  </property></property>
+</property></channel>
+"""
+
 _FCITX = """[Groups/0]
 Name=Default
 Default Layout=us
@@ -75,6 +91,7 @@ def files_of(home: Path, folder: Path) -> Mapping[Path, str]:
         config / "galilean/kiosk.xml": KIOSK,
         xfce / "xfwm4.xml": _XFWM,
         xfce / "xfce4-session.xml": _SESSION,
+        xfce / "xfce4-desktop.xml": _BACKDROP,
         config / "fcitx5/profile": _FCITX,
         config / "user-dirs.dirs": f'XDG_DESKTOP_DIR="{folder}"\n',
         config / "user-dirs.conf": "enabled=False\n",

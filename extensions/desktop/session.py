@@ -187,7 +187,7 @@ class Session:
         self._began = time.monotonic()
         await self._start_server(server)
         environment = self._programs()
-        log = self._open_log()
+        log = self._open_log(command.SESSION_LOG)
         try:
             self._session = await asyncio.create_subprocess_exec(
                 *inside,
@@ -215,7 +215,7 @@ class Session:
 
     async def _start_server(self, program: str) -> None:
         read, write = os.pipe()
-        log = self._open_log()
+        log = self._open_log(command.SERVER_LOG)
         try:
             self._server = await asyncio.create_subprocess_exec(
                 *command.server_command(
@@ -237,7 +237,7 @@ class Session:
         except TimeoutError:
             said = ""
         if not said.isdigit():
-            raise NotUp("server", self.last_lines())
+            raise NotUp("server", self.last_lines(command.SERVER_LOG))
         self._display = said
 
     async def _until_end(
@@ -266,13 +266,14 @@ class Session:
             else:
                 why = "session" if early else "crashed"
             self._log.warning("Desktop %s ended (%s, code %s)", self._name, why, code)
-            await self._down(NotUp(why, [] if why == "ended" else self.last_lines()))
+            told = command.SERVER_LOG if ended is server else command.SESSION_LOG
+            await self._down(NotUp(why, [] if why == "ended" else self.last_lines(told)))
 
     async def _input_method(self) -> None:
         """Start Chinese input, and start it again if it goes, at most some times."""
         words = command.input_method(self._which)
         for _ in range(5 if words else 0):
-            log = self._open_log()
+            log = self._open_log(command.SESSION_LOG)
             try:
                 process = await asyncio.create_subprocess_exec(
                     *words, env=self._programs(), stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log
@@ -320,15 +321,13 @@ class Session:
             which=self._which,
         )
 
-    def _open_log(self) -> int:
-        return os.open(
-            self.folder / command.LOG_FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600
-        )
+    def _open_log(self, name: str) -> int:
+        return os.open(self.folder / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
 
-    def last_lines(self) -> list[str]:
-        """The last lines of the log, without empty ones."""
+    def last_lines(self, name: str) -> list[str]:
+        """The last lines of a log, without empty ones."""
         try:
-            with open(self.folder / command.LOG_FILE, "rb") as file:
+            with open(self.folder / name, "rb") as file:
                 file.seek(max(0, os.fstat(file.fileno()).st_size - LOG_BYTES))
                 text = file.read().decode(errors="replace")
         except OSError:

@@ -13,6 +13,20 @@ import type { Node, Status } from "./node.js";
 import type { View } from "./view.js";
 import type { Say } from "./words.js";
 
+const LOOK_MS = 100;
+const EMPTY_MOST_MS = 15_000;
+
+/** Whether nothing was drawn yet, by a small copy of the canvas. */
+function isBlack(canvas: HTMLCanvasElement): boolean {
+  const small = new OffscreenCanvas(32, 32);
+  const context = small.getContext("2d", { willReadFrequently: true });
+  if (!context || !canvas.width) {
+    return false;
+  }
+  context.drawImage(canvas, 0, 0, 32, 32);
+  return context.getImageData(0, 0, 32, 32).data.every((value, at) => at % 4 === 3 || value < 8);
+}
+
 export class Picture {
   onLine: (text: string) => void = () => undefined;
   onText: (text: string) => void = () => undefined;
@@ -128,13 +142,26 @@ export class Picture {
     }
     this.quiet = 0;
     this.connected = true;
-    this.clear();
     this.screen.dataset["state"] = "connected";
+    this.drawn(Date.now() + EMPTY_MOST_MS);
     this.apply();
     if (!document.activeElement || document.activeElement === document.body) {
       this.focus();
     }
     void this.view.resize();
+  }
+
+  /** Takes the card away once there is something to see: an X server is up seconds before its first window. */
+  private drawn(until: number): void {
+    if (!this.connected || !this.card) {
+      return;
+    }
+    const canvas = this.screen.querySelector("canvas");
+    if (Date.now() > until || (canvas && !isBlack(canvas))) {
+      this.clear();
+    } else {
+      window.setTimeout(() => this.drawn(until), LOOK_MS);
+    }
   }
 
   private async gone(): Promise<void> {
@@ -223,6 +250,8 @@ export class Picture {
       button
     );
     this.put(card);
+    const shown = card.querySelector("pre");
+    shown?.scrollTo(0, shown.scrollHeight);
     this.screen.dataset["state"] = "down";
     button.focus();
   }
