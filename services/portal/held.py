@@ -14,7 +14,8 @@ from sqlalchemy import Connection
 from extensions.quota.limits import Held
 from galilean.web.context import Portal
 from services.portal.addresses import project_path
-from services.portal.api.clusters import doors, node_state
+from services.portal.api.clusters import node_state
+from services.portal.doors import Way, ways
 from services.portal.goes_back import GoesBack, goes_back
 from services.portal.my_limits import site_grace_seconds
 from services.release import ask
@@ -30,8 +31,16 @@ class NodeView:
 
     rank: int
     state: str
-    lab: str
-    terminal: str
+    ways: tuple[Way, ...]
+
+    @property
+    def lab(self) -> str:
+        """What *Open* opens."""
+        return self.ways[0].url
+
+    @property
+    def terminal(self) -> str:
+        return next((way.url for way in self.ways if way.key == "terminal"), "")
 
     @property
     def name(self) -> str:
@@ -172,12 +181,8 @@ def view_of(portal: Portal, run: Run, rows: Rows) -> ClusterView:
     present = [node for node in nodes if node.attempt == run.attempt]
     views = []
     for node in sorted(present, key=lambda item: item.rank):
-        ways = {door.name: door.url for door in doors(portal, run, node.rank)}
-        views.append(
-            NodeView(
-                rank=node.rank, state=node_state(node), lab=ways["lab"], terminal=ways.get("terminal", "")
-            )
-        )
+        found = tuple(ways(portal, run, node.rank))
+        views.append(NodeView(rank=node.rank, state=node_state(node), ways=found))
     return ClusterView(
         run=run,
         nodes=tuple(views),

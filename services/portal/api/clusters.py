@@ -16,9 +16,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
-from urllib.parse import quote, urlsplit
-
-from jupyterhub.utils import subdomain_hook_idna
 
 from galilean import notices
 from galilean.errors import UserError, mark
@@ -28,6 +25,8 @@ from galilean.web.visitor import Visitor
 from services.catalog.store import Project
 from services.portal.api import models
 from services.portal.api.projects import need_role, write_audit
+from services.portal.doors import node_url as node_url
+from services.portal.doors import ways
 from services.portal.online import Use, row_of, uses_of
 from services.portal.pages.endings import explanation_of
 from services.portal.pages.progress import latest_attempt, progress
@@ -244,23 +243,16 @@ def note_release(
 # ------------------------------------------------------------------------------------------------ addresses
 
 
-def node_url(portal: Portal, user: str, server: str, rank: int = 0, path: str = "lab") -> str:
-    """Address of a page on a node as a browser reaches it, on the person's own host where there is one."""
-    base = f"{portal.settings.web.base_url}user/{quote(user, safe='@~')}/{quote(server, safe='')}/"
-    if rank:
-        base += f"node-{rank}/"
-    host = ""
-    if portal.settings.web.subdomain_host:
-        parts = urlsplit(portal.settings.web.subdomain_host)
-        host = f"{parts.scheme}://{subdomain_hook_idna(user, parts.netloc, 'user')}"
-    return host + base + path
-
-
-def doors(portal: Portal, run: Run, rank: int) -> list[models.Door]:
-    """The ways into a node (CG-5, BX-1)."""
+def doors(portal: Portal, run: Run, rank: int, translate: Translate = str) -> list[models.Door]:
+    """The ways into a node, as the API tells them."""
     return [
-        models.Door(name="lab", url=node_url(portal, run.user, run.server, rank, "lab")),
-        models.Door(name="terminal", url=node_url(portal, run.user, run.server, rank, "galilean/terminal")),
+        models.Door(
+            name=way.name,
+            title=translate(way.door.title).format(port=way.door.port),
+            url=way.url,
+            listens=way.door.when == "listens",
+        )
+        for way in ways(portal, run, rank)
     ]
 
 
@@ -363,7 +355,9 @@ def detail_model(
             ready_at=node.ready_at,
             gone_at=node.gone_at,
             exit_reason=node.exit_reason,
-            doors=doors(portal, run, node.rank) if running and not node.gone_at and node.ready_at else [],
+            doors=doors(portal, run, node.rank, translate)
+            if running and not node.gone_at and node.ready_at
+            else [],
         )
         for node in latest_attempt(intervals)
     ]

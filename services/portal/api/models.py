@@ -293,8 +293,10 @@ class ProjectOfCluster(Outgoing):
 class Door(Outgoing):
     """A way into a node."""
 
-    name: Literal["lab", "terminal"]
+    name: str = Field(description="lab, desktop, terminal or port-<n>; more may come.")
+    title: str = Field(description="In the visitor's language.")
     url: str
+    listens: bool = Field(description="Whether it opens only while a program of the person's listens there.")
 
 
 class Node(Outgoing):

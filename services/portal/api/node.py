@@ -25,9 +25,10 @@ from galilean.web.visitor import Visitor
 from services.portal.addresses import project_path
 from services.portal.api import models
 from services.portal.api.base import Handler
-from services.portal.api.clusters import doors, held_seconds, node_state
+from services.portal.api.clusters import held_seconds, node_state
 from services.portal.api.operation import Operation
 from services.portal.api.presence import check_token
+from services.portal.doors import ways
 from services.portal.longer import budget_seconds
 from services.portal.my_limits import site_grace_seconds
 from services.portal.pages.endings import explanation_of
@@ -253,15 +254,17 @@ def status_of(
 
 
 def _node(portal: Portal, run: Run, item: NodeInterval) -> dict[str, Any]:
-    ways = {door.name: door.url for door in doors(portal, run, item.rank)}
+    found = ways(portal, run, item.rank)
+    urls = {way.key: way.url for way in found}
     state: Literal["ready", "starting", "lost"] = "starting"
     state = {"ready": "ready", "gone": "lost"}.get(node_state(item), state)  # type: ignore[assignment]
     return {
         "rank": item.rank,
         "name": f"node-{item.rank}",
         "state": state,
-        "lab_url": ways["lab"],
-        "terminal_url": ways["terminal"],
+        "lab_url": urls.get("lab", found[0].url),
+        "terminal_url": urls["terminal"],
+        "desktop_url": urls.get("desktop"),
     }
 
 

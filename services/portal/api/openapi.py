@@ -15,6 +15,7 @@ from pydantic.json_schema import models_json_schema
 from services.portal.api import (
     archives,
     dataset_handlers,
+    doors,
     file_work,
     finding,
     gallery,
@@ -96,6 +97,7 @@ OPERATIONS: tuple[Operation, ...] = (
         takes=models.Release,
         answers={204: None, 202: models.ClusterDetail},
     ),
+    *doors.OPERATIONS,
     *dataset_handlers.OPERATIONS,
     *volumes.OPERATIONS,
     *finding.OPERATIONS,

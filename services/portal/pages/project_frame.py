@@ -9,6 +9,7 @@ from sqlalchemy import Connection, func, select
 
 from galilean.errors import UserError, mark
 from galilean.web import language
+from galilean.web.context import Portal
 from galilean.web.handlers import PageHandler
 from services.catalog import counts, forks, starter
 from services.catalog.access import Access, Viewer, may_fork, may_run
@@ -17,12 +18,13 @@ from services.catalog.store import Project
 from services.catalog.tables import cards
 from services.portal import copying, drawn
 from services.portal.addresses import project_path
-from services.portal.api.clusters import node_url
 from services.portal.api.gallery import item_path
 from services.portal.api.projects import catalogue, reach
+from services.portal.doors import doors_of_run, node_url
 from services.portal.said import Said
 from services.portal.viewers import viewer_of
 from spawner import records
+from spawner.doors import Door
 from spawner.records import Run
 from spawner.tables import clusters
 
@@ -82,6 +84,11 @@ def room_words() -> dict[str, str]:
     return {english: language.translate(english) for english in _ROOM_WORDS}
 
 
+def first_door(portal: Portal, run: Run) -> Door:
+    """What *Open* opens."""
+    return doors_of_run(portal, run)[0]
+
+
 class ProjectPage(PageHandler):
     """Base of the pages of one project."""
 
@@ -98,8 +105,8 @@ class ProjectPage(PageHandler):
         """
         if run is None:
             return ""
-        path = "lab"
-        if run.word == "running" and not worked_before:
+        path = first_door(self.portal, run).path
+        if path == "lab" and run.word == "running" and not worked_before:
             with contextlib.suppress(UserError):
                 files = await catalogue(self.portal).files(self.project)
                 if (
@@ -125,6 +132,7 @@ class ProjectPage(PageHandler):
         return {
             **rows,
             "lab_url": await self.lab_url(run, worked_before=rows["worked_before"]),
+            "first_door": first_door(self.portal, run) if run else None,
             "project": project,
             "address": self.portal.prefix + path,
             "api": f"{self.portal.prefix}api/v1/{path}",

@@ -25,9 +25,10 @@ from services.catalog.access import Access
 from services.catalog.places import check_gpu_count, choose_pool
 from services.catalog.store import Project
 from services.machines.rules import Free, Size
-from services.portal.api.clusters import doors, held_seconds, place_in_line
+from services.portal.api.clusters import held_seconds, place_in_line
 from services.portal.api.dataset_models import LinkedDataset
 from services.portal.api.datasets import linked
+from services.portal.doors import ways
 from services.portal.machines import gpu_choices, pool_choices
 from services.portal.machines import never as machines_never
 from services.portal.my_limits import limits_and_rest, site_grace_seconds
@@ -39,6 +40,7 @@ from services.portal.quotas import until_said
 from services.portal.release_said import duration, explained
 from services.portal.said import Said, cards, cores, counted, memory, say, size_of_cluster
 from spawner import records
+from spawner.ports import ports_of
 from spawner.records import NodeInterval, Run
 
 LOOK_SECONDS = 0.25
@@ -151,8 +153,10 @@ class RunPage(ProjectPage):
                 "wait_words": _why_it_waits(run),
                 "held": held_seconds(run, now),
                 "again": _again(run),
+                "ports": ports_of(run),
+                "owns_run": run.user == self.person.name,
                 "node_doors": [
-                    (f"node-{node.rank}", doors(self.portal, run, node.rank), node.gone_at is None)
+                    (f"node-{node.rank}", ways(self.portal, run, node.rank), node.gone_at is None)
                     for node in latest_attempt(found.nodes)
                 ],
             }

@@ -288,3 +288,25 @@ body.addEventListener("galilean:clusters", () => {
 });
 
 if ("openNow" in drawer.dataset) openDrawer(named());
+
+// ---- ports: doors that are added and taken away while it runs ----
+drawer?.addEventListener("submit", (event) => {
+  const asked = event.target.closest("[data-port-form]");
+  if (!asked) return;
+  event.preventDefault();
+  changePorts(asked.dataset.url, { method: "POST", json: { port: Number(new FormData(asked).get("port")) } });
+});
+drawer?.addEventListener("click", (event) => {
+  const drop = event.target.closest("[data-port-drop]");
+  if (drop) changePorts(drop.dataset.portDrop, { method: "DELETE" });
+});
+async function changePorts(url, how) {
+  try {
+    await call(url, how);
+    await load();
+    body.dispatchEvent(new CustomEvent("galilean:clusters", { detail: {} }));
+    drawer.querySelector("#new-port")?.focus();
+  } catch (error) {
+    toast(error.message, { tone: "bad" });
+  }
+}
