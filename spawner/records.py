@@ -76,6 +76,7 @@ class Run:
     rolled_up: bool = False
     state: dict[str, Any] | None = None
     note: str = ""
+    work_read_only: bool | None = None
 
     @property
     def word(self) -> str:

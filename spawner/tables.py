@@ -48,6 +48,8 @@ clusters = Table(
     Column("on_node_loss", String(16), nullable=False, server_default="release"),
     Column("release_policy", String(32), nullable=False),
     Column("request", JSON, nullable=False),
+    # How the project's files are mounted in its nodes, which nothing changes while they run. Null = not known.
+    Column("work_read_only", Boolean),
     Column("status", String(16), nullable=False),
     Column("target", String(16), nullable=False, server_default="running"),
     Column("reason", String(64), nullable=False, server_default=""),

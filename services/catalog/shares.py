@@ -1,13 +1,12 @@
 """Shares of projects and data sets in the database: given, withdrawn, and what that does to running clusters.
 
 A share is one row; the audit log keeps who gave and who withdrew it. Withdrawing it takes effect at the next
-question: nothing is cached. Runs that may more than their person now may are named, for the caller to release
-them after a grace (:func:`services.catalog.access.fate`).
+question: nothing is cached. What becomes of runs, :mod:`services.portal.withdrawn` sees to.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -17,7 +16,7 @@ from sqlalchemy import Connection, and_, delete, insert, select, update
 from galilean import audit
 from galilean.errors import UserError, mark
 from services.catalog import cards
-from services.catalog.access import Kind, Share, Viewer, access, check_share, fate, visibility_with
+from services.catalog.access import Kind, Share, check_share, visibility_with
 from services.catalog.tables import datasets, projects, shares
 from spawner.tables import clusters
 
@@ -161,34 +160,6 @@ def forget_person(conn: Connection, person: str) -> int:
 def not_with(conn: Connection, kind: Kind, item_id: str, person: str) -> None:
     """Take back what a person was given who owns the thing now."""
     conn.execute(delete(shares).where(_where(kind, item_id, "person", person)))
-
-
-def runs_to_end(
-    conn: Connection, project_id: str, before: Iterable[Share], viewers: Mapping[str, Viewer]
-) -> list[OpenRun]:
-    """Open runs of a project whose people now may less than their run does.
-
-    Parameters
-    ----------
-    conn
-        A transaction in which the change is done.
-    project_id
-        The project that was changed.
-    before
-        Its shares before the change.
-    viewers
-        Who has an open run (:func:`open_runs`), as the hub knows them now, by name. Who is not among them is
-        taken for somebody without groups.
-    """
-    project: Any = conn.execute(select(projects).where(projects.c.id == project_id)).one()
-    after, before = of(conn, "project", project_id), list(before)
-    found: list[OpenRun] = []
-    for run in open_runs(conn, project_id):
-        viewer = viewers.get(run.user) or Viewer(name=run.user)
-        change = access(viewer, project, before), access(viewer, project, after)
-        if fate(*change) == "after grace":
-            found.append(run)
-    return found
 
 
 def open_runs(conn: Connection, project_id: str) -> list[OpenRun]:

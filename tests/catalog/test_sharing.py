@@ -76,26 +76,6 @@ def test_a_share_is_changed_in_its_place_and_refused_where_it_cannot_be(catalogu
         refused(404, lambda: shares.give(conn, "project", made.id, to("carol"), actor=actor(), now=NOW))
 
 
-def test_runs_of_those_who_may_less_than_they_run_are_named_to_be_ended(catalogue: Database) -> None:
-    with catalogue.write() as conn:
-        made = a_project(conn)
-        shares.give(conn, "project", made.id, to("bob", "write"), actor=actor(), now=NOW)
-        shares.give(conn, "project", made.id, to("carol", "run"), actor=actor(), now=NOW)
-        run_of(conn, made, "alice", "R0")
-        run_of(conn, made, "bob", "R1")
-        run_of(conn, made, "carol", "R2")
-        before = shares.of(conn, "project", made.id)
-        viewers = {"bob": BOB, "carol": CAROL, "alice": ALICE}
-        assert shares.runs_to_end(conn, made.id, before, viewers) == []
-        shares.give(conn, "project", made.id, to("bob", "run"), actor=actor(), now=NOW)
-        assert [run.run_id for run in shares.runs_to_end(conn, made.id, before, viewers)] == ["R1"]
-        shares.give(conn, "project", made.id, to("physics", "write", "group"), actor=actor(), now=NOW)
-        assert shares.runs_to_end(conn, made.id, before, viewers) == []
-        shares.withdraw(conn, "project", made.id, "group", "physics", actor=actor(), now=NOW)
-        shares.withdraw(conn, "project", made.id, "person", "carol", actor=actor(), now=NOW)
-        assert [run.run_id for run in shares.runs_to_end(conn, made.id, before, viewers)] == ["R1", "R2"]
-
-
 def test_nobody_of_the_same_name_gets_what_was_shared_with_somebody_who_is_gone(catalogue: Database) -> None:
     with catalogue.write() as conn:
         made = a_project(conn)

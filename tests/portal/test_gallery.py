@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 
 from galilean import notices
 from galilean.web.context import Portal
-from services.catalog import covers, datasets, lifecycle, links, shares, store
+from services.catalog import covers, datasets, lifecycle, links, shares, store, words
 from services.catalog.access import GRACE_SECONDS, Viewer
 from services.catalog.covers import HEIGHT, WIDTH
 from services.catalog.shares import Actor
@@ -392,6 +392,11 @@ def test_one_box_finds_everything_that_somebody_may_see_and_nothing_else(site: L
     assert not any("/admin/" in url for _, url in found(bob, "quotas"))
     assert any(url.endswith("admin/quotas") for _, url in found(root, "quotas"))
     assert found(bob, "") == found(bob, "·…") == []
+    folded: list[str] = []
+    with pytest.MonkeyPatch.context() as patched:  # a key that is pressed folds no names of people anew
+        patched.setattr(words, "fold", lambda text, fold=words.fold: folded.append(text) or fold(text))
+        assert any(group == "people" for group, _ in found(root, "alic"))
+    assert not any(text.startswith("alice") for text in folded)
     inside = bob.get(site.url + "search", params={"q": "潮汐"}, headers={"HX-Request": "true"}).text
     assert "潮汐 shown" in inside
     assert "<html" not in inside
@@ -501,6 +506,30 @@ def test_a_run_that_may_write_goes_back_when_its_person_may_only_read(site: Live
     known[run_id] -= timedelta(seconds=GRACE_SECONDS)
     do(site, withdrawn.look)
     assert site.write(records.get, run_id).reason == "withdrawn"
+
+
+def test_a_portal_that_begins_anew_knows_that_a_run_may_write(site: LiveSite, sign: Sign) -> None:
+    site.hub.add("carol", "student")
+    alice, bob, carol = sign("alice"), sign("bob"), sign("carol")
+    project = made(alice)
+    alice.put(path_of(project) + "/shares", json={"person": "bob", "access": "write"})
+    alice.put(path_of(project) + "/shares", json={"person": "carol", "access": "run"})
+    writes = bob.post(path_of(project) + "/clusters", json={}).json()["id"]
+    reads = carol.post(path_of(project) + "/clusters", json={}).json()["id"]
+    assert site.write(records.get, writes).work_read_only is False
+    assert site.write(records.get, reads).work_read_only is True
+    with site.portal.db.write() as conn:
+        shares.give(
+            conn,
+            "project",
+            project["id"],
+            to("bob", "run"),
+            actor=Actor(name="alice"),
+            now=site.portal.clock(),
+        )
+    site.portal.parts.pop("withdrawn", None)  # nothing is known of a round before
+    do(site, withdrawn.look)
+    assert set(site.portal.parts["withdrawn"]) == {writes}
 
 
 def test_who_may_again_before_the_grace_is_over_keeps_the_run(site: LiveSite, sign: Sign) -> None:

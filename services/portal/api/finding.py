@@ -7,8 +7,8 @@ visitor's own menu has, so that nothing is offered that they may not open.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from sqlalchemy import Connection
 
@@ -80,7 +80,7 @@ async def find_all(portal: Portal, person: Visitor, text: str, *, each: int = EA
     viewer, prefix = viewer_of(person), portal.prefix
     may_people = person.may("people:manage")
 
-    def look(conn: Connection) -> tuple[list[Found], Sequence[tuple[str, str]]]:
+    def look(conn: Connection) -> list[Found]:
         found: list[Found] = []
         kinds: tuple[tuple[Kind, str, str], ...] = (
             ("project", "projects", "folder"),
@@ -98,13 +98,12 @@ async def find_all(portal: Portal, person: Visitor, text: str, *, each: int = EA
                 )
                 for card in page.items
             ]
-        known = people_store.everybody(conn) if may_people else {}
-        return found, [(name, row.full_name) for name, row in known.items()]
+        return found
 
-    found, known = await portal.db.run_read(look)
+    found = await portal.db.run_read(look)
     found += _environments(portal, text, each)
     if may_people:
-        found += await _people(portal, text, known, each)
+        found += await _people(portal, text, each)
     found += _pages(portal, person, text, each)
     return found
 
@@ -123,26 +122,35 @@ def _environments(portal: Portal, text: str, most: int) -> list[Found]:
     ][:most]
 
 
-async def _people(portal: Portal, text: str, known: Iterable[tuple[str, str]], most: int) -> list[Found]:
-    titles, now = dict(known), time.monotonic()
-    kept: tuple[float, list[str]] | None = portal.parts.get("names_of_people")
+async def _people(portal: Portal, text: str, most: int) -> list[Found]:
+    now, wanted = time.monotonic(), words.terms(text)
+    kept: tuple[float, list[tuple[str, str, str]]] | None = portal.parts.get("names_of_people")
     if kept is None or now - kept[0] > NAMES_SECONDS:
+        titles = await portal.db.run_read(_titles)
         try:
-            kept = now, sorted(str(model["name"]) for model in await portal.hub.users())
+            names = sorted(str(model["name"]) for model in await portal.hub.users())
         except UserError:  # the hub is away: those that our own tables know
-            kept = now, sorted(titles)
-        portal.parts["names_of_people"] = kept
-    fitting = [name for name in kept[1] if _fits(text, name, titles.get(name, ""))]
+            names = sorted(titles)
+        # Folded here: each key that somebody presses asks all of them.
+        known = [
+            (name, titles.get(name, ""), words.fold(f"{name}\n{titles.get(name, '')}")) for name in names
+        ]
+        kept = portal.parts["names_of_people"] = now, known
+    fitting = (one for one in kept[1] if words.holds(one[2], wanted))
     return [
         Found(
             group="people",
-            title=titles.get(name) or name,
+            title=title or name,
             detail=name,
             url=f"{portal.prefix}admin/people?q={name}",
             icon="person",
         )
-        for name in fitting[:most]
+        for name, title, _ in islice(fitting, most)
     ]
+
+
+def _titles(conn: Connection) -> dict[str, str]:
+    return {name: row.full_name for name, row in people_store.everybody(conn).items()}
 
 
 def _pages(portal: Portal, person: Visitor, text: str, most: int) -> list[Found]:

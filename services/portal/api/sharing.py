@@ -117,12 +117,11 @@ async def give(
             ) from error
     elif share.grantee not in (await portal.rights.get()).groups:
         raise UserError(404, mark("There is no group “{name}” here."), name=share.grantee[:60])
-    before = await portal.db.run_read(shares.of, kind, item_id)
     after = await portal.db.run(
         shares.give, kind, item_id, share, actor=actor_of(person, address), now=portal.clock()
     )
     if kind == "project":
-        await end_later(portal, item_id, before)
+        await end_later(portal, item_id)
     return after
 
 
@@ -138,7 +137,6 @@ async def withdraw(
 ) -> list[Share]:
     """Withdraw a share; those that are left. Runs that rest on it are released after a grace."""
     need_role(person)
-    before = await portal.db.run_read(shares.of, kind, item_id)
     after = await portal.db.run(
         shares.withdraw,
         kind,
@@ -149,7 +147,7 @@ async def withdraw(
         now=portal.clock(),
     )
     if kind == "project":
-        await end_later(portal, item_id, before)
+        await end_later(portal, item_id)
     return after
 
 
