@@ -6,7 +6,7 @@ the bin, back, gone for good) the caller does with the files, the row first.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -148,8 +148,11 @@ class Over:
     volume_id: str
 
 
-def to_purge(conn: Connection, *, now: datetime, most: int = 100) -> list[Over]:
-    """What has lain in the bin for its time, oldest first."""
+def to_purge(
+    conn: Connection, *, now: datetime, most: int = 100, without: Collection[str] = ()
+) -> list[Over]:
+    """What has lain in the bin for its time, oldest first; ``without`` are ids that were tried."""
+    left = list(without)
     found: list[Over] = []
     kinds: Sequence[Kind] = ("project", "dataset")
     for kind in kinds:
@@ -160,6 +163,7 @@ def to_purge(conn: Connection, *, now: datetime, most: int = 100) -> list[Over]:
                 table.c.deleted_at <= now - timedelta(days=BIN_DAYS),
                 table.c.purged_at.is_(None),
                 table.c.busy == "",  # else its files are at two places
+                *(table.c.id.not_in(left[at : at + 500]) for at in range(0, len(left), 500)),
             )
             .order_by(table.c.deleted_at, table.c.id)
             .limit(most - len(found))

@@ -19,9 +19,12 @@ log = logging.getLogger("galilean.portal.bin")
 
 
 async def empty(portal: Portal) -> None:
-    """Delete what is over."""
-    for over in await portal.db.run_read(lifecycle.to_purge, now=portal.clock()):
-        await purge(portal, over.kind, over.id, over.volume_id)
+    """Delete what is over. What cannot be deleted keeps nothing else in the bin."""
+    now, stays = portal.clock(), set[str]()
+    while overs := await portal.db.run_read(lifecycle.to_purge, now=now, without=stays):
+        for over in overs:
+            if not await purge(portal, over.kind, over.id, over.volume_id):
+                stays.add(over.id)
 
 
 async def purge(portal: Portal, kind: Kind, item_id: str, volume_id: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,9 +13,10 @@ from typing import Any
 import pytest
 
 from galilean.db import Database
+from galilean.file_threads import FileThreads
 from galilean.service import Lease
 from galilean.settings import Settings
-from services.catalog import store, volumes
+from services.catalog import lifecycle, store, volumes
 from services.catalog.projects import Projects
 from services.portal import binned
 from services.portal.chores import CHORES, Chore, Chores
@@ -47,7 +49,7 @@ class Turns:
 @pytest.fixture
 def portal(sqlite_db: Database, tmp_path: Path) -> Any:
     return SimpleNamespace(
-        db=sqlite_db, settings=Settings(state=tmp_path), clock=lambda: NOW, parts={}, files=None
+        db=sqlite_db, settings=Settings(state=tmp_path), clock=lambda: NOW, parts={}, files=FileThreads()
     )
 
 
@@ -144,6 +146,31 @@ async def test_what_lay_in_the_bin_for_its_time_is_gone_for_good_and_nothing_soo
     assert {path.name for path in in_bin.iterdir() if not path.name.startswith(".")} == {young.id}
     assert (outside / "file").read_text() == "kept"
     assert await portal.db.run_read(lambda conn: store.by_id(conn, young.id, deleted=True)) is not None
+    shelf.close()
+
+
+async def test_what_cannot_be_deleted_keeps_nothing_else_in_the_bin(
+    portal: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [NOW]
+    portal.clock = lambda: now[0]
+    monkeypatch.setattr(lifecycle, "to_purge", partial(lifecycle.to_purge, most=1))
+    shelf = Projects(portal.db, portal.settings, portal.clock)
+    stays, goes = await shelf.create("alice", "Stays"), await shelf.create("alice", "Goes")
+    for project in (stays, goes):
+        await shelf.delete(project)
+    remove = binned.remove
+
+    def refuses(volume: Path, volume_id: str, path: Path) -> None:
+        if path.name == stays.id:
+            raise PermissionError(1, "immutable")
+        remove(volume, volume_id, path)
+
+    monkeypatch.setattr(binned, "remove", refuses)
+    now[0] = NOW + timedelta(days=31)
+    await binned.empty(portal)
+    in_bin = portal.settings.volume_path("default") / volumes.BIN
+    assert {path.name for path in in_bin.iterdir() if not path.name.startswith(".")} == {stays.id}
     shelf.close()
 
 
