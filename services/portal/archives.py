@@ -11,7 +11,7 @@ import contextlib
 import logging
 import os
 import shutil
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -45,6 +45,8 @@ log = logging.getLogger("galilean.portal")
 RIGHT = "projects:manage"
 KEPT = timedelta(days=1)
 EXPORT_MOST = 1_000
+#: An archive of which nothing came for so long does not come any more.
+SILENT = timedelta(minutes=30)
 #: Kept free on the disk of the state directory while an archive comes in.
 LEAVE_FREE_BYTES = 512 << 20
 
@@ -75,7 +77,7 @@ async def export(handler: BaseHandler, ids: Iterable[str], *, name: str = "") ->
     viewer = viewer_of(handler.person)
     found = await portal.db.run_read(_mine, viewer, wanted)
     pieces = writing.write(
-        _packed(portal, found), count=len(found), site=portal.settings.site.name, now=portal.clock()
+        _packed(portal, found, viewer), count=len(found), site=portal.settings.site.name, now=portal.clock()
     )
     name = name or (found[0].slug if len(found) == 1 else f"projects-{len(found)}")
     try:
@@ -110,10 +112,10 @@ def _mine(conn: Any, viewer: Viewer, ids: list[str]) -> list[Project]:
     return found
 
 
-def _packed(portal: Portal, projects: list[Project]) -> Iterator[writing.Packed]:
+def _packed(portal: Portal, projects: list[Project], viewer: Viewer) -> Iterator[writing.Packed]:
     for project in projects:
         with portal.db.read() as conn:
-            meta, cover = writing.meta_of(conn, project)
+            meta, cover = writing.meta_of(conn, project, viewer)
         yield writing.Packed(meta=meta, root=Root(prepare_directory(portal.settings, project)), cover=cover)
 
 
@@ -148,6 +150,7 @@ class Job:
     chosen: int = 0
     progress: Progress = field(default_factory=Progress)
     task: asyncio.Task[None] | None = None
+    hang_up: Callable[[], None] = lambda: None
 
     @property
     def total_bytes(self) -> int:
@@ -199,6 +202,10 @@ class Imports:
         except BaseException:
             self.forget(job)
             raise
+        if job.id not in self._jobs:
+            raise UserError(
+                408, mark("Nothing came for a long time, so the archive was given up. Send it again.")
+            )
         job.size_bytes = job.path.stat().st_size
         job.state = "looking"
         job.task = asyncio.create_task(self._look(job))
@@ -331,15 +338,24 @@ class Imports:
             await asyncio.wait({job.task})
         self.forget(job)
 
+    def _is_silent(self, job: Job, now: datetime) -> bool:
+        try:
+            return now.timestamp() - job.path.stat().st_mtime > SILENT.total_seconds()
+        except OSError:
+            return True
+
     def forget(self, job: Job) -> None:
         """Remove an archive and what is known of it."""
         self._jobs.pop(job.id, None)
         job.path.unlink(missing_ok=True)
 
     def sweep(self) -> None:
-        """Forget what is a day old; remove files that nobody knows."""
+        """Forget what is a day old, or does not come any more; remove files that nobody knows."""
         now = self._portal.clock()
         for job in self.all():
+            if job.state == "coming" and self._is_silent(job, now):
+                self.forget(job)
+                job.hang_up()
             if not job.busy and now - job.at > KEPT:
                 self.forget(job)
         known = {job.path.name for job in self._jobs.values()}

@@ -19,8 +19,8 @@ from sqlalchemy import select, update
 from galilean.db import Database, metadata
 from galilean.errors import UserError
 from galilean.settings import Settings
-from services.catalog import covers, datasets, lifecycle, links, store
-from services.catalog.access import Viewer
+from services.catalog import covers, datasets, lifecycle, links, shares, store
+from services.catalog.access import Share, Viewer
 from services.catalog.archives import importing, planning, reading, writing
 from services.catalog.archives.importing import Import, Outcome
 from services.catalog.archives.planning import Choice, plan
@@ -411,6 +411,34 @@ def test_what_is_not_right_is_refused_whole(
         there.bring_in(path)
     assert refused.value.status == 400
     assert there.all() == []
+
+
+def test_a_list_of_files_is_no_longer_than_the_files_explain(
+    here: Site, there: Site, kept: Callable[[bytes], Path]
+) -> None:
+    padded = changed("projects/0001/manifest.json", lambda data: data[:-1] + b" " * (5 << 20) + data[-1:])
+    path = kept(padded(here.archive(here.project("ada", "Heat", {"a.txt": b"hello"}))))
+    with pytest.raises(UserError) as refused:
+        there.bring_in(path)
+    assert "manifest.json" in str(refused.value)
+
+
+def test_an_archive_names_no_data_set_that_its_owner_may_not_read(here: Site) -> None:
+    project, ada = here.project("ada", "Heat"), Viewer(name="ada")
+    seen = here.dataset("bob", "Weather")
+    with here.database.write() as conn:
+        closed = datasets.create(conn, owner="bob", name="Secret plans", volume_id=here.volume, now=NOW)
+        shares.give(
+            conn, "dataset", closed.id, Share(grantee_kind="person", grantee="ada", access="read"),
+            actor=ROOT, now=NOW,
+        )  # fmt: skip
+        for one in (seen, closed):
+            links.add(conn, ada, project, one.id, now=NOW)
+        assert len(writing.meta_of(conn, project, ada)[0].datasets) == 2
+        shares.withdraw(conn, "dataset", closed.id, "person", "ada", actor=ROOT, now=NOW)
+        meta, _ = writing.meta_of(conn, project, ada)
+        assert [one.name for one in meta.datasets] == ["Weather"]
+        assert len(writing.meta_of(conn, project)[0].datasets) == 2
 
 
 @pytest.mark.parametrize("tenth", range(1, 10))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from typing import Any
 
 from galilean.errors import UserError
 from services.catalog.archives.planning import Choice
 from services.catalog.shares import Actor
-from services.portal.archives import imports
+from services.portal.archives import SILENT, imports
 from tests.portal.conftest import Sign, made
 from tests.portal.live import LiveSite
 from tests.portal.test_archives import brought, settled
@@ -39,3 +40,34 @@ def test_who_clicks_twice_imports_once(site: LiveSite, sign: Sign) -> None:
     assert second.status == 409
     settled(root, job_id, "done")
     assert len(root.get("/projects").json()["items"]) == 2
+
+
+def test_an_archive_that_does_not_come_any_more_is_given_up(site: LiveSite) -> None:
+    store = imports(site.portal)
+    began = site.portal.clock()
+
+    async def comes(silent: bool) -> list[str]:
+        left: list[str] = []
+        try:
+            async with store.coming("root", "heat") as (job, file):
+                job.hang_up = lambda: left.append("hung up")
+                file.write(b"x")
+                file.flush()
+                site.portal.clock = lambda: (
+                    began + (SILENT + timedelta(minutes=1) if silent else timedelta(0))
+                )
+                store.sweep()
+                left.append("kept" if job in store.all() else "gone")
+        except UserError as error:
+            left.append(str(error.status))
+        else:
+            await store.give_up(job)
+        site.portal.clock = lambda: began
+        return left
+
+    def run(silent: bool) -> list[str]:
+        return asyncio.run_coroutine_threadsafe(comes(silent), site.loop).result(30)
+
+    assert run(silent=False) == ["kept"]
+    assert run(silent=True) == ["hung up", "gone", "408"]
+    assert list((site.portal.settings.state / "imports").iterdir()) == []

@@ -33,7 +33,9 @@ M = TypeVar("M", bound=BaseModel)
 
 PROJECTS_MOST = 9_999
 JSON_MOST_BYTES = 1 << 20
-MANIFEST_MOST_BYTES = 256 << 20
+#: A manifest is read as a whole, and becomes many times as large in memory. So it may have so much for each thing
+#: that came before it, besides its names, and so much for what was left out.
+LINE_MOST_BYTES, LEFT_OUT_MOST_BYTES = 4 << 10, 4 << 20
 COVER_MOST_BYTES = 2 << 20
 _NAME = re.compile(
     r"projects/(\d{4})/(project\.json|manifest\.json|files/.+|[0-9a-f]{32}\.(?:png|jpg))", re.DOTALL
@@ -243,7 +245,10 @@ class Reader:
                 seen.size_bytes += info.size
             else:
                 raise damaged(info.name[:80])
-        raw = self._bytes_of(info, MANIFEST_MOST_BYTES)
+        # A character of a name is six in JSON at most.
+        names = sum(len(one[0]) + len(one[4]) for one in found)
+        most = LEFT_OUT_MOST_BYTES + len(found) * LINE_MOST_BYTES + 6 * names
+        raw = self._bytes_of(info, most)
         self._sums[f"{seen.number:04d}"] = hashlib.sha256(raw).hexdigest()
         try:
             manifest = Manifest.model_validate_json(raw)

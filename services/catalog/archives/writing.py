@@ -19,6 +19,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from services.catalog import covers, links, store
+from services.catalog.access import Viewer, access, may_see
 from services.catalog.archives import END, FORMAT, HEAD, VERSION
 from services.catalog.archives.meta import DatasetMeta, NotebookMeta, ProjectMeta
 from services.catalog.store import Project
@@ -39,10 +40,18 @@ class Packed:
     cover: bytes = b""
 
 
-def meta_of(conn: Connection, project: Project) -> tuple[ProjectMeta, bytes]:
-    """What an archive says of a project, and the bytes of its cover."""
+def meta_of(conn: Connection, project: Project, viewer: Viewer | None = None) -> tuple[ProjectMeta, bytes]:
+    """What an archive says of a project, and the bytes of its cover.
+
+    Data sets that ``viewer`` may not read are left out: what was withdrawn is not named either. ``None`` = whoever
+    has the site's files at hand.
+    """
     cover = covers.get(conn, project.cover) if project.cover else None
-    used = links.links_of(conn, project.id)
+    used = [
+        one
+        for one in links.links_of(conn, project.id)
+        if viewer is None or may_see(access(viewer, one, one.shares, kind="dataset"))
+    ]
     meta = ProjectMeta(
         id=project.id,
         owner=project.owner,

@@ -147,6 +147,7 @@ class NewImport(StreamedHandler):
         await self.in_files(store.room, length)
         self.incoming = store.coming(self.person.name, self.get_query_argument("name", "")[:200])
         self.job, self.file = await self.incoming.__aenter__()
+        self.job.hang_up = self._hang_up
         self.left = length
 
     async def body_piece(self, piece: bytes) -> None:
@@ -161,6 +162,11 @@ class NewImport(StreamedHandler):
         self.write({"id": self.job.id, "state": self.job.state})
 
     incoming: Any = None
+
+    def _hang_up(self) -> None:
+        connection: Any = self.request.connection
+        if connection is not None and connection.stream is not None:
+            connection.stream.close()
 
     def on_connection_close(self) -> None:
         super().on_connection_close()
