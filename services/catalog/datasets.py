@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, func, insert, select
+from sqlalchemy import ColumnElement, Connection, Row, exists, func, insert, or_, select
 from sqlalchemy import update as sql_update
 from sqlalchemy.exc import IntegrityError
 from ulid import ULID
@@ -31,7 +31,7 @@ from services.catalog.fields import clean_tags
 from services.catalog.lifecycle import check_restorable
 from services.catalog.mounts import check_mount
 from services.catalog.store import NUMBERS_MOST, clean_name, derived, slugs_like, storable
-from services.catalog.tables import datasets, project_datasets, projects
+from services.catalog.tables import datasets, project_datasets, projects, shares
 from services.catalog.volumes import DATASETS, directory_of, root_column
 from spawner.tables import clusters
 
@@ -276,7 +276,8 @@ class Uses:
     Attributes
     ----------
     own, others
-        Living projects of its owner, and of other people, that have it.
+        Living projects of its owner, and of other people who may read it, that have it. Who is in a group that was
+        given it, only the hub knows: with such a share everybody counts.
     running
         Clusters that are held now of any of them.
     """
@@ -289,15 +290,27 @@ class Uses:
 def uses(conn: Connection, dataset_id: str) -> Uses:
     """How many projects and running clusters use a data set."""
     owner = select(datasets.c.owner).where(datasets.c.id == dataset_id).scalar_subquery()
+    public = exists().where(datasets.c.id == dataset_id, datasets.c.visibility == "public")
+    given = exists().where(
+        shares.c.kind == "dataset",
+        shares.c.item_id == dataset_id,
+        or_(shares.c.grantee_kind == "group", shares.c.grantee == projects.c.owner),
+    )
     living = (
-        select(projects.c.id, (projects.c.owner == owner).label("own"))
+        select(
+            projects.c.id,
+            (projects.c.owner == owner).label("own"),
+            or_(projects.c.owner == owner, public, given).label("reads"),
+        )
         .join(project_datasets, project_datasets.c.project_id == projects.c.id)
         .where(project_datasets.c.dataset_id == dataset_id, projects.c.deleted_at.is_(None))
         .subquery()
     )
     counts = {
         bool(row[0]): int(row[1])
-        for row in conn.execute(select(living.c.own, func.count()).group_by(living.c.own))
+        for row in conn.execute(
+            select(living.c.own, func.count()).where(living.c.reads).group_by(living.c.own)
+        )
     }
     running = conn.execute(
         select(func.count())

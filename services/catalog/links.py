@@ -176,6 +176,8 @@ def change(
     """
     need(viewer, access(viewer, project, shares.of(conn, "project", project.id)), Access.WRITE)
     found = datasets.by_id(conn, dataset_id, deleted=True)
+    # One after the other: two that wish for one directory both read that it is free.
+    conn.execute(select(projects.c.id).where(projects.c.id == project.id).with_for_update())
     there = links_of(conn, project.id)
     if found is None or all(link.id != dataset_id for link in there):
         raise no_such_thing()

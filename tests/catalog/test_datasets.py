@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from galilean.db import Database
 from galilean.migrate import upgrade
-from services.catalog import datasets, lifecycle, links, public_for_ever
+from services.catalog import datasets, lifecycle, links, public_for_ever, shares
 from services.catalog.tables import datasets as table
 from services.catalog.tables import volumes
 from tests.catalog.people import (
@@ -23,6 +23,7 @@ from tests.catalog.people import (
     actor,
     refused,
     run_of,
+    to,
 )
 
 STEPS_BACK = [
@@ -150,6 +151,19 @@ def test_a_data_set_that_others_use_is_not_deleted(catalogue: Database) -> None:
         links.remove(conn, BOB, other, made.id)
         run_of(conn, own, "alice")
         assert "1 running" in str(refused(409, lambda: datasets.delete(conn, made, now=NOW)))
+
+
+def test_who_may_no_longer_read_a_data_set_keeps_nobody_from_deleting_it(catalogue: Database) -> None:
+    with catalogue.write() as conn:
+        made, other = a_dataset(conn), a_project(conn, "bob")
+        shares.give(conn, "dataset", made.id, to("bob"), actor=actor(), now=NOW)
+        links.add(conn, BOB, other, made.id, now=NOW)
+        refused(409, lambda: datasets.delete(conn, made, now=NOW))
+        shares.withdraw(conn, "dataset", made.id, "person", "bob", actor=actor(), now=NOW)
+        shares.give(conn, "dataset", made.id, to("physics", "read", "group"), actor=actor(), now=NOW)
+        refused(409, lambda: datasets.delete(conn, made, now=NOW))  # who is in it, only the hub knows
+        shares.withdraw(conn, "dataset", made.id, "group", "physics", actor=actor(), now=NOW)
+        assert datasets.delete(conn, made, now=NOW) == datasets.Uses(own=0, others=0, running=0)
 
 
 def test_a_deleted_data_set_is_in_the_bin_and_comes_back_with_its_projects(catalogue: Database) -> None:
