@@ -109,7 +109,7 @@ for (const { name, title } of data.applications) {
   }
 }
 more.append(el("hr"));
-row("moon", say("Dark page"), () => {
+row("moon", say("Switch between light and dark"), () => {
   const root = document.documentElement;
   const next = root.dataset["bsTheme"] === "dark" ? "light" : "dark";
   try {

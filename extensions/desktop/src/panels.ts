@@ -63,6 +63,7 @@ export class Panels {
     this.title.textContent = panel.title;
     this.box.setAttribute("aria-label", panel.title);
     this.box.dataset["name"] = name;
+    this.box.style.setProperty("--from", `${panel.button.getBoundingClientRect().left}px`);
     this.body.replaceChildren(panel.body);
     this.box.hidden = false;
     panel.part?.shown?.();

@@ -115,7 +115,7 @@ export const CHINESE: Record<string, string> = {
   Balanced: "均衡",
   Light: "流畅",
   "for a slow connection": "适合慢速网络",
-  "Dark page": "深色页面",
+  "Switch between light and dark": "切换浅色与深色",
   "Running programs go on after you leave. When nothing runs any more the cluster goes back; what is not saved on the desktop is lost then.":
     "您离开后，正在运行的程序会继续。不再有任务运行时，集群自动释放，届时桌面上未保存的内容会丢失。",
   "All files in work stay. Programs on the desktop, kernels and terminals end; what is not saved in them is lost.":
