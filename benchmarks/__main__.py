@@ -1,6 +1,6 @@
 """``python -m benchmarks [PART …] [--pairs N] [--clusters N]``: measure all of it, or the parts that are named.
 
-The parts that need a real Kubernetes (and root) are measured only when they are named.
+The parts that need a real Kubernetes or Docker (and root) are measured only when they are named.
 """
 
 from __future__ import annotations
@@ -30,11 +30,12 @@ ALL = (
     "gallery",
 )
 KUBERNETES = ("kube-start", "kube-scale", "kube-sweep")
+DOCKER = ("docker",)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("which", nargs="*", choices=[*ALL, *KUBERNETES, []], default=list(ALL))
+    parser.add_argument("which", nargs="*", choices=[*ALL, *KUBERNETES, *DOCKER, []], default=list(ALL))
     parser.add_argument("--pairs", type=int, default=10, help="interleaved pairs of each figure")
     parser.add_argument(
         "--clusters", type=int, default=100, help="of kube-scale and kube-sweep; full is 1000"

@@ -12,9 +12,10 @@ all read again.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import date, datetime, tzinfo
 from functools import cache
+from operator import attrgetter
 from typing import Any, Literal, get_args
 
 from sqlalchemy import BigInteger, Connection, bindparam, cast, func, select
@@ -185,6 +186,9 @@ class Figures:
         return min(self.measured_us / self.node_us, 1.0) if self.node_us else 0.0
 
 
+_ADDED = tuple(one.name for one in fields(Figures) if one.name != "first_us")
+
+
 @dataclass(kw_only=True, slots=True)
 class Line(Figures):
     """A line of a report.
@@ -210,22 +214,26 @@ class Line(Figures):
     @classmethod
     def of_sums(cls, key: str, sums: Sequence[int], cpu_millicores: int, memory_bytes: int, gpu: int) -> Line:
         """A line of nothing but these sums, as :meth:`add_sums` takes them."""
-        first, wall, node, measured, cpu_used, memory_used, gpu_used, idle, gpu_idle = sums
-        return cls(
-            key=key,
-            first_us=first,
-            wall_us=wall,
-            node_us=node,
-            cpu=node * cpu_millicores,
-            memory=node * memory_bytes,
-            gpu=node * gpu,
-            measured_us=measured,
-            cpu_used_us=cpu_used,
-            memory_kib_s=memory_used,
-            gpu_used_us=gpu_used,
-            idle_us=idle,
-            gpu_idle_us=gpu_idle,
-        )
+        made = cls.__new__(cls)  # its constructor, told everything by name, takes twice as long
+        made.key = key
+        made.label = made.owner = made.slug = ""
+        made.deleted = False
+        (
+            made.first_us,
+            made.wall_us,
+            node,
+            made.measured_us,
+            made.cpu_used_us,
+            made.memory_kib_s,
+            made.gpu_used_us,
+            made.idle_us,
+            made.gpu_idle_us,
+        ) = sums
+        made.node_us = node
+        made.cpu = node * cpu_millicores
+        made.memory = node * memory_bytes
+        made.gpu = node * gpu
+        return made
 
 
 @dataclass(kw_only=True)
@@ -287,12 +295,19 @@ def report(
         name_projects(conn, found.lines, live)
     for line in found.lines:
         line.label = line.label or line.key
-        found.total.add(line)
-    if by in ("day", "month"):
-        found.lines.sort(key=lambda line: line.key)
-    else:
-        found.lines.sort(key=lambda line: (-line.wall_us, line.key))
+    found.total = total_of(found.lines)
+    found.lines.sort(key=attrgetter("key"))
+    if by not in ("day", "month"):
+        found.lines.sort(key=attrgetter("wall_us"), reverse=True)  # equal ones stay as they are
     return found
+
+
+def total_of(lines: Sequence[Figures]) -> Figures:
+    """What they are together; column by column, which for thousands takes half as long as line by line."""
+    total = Figures(first_us=min(map(attrgetter("first_us"), lines), default=NEVER))
+    for name in _ADDED:
+        setattr(total, name, sum(map(attrgetter(name), lines)))
+    return total
 
 
 def _read(
