@@ -13,6 +13,7 @@ from galilean.amounts import plain_number
 from galilean.errors import UserError, mark
 from galilean.settings import RELEASE_POLICIES
 from services.portal.said import Said, counted, say
+from services.release.terms import WITNESS_LAG_SECONDS
 
 #: The column of what holds for everybody whose role says nothing else.
 EVERYBODY = "*"
@@ -29,6 +30,8 @@ NAMES = {
     "grace_seconds": mark("Automatic waits after leaving"),
     "extend_seconds": mark("Extended by at most"),
 }
+#: Somebody who is there may be known so late, and whoever left so much later: no moment is left for a warning.
+WARNS_NOBODY_SECONDS = 2 * WITNESS_LAG_SECONDS
 _HOURS, _DAYS = re.compile(r"(\d+)h"), re.compile(r"(\d+)d")
 _DURATION = re.compile(
     r"(\d{1,9}(?:\.\d{1,3})?)\s*(s|sec|seconds?|秒|min|minutes?|m|分钟|h|hours?|小时|d|days?|天)?", re.ASCII
@@ -36,6 +39,13 @@ _DURATION = re.compile(
 _SECONDS = {"s": 1, "秒": 1, "m": 60, "分": 60, "h": 3600, "小": 3600, "d": 86400, "天": 86400}
 _NONE_TYPED = frozenset({"none", "no", "never", "0", "-", "–", "no limit", "无", "不", "不限", "没有"})
 _SITE_TYPED = frozenset({AS_EVERYBODY, "as everybody", "everybody", "与所有人相同", "同所有人"})
+
+
+def hint(field: str) -> Said | None:
+    """What stands small beside a rule's name; ``None`` = nothing."""
+    if field == "grace_seconds":
+        return say(mark("Up to {grace} nobody is warned before"), grace=duration(WARNS_NOBODY_SECONDS))
+    return None
 
 
 def short_name(policy: str) -> Said:
@@ -55,6 +65,14 @@ def short_name(policy: str) -> Said:
 
 def explained(policy: str, grace_seconds: int) -> Said:
     """What a policy does, in a sentence or two."""
+    if policy == "auto" and grace_seconds <= WARNS_NOBODY_SECONDS:
+        return say(
+            mark(
+                "Goes back {grace} after the last page of the cluster was closed, without a warning: the wait is too "
+                "short for one. Somebody who only looks away, or whose page is open in another tab, stays."
+            ),
+            grace=duration(grace_seconds),
+        )
     if policy == "auto":
         return say(
             mark(

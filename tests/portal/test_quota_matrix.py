@@ -9,7 +9,7 @@ from galilean.amounts import GIB
 from galilean.errors import UserError
 from services.portal.measures_said import amount_said, amount_typed, parse_amount
 from services.portal.quota_matrix import amount_in, gather, generous, groups_of
-from services.portal.release_said import EVERYBODY, parse_value, value_said, value_typed
+from services.portal.release_said import EVERYBODY, explained, hint, parse_value, value_said, value_typed
 
 MATRIX = {
     "student": {Measure("clusters"): 1, Measure("memory"): 8 * GIB},
@@ -106,3 +106,10 @@ def test_everybody_has_fields_that_a_role_has_not() -> None:
     for field in ("grace_seconds", "luck"):
         with pytest.raises(UserError):
             parse_value(field, "10 min", role=True)
+
+
+def test_a_grace_that_leaves_no_time_for_a_warning_says_so_to_whoever_sets_and_whoever_picks_it() -> None:
+    assert "without a warning" in str(explained("auto", 150))
+    assert "warning" not in str(explained("auto", 151))
+    assert "nobody is warned" in str(hint("grace_seconds"))
+    assert hint("extend_seconds") is None

@@ -22,6 +22,7 @@ from services.portal.release_said import (
     NAMES,
     SITE_FIELDS,
     explained,
+    hint,
     parse_value,
     short_name,
     value_said,
@@ -84,6 +85,7 @@ class RulePage(PageHandler):
             "everybody": EVERYBODY,
             "as_everybody": AS_EVERYBODY,
             "policies": RELEASE_POLICIES,
+            "hint": hint,
             "short_name": lambda name: short_name(name).text(self.translate),
         }
 
