@@ -51,6 +51,14 @@ pre{background:var(--inset);border-radius:8px;padding:10px 12px;overflow-x:auto;
 :focus-visible{outline:2px solid var(--link);outline-offset:2px}
 .wide{overflow-x:auto;margin-bottom:12px}table{border-collapse:collapse;font-size:13px;line-height:20px}
 th,td{border-bottom:1px solid var(--line);padding:4px 10px;text-align:left}th{color:var(--text2);font-weight:600}
+main.flush{max-width:none;padding:0}
+.tbar{display:flex;flex-wrap:wrap;gap:4px 16px;align-items:center;justify-content:space-between;padding:10px 16px;font-size:13px;line-height:20px;color:var(--text2);border-bottom:1px solid var(--line)}
+.astable{margin:0}.astable table{width:100%;margin:0}.astable td,.astable th{padding:6px 16px;border-right:1px solid var(--line);white-space:nowrap;vertical-align:top}
+.astable td:last-child,.astable th:last-child{border-right:0}.astable td{overflow:hidden;text-overflow:ellipsis;max-width:280px}
+.astable .r{text-align:right;font-variant-numeric:tabular-nums}.astable th{font-weight:400;color:var(--text3);font-size:12px;line-height:18px}
+.astable th b{display:block;color:var(--text);font-size:13px}.astable th span{display:block;max-width:220px;overflow:hidden;text-overflow:ellipsis}
+.astable th .bars{display:flex;align-items:flex-end;gap:1px;width:96px;height:22px;margin:4px 0 2px}.astable .r .bars{margin-left:auto}.bars i{flex:1;background:var(--link);opacity:.65}
+.astable .none{color:var(--text3)}.tview~.note{padding:10px 16px;margin:0}
 .note{color:var(--text2);font-size:13px;line-height:20px}.picture{text-align:center}
 .cell{margin:0 0 16px}.cell .count{color:var(--text3);font-size:12px;line-height:16px;margin-bottom:2px}
 .out pre{background:none;padding:0 12px;white-space:pre-wrap}.out pre.error{background:var(--bad-soft);padding:10px 12px}
@@ -60,17 +68,19 @@ th,td{border-bottom:1px solid var(--line);padding:4px 10px;text-align:left}th{co
 )
 
 
-def document(body: str, *, title: str, language: str = "en", theme: str = "light") -> bytes:
+def document(
+    body: str, *, title: str, language: str = "en", theme: str = "light", flush: bool = False
+) -> bytes:
     """A complete document around a body that is safe to stand in one.
 
-    Unknown themes become ``light``.
+    Unknown themes become ``light``. ``flush`` is for what has its own margins, such as a table as wide as the frame.
     """
     theme = theme if theme in THEMES else "light"
     return (
         f'<!doctype html><html lang="{html.escape(language.replace("_", "-"))}" data-theme="{theme}">'
         '<head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
         f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head>"
-        f"<body><main>{body}</main></body></html>"
+        f"<body><main{' class=flush' if flush else ''}>{body}</main></body></html>"
     ).encode("utf-8", "replace")
 
 

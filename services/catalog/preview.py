@@ -9,24 +9,24 @@ does this in a process of its own with limits.
 from __future__ import annotations
 
 import codecs
-import csv
 import html
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from galilean.amounts import format_bytes
 from galilean.errors import UserError, mark
 from galilean.i18n import translations
-from services.catalog.document import POLICY, document, note, wide
+from services.catalog.document import POLICY, document, note
 from services.catalog.prose import Load, Prose, data_address, picture_type
+from services.catalog.table_body import TABLE_BEGINS, table_body
 from services.files.paths import shown
 from services.files.root import Entry, Root
 
 TEXT_BYTES = 512 * 1024
 NOTEBOOK_BYTES = 20 * 2**20
 PICTURE_SHOWN_BYTES = 5 * 2**20
-ROWS, COLUMNS, CELL_CHARACTERS = 100, 50, 200
+TABLE_BYTES = 8 * 2**20
+TABLES = (".csv", ".tsv")
 MARKDOWN = (".md", ".markdown")
 FIRST = ("readme.md", "readme.markdown", "readme.txt", "readme")
 
@@ -63,11 +63,18 @@ def first_to_show(entries: list[Entry]) -> Entry | None:
 
 
 def preview(
-    files: Root, path: str, *, language: str = "en", theme: str = "light", link_base: str = ""
+    files: Root,
+    path: str,
+    *,
+    language: str = "en",
+    theme: str = "light",
+    link_base: str = "",
+    as_text: bool = False,
 ) -> Preview:
     """Render a file, in this thread and without a limit of time.
 
-    ``link_base`` is what links to other files of the project begin with (see :class:`Prose`).
+    ``link_base`` is what links to other files of the project begin with (see :class:`Prose`); ``as_text`` shows a
+    table as it is written.
 
     Raises
     ------
@@ -79,11 +86,14 @@ def preview(
     with files.open(path) as file:
         size = file.entry.size_bytes
         try:
-            body, truncated = _render(files, path, size, file.read, translate, link_base)
+            body, truncated = _render(files, path, size, file.read, translate, link_base, as_text)
         except UserError as error:
             body, truncated = note(error.text(translate)), True
     return Preview(
-        body=document(body, title=shown(path), language=language, theme=theme), truncated=truncated
+        body=document(
+            body, title=shown(path), language=language, theme=theme, flush=body.startswith(TABLE_BEGINS)
+        ),
+        truncated=truncated,
     )
 
 
@@ -103,6 +113,7 @@ def _render(
     read: Callable[[int], bytes],
     translate: Translate,
     link_base: str,
+    as_text: bool,
 ) -> tuple[str, bool]:
     name = path.rpartition("/")[2].lower()
     kind = picture_type(name)
@@ -127,13 +138,17 @@ def _render(
         )
     if not raw:
         return note(translate(mark("The file is empty."))), False
+    if name.endswith(TABLES) and not as_text:
+        raw += read(TABLE_BYTES - len(raw))
+        text = decode(raw, cut=size_bytes > len(raw))
+        body = table_body(text, len(raw), size_bytes, translate, tabs=name.endswith(".tsv"))
+        if body is not None:
+            return body, size_bytes > len(raw)
+        raw = raw[:TEXT_BYTES]
     truncated = size_bytes > len(raw)
     text = decode(raw, cut=truncated)
     if name.endswith(MARKDOWN):
         body = prose.render(text)
-    elif name.endswith((".csv", ".tsv")):
-        body, cut = _table(text, "\t" if name.endswith(".tsv") else ",", translate)
-        return body, cut or truncated
     else:
         from services.catalog.code import highlight, lexer_for
 
@@ -180,40 +195,3 @@ def decode(raw: bytes, *, cut: bool = False) -> str:
         except UnicodeDecodeError:
             continue
     return raw.decode("latin-1")
-
-
-def _table(text: str, delimiter: str, translate: Translate) -> tuple[str, bool]:
-    """The first rows of a table; the first row is taken for its head."""
-    if delimiter == ",":
-        try:
-            delimiter = csv.Sniffer().sniff(text[:8192], delimiters=",;\t|").delimiter
-        except csv.Error:
-            pass
-    rows: list[list[str]] = []
-    cut = False
-    try:
-        for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter):
-            if len(rows) > ROWS:
-                cut = True
-                break
-            cut = cut or len(row) > COLUMNS
-            rows.append(row[:COLUMNS])
-    except csv.Error:
-        cut = True
-    if not rows:
-        return f'<pre tabindex="0">{html.escape(text[:CELL_CHARACTERS])}</pre>', True
-    head, *body = [
-        "".join(_cell(value, tag) for value in row) for row, tag in zip(rows, _tags(), strict=False)
-    ]
-    table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(f'<tr>{row}</tr>' for row in body)}</tbody></table>"
-    tail = translate(mark("The first {rows} rows and {columns} columns.")).format(rows=ROWS, columns=COLUMNS)
-    return wide(table) + (note(tail) if cut else ""), cut
-
-
-def _tags() -> list[str]:
-    return ["th", *["td"] * (ROWS + 1)]
-
-
-def _cell(value: str, tag: str) -> str:
-    text = value if len(value) <= CELL_CHARACTERS else value[:CELL_CHARACTERS] + "…"
-    return f"<{tag}>{html.escape(text)}</{tag}>"

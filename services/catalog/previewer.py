@@ -54,6 +54,7 @@ class Previewer:
         language: str = "en",
         theme: str = "light",
         link_base: str = "",
+        as_text: bool = False,
     ) -> Preview:
         """As :func:`services.catalog.preview.preview`, with limits of time and memory. Blocks.
 
@@ -70,6 +71,7 @@ class Previewer:
             "language": language,
             "theme": theme,
             "link_base": link_base,
+            "as_text": as_text,
         }
         try:
             renderer = self._free.get(timeout=2 * self._seconds)
@@ -176,6 +178,7 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
             language=request["language"],
             theme=request["theme"],
             link_base=request["link_base"],
+            as_text=request["as_text"],
         )
     except UserError as error:
         return {"status": error.status, "message": error.message, "params": error.params}

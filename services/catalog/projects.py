@@ -190,6 +190,7 @@ class Projects:
         language: str,
         theme: str = "light",
         link_base: str = "",
+        as_text: bool = False,
     ) -> Preview:
         """The same in any tree."""
         return await self._threads.run(
@@ -200,6 +201,7 @@ class Projects:
             language=language,
             theme=theme,
             link_base=link_base,
+            as_text=as_text,
         )
 
     async def touch(self, project: Project) -> None:

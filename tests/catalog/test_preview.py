@@ -437,7 +437,10 @@ def test_a_table_shows_its_first_rows(files: Root) -> None:
     assert page.tags.count("tr") == 101
     assert page.tags.count("th") == 2
     assert "<b>99" in page.text
-    assert "100 rows" in page.text
+    assert "first 100 of 300 rows" in page.text
+    text = shown(files, "a.csv", "\n".join(lines), as_text=True)
+    assert "table" not in text.tags
+    assert "<b>299;299" in text.text
     assert shown(files, "a.tsv", "a\tb\n1\t2\n").tags.count("td") == 2
     assert shown(files, "a.csv", "\r" + "x" * 200_000).tags
 
@@ -568,6 +571,7 @@ def test_requests_are_answered_until_there_are_no_more(files: Root) -> None:
         "language": "en",
         "theme": "",
         "link_base": "",
+        "as_text": False,
     }
     answers = io.BytesIO()
     previewer_module.serve(io.BytesIO(json.dumps(request).encode() + b"\n"), answers)

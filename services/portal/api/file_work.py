@@ -100,6 +100,7 @@ class Preview(FilesHandler):
             language=self.language,
             theme=self.query("theme", "light"),
             link_base=f"{desk.page}?file=",
+            as_text=self.word("as", "table", "text") == "text",
         )
         mark_untrusted(self)
         self.set_header("Content-Security-Policy", shown_file.policy)
@@ -385,7 +386,7 @@ def _operations(item: str, what: str) -> tuple[Operation, ...]:
             method="get",
             path=item + "/preview/{path}",
             summary="A file as one safe HTML document",
-            query={"theme": "light or dark."},
+            query={"theme": "light or dark.", "as": "text shows a table as it is written."},
             answers={200: None},
         ),
         Operation(

@@ -19,6 +19,7 @@ const ENDINGS = {
   zip: "file-earmark-zip", gz: "file-earmark-zip", tar: "file-earmark-zip", tgz: "file-earmark-zip", xz: "file-earmark-zip", bz2: "file-earmark-zip",
 };
 const ARCHIVE = /\.(zip|tar|tgz|tbz2|txz|tar\.(gz|bz2|xz))$/i;
+const TABLE = /\.(csv|tsv)$/i;
 const NO_TEXT = /\.(ipynb|png|jpe?g|gif|webp|pdf|zip|gz|tgz|xz|bz2|tar|npy|npz|h5|hdf5|parquet|nc|pt|pth|bin|so|whl|mp4|mp3|wav|docx?|xlsx?|pptx?)$/i;
 const EDIT_BYTES = 2 * 2 ** 20;
 
@@ -227,13 +228,17 @@ function preview(item) {
   const frame = root.querySelector("template[data-shown-frame]").content.firstElementChild.cloneNode();
   frame.title = say("Preview of {name}", { name: item.name });
   frame.dataset.src = `${api}/preview/${item.path}`;
+  const as = find("shown-as");
+  as.hidden = !TABLE.test(item.name);
+  if (!as.hidden && as.querySelector(":checked").value) frame.dataset.as = "text";
   body.replaceChildren(frame);
   frames();
 }
+find("shown-as").addEventListener("change", () => { if (shown) preview(shown); });
 
 function frames() {
   for (const frame of root.querySelectorAll("iframe[data-src]")) {
-    const theme = document.documentElement.getAttribute("data-bs-theme") || "light", wanted = `${frame.dataset.src}?theme=${theme}`;
+    const theme = document.documentElement.getAttribute("data-bs-theme") || "light", wanted = `${frame.dataset.src}?theme=${theme}${frame.dataset.as ? `&as=${frame.dataset.as}` : ""}`;
     if (frame.getAttribute("src") !== wanted) frame.setAttribute("src", wanted);
   }
 }
