@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Literal, Self
@@ -34,7 +35,8 @@ from services.files.trees import Usage, opened
 Kind = Literal["folder", "file", "link", "other"]
 SortFiles = Literal["name", "size", "changed"]
 # (0 for a folder, 1 for anything else), (value, natural name), name
-_Rank = tuple[int, tuple[int, tuple[tuple[str | int, ...], bytes]], str]
+#: 0 for folders, what else it is sorted by before its name, the name as people sort it, the name.
+_Rank = tuple[int, int, str, str]
 LIST_MOST = 1000
 COUNT_MOST = 200_000
 
@@ -167,13 +169,13 @@ class Root:
                 wanted = folded(contains)
                 names = [found for found in names if wanted in folded(found[0])]
             ranked = _rank(directory, names, sort)
-            ranked.sort(key=lambda item: item[1], reverse=descending)
-            ranked.sort(key=lambda item: item[0])
+            ranked.sort(key=itemgetter(2) if sort == "name" else itemgetter(1, 2), reverse=descending)
+            ranked.sort(key=itemgetter(0))
             if cursor:
                 ranked = _after(ranked, cursor, sort, descending)
             entries: list[Entry] = []
             taken = 0
-            for _, _, name in ranked:
+            for _, _, _, name in ranked:
                 taken += 1
                 status = trees.lstat(directory, name)
                 if status is not None:
@@ -379,18 +381,18 @@ def _time(seconds: float) -> datetime:
 def _rank(directory: int, names: list[tuple[str, bool]], sort: SortFiles) -> list[_Rank]:
     """Each name with what it is sorted by: folders first, then the key."""
     if sort == "name":
-        return [(int(not folder), (0, natural(name)), name) for name, folder in names]
+        return [(int(not folder), 0, natural(name), name) for name, folder in names]
     ranked: list[_Rank] = []
     for name, folder in names:
         status = trees.lstat(directory, name)
         if status is not None:
             value = status.st_mtime_ns if sort == "changed" else 0 if folder else status.st_size
-            ranked.append((int(not folder), (value, natural(name)), name))
+            ranked.append((int(not folder), value, natural(name), name))
     return ranked
 
 
 def _cursor(last: _Rank, sort: SortFiles) -> str:
-    group, (value, _), name = last
+    group, value, _, name = last
     return Cursor.encode(sort, group, value, paths.address(name))
 
 
@@ -404,6 +406,6 @@ def _after(ranked: list[_Rank], cursor: str, sort: SortFiles, descending: bool) 
     def later(rank: _Rank) -> bool:
         if rank[0] != group:
             return rank[0] > group
-        return rank[1] < key if descending else rank[1] > key
+        return rank[1:3] < key if descending else rank[1:3] > key
 
     return [rank for rank in ranked if later(rank)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import socket
 import stat
 import threading
@@ -757,3 +758,13 @@ def test_a_folder_swapped_for_a_link_all_the_time_lets_nothing_out(
     assert os.listdir(outside) == ["secret"]
     assert outcomes <= {200, 400, 404, 409}
     assert outcomes & {400, 404}
+
+
+@given(st.lists(st.text(st.sampled_from("aAbZé10９9-. ß"), min_size=1, max_size=8), unique=True, max_size=30))
+def test_names_are_sorted_as_people_read_them(names: list[str]) -> None:
+    def read(name: str) -> tuple[list[str | int], str]:
+        parts: list[str | int] = list(re.split(r"(\d+)", paths.folded(name)))
+        parts[1::2] = map(int, parts[1::2])
+        return parts, name
+
+    assert sorted(names, key=paths.natural) == sorted(names, key=read)
