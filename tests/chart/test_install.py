@@ -24,6 +24,7 @@ from tests.lab.waiting import wait_for
 from tests.postgres import PostgresServer
 from tests.product.code import in_node
 from tests.product.product import Person
+from tests.product.story import READ, WATTS, WRITE, found_forked_and_run, published
 from tests.product.test_browser_thread import Visit, chromium, visit  # noqa: F401 - fixtures
 from tests.product.test_browser_thread import test_the_thread as the_thread
 
@@ -150,6 +151,18 @@ print(json.dumps({name: reach(name, port) for name, port in %s}))
     ]
     reached = json.loads(in_node(ada, held["slug"], ask))
     assert {name for name, open_ in reached.items() if open_} == {f"{RELEASE}-hub", f"{RELEASE}-portal"}
+
+
+def test_a_published_project_is_found_forked_and_run_with_its_data_which_cannot_be_written(
+    ada: Person, product: Installed
+):
+    student = product.person("bob", "student")
+    published(ada)
+    slug = found_forked_and_run(student, ada)
+    assert in_node(student, slug, READ) == f"{WATTS}\n"
+    assert in_node(student, slug, WRITE) == "Read-only file system\n"
+    student.stop(slug)
+    wait_for(lambda: not student.clusters(), "the cluster is released")
 
 
 def test_people_go_on_working_while_the_hub_is_killed_and_comes_back(
