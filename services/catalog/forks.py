@@ -59,6 +59,9 @@ def make(
     origin = store.by_id(conn, plan.forked_from)
     if origin is not None and origin.owner != viewer.name:
         counts.once(conn, "project", origin.id, what="use", person=viewer.name, day=now.date())
+    for link in links.links_of(conn, made.id):
+        if link.owner != viewer.name:
+            counts.once(conn, "dataset", link.id, what="use", person=viewer.name, day=now.date())
     found = store.by_id(conn, made.id)
     assert found is not None
     return found

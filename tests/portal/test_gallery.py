@@ -459,6 +459,11 @@ def test_a_fork_never_brings_in_a_private_data_set(site: LiveSite, sign: Sign) -
     made_fork = bob.post(path_of(project) + "/forks").json()
     assert made_fork["left_out"] == 1
     assert [one.slug for one in site.write(links.links_of, made_fork["project"]["id"])] == ["open"]
+    (card,) = bob.get("/explore", params={"kind": "dataset"}).json()["items"]
+    assert card["uses"] == 1
+    told = page(site, alice, path_of(project) + "/forks").text
+    assert "1 fork" in told
+    assert "No forks yet" not in told
 
 
 def test_an_image_that_nothing_shows_is_forgotten_after_a_day(site: LiveSite, sign: Sign) -> None:
