@@ -62,15 +62,15 @@ docs: ## The documentation, into docs/_build/html
 
 .PHONY: test-unit
 test-unit: ## Rules and rooms, databases included
-	@$(STAGE) unit '$(PYTEST) -n 2 -m "not hub and not process and not browser and not product and not kubernetes and not docker"'
+	@$(STAGE) unit '$(PYTEST) -n 2 -m "not hub and not process and not browser and not product and not kubernetes and not docker and not images"'
 
 .PHONY: test-hub
 test-hub: ## With a hub in the test's own process
-	@$(STAGE) hub '$(PYTEST) -m "hub and not process and not browser and not product and not kubernetes and not docker"'
+	@$(STAGE) hub '$(PYTEST) -m "hub and not process and not browser and not product and not kubernetes and not docker and not images"'
 
 .PHONY: test-process
 test-process: ## With real nodes
-	@$(STAGE) process '$(PYTEST) -m "process and not browser and not product and not kubernetes and not docker"'
+	@$(STAGE) process '$(PYTEST) -m "process and not browser and not product and not kubernetes and not docker and not images"'
 
 .PHONY: test-browser
 test-browser: ## With Chromium
@@ -87,9 +87,9 @@ lab: dev ## The programs of the Kubernetes that tests start, into ~/.cache/galil
 	@$(STAGE) lab "scripts/test-deps kubernetes" "timeout 30m python -m tests.lab build"
 
 .PHONY: images
-images: ## The container images, into ~/.cache/galilean (BASE=debian:bookworm-slim PUSH=registry/path TAG=1.0)
+images: ## The container images, into ~/.cache/galilean (IMAGES="mpi desktop" BASE=debian:bookworm-slim PUSH=registry/path TAG=1.0)
 	@$(STAGE) images "scripts/test-deps images" \
-		"timeout 15m scripts/images.py $(if $(BASE),--base $(BASE)) $(if $(PUSH),--push $(PUSH)) $(if $(TAG),--tag $(TAG))"
+		"timeout $(if $(IMAGES),60m,15m) scripts/images.py $(IMAGES) $(if $(BASE),--base $(BASE)) $(if $(PUSH),--push $(PUSH)) $(if $(TAG),--tag $(TAG))"
 
 .PHONY: test-kubernetes
 test-kubernetes: lab images ## Against a real Kubernetes that the tests start on this machine
@@ -102,6 +102,10 @@ test-kueue: lab images ## The same with Kueue, which is built first (root)
 .PHONY: test-docker
 test-docker: dev ## Against a real Docker that the tests start, in a network of its own (root)
 	@$(STAGE) docker "scripts/test-deps docker" '$(PYTEST) -m docker'
+
+.PHONY: test-images
+test-images: dev ## Each image of nodes, built and started on such a Docker (root, long, gigabytes)
+	@$(STAGE) images "scripts/test-deps docker" "scripts/test-deps images" '$(PYTEST) -m images'
 
 .PHONY: lab-up
 lab-up: lab images ## Such a Kubernetes to look at, in the foreground (root; Ctrl-C or lab-down takes it away)
@@ -147,6 +151,7 @@ lock: ## Write the lock files anew from pyproject.toml and package.json
 	.venv/bin/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["node"], sep="\n")' | \
 		$(UV_COMPILE) -c requirements/run.txt - -o requirements/node.txt
 	$(UV_COMPILE) requirements/nodejs.in -o requirements/nodejs.txt
+	$(UV_COMPILE) -c requirements/node.txt requirements/pytorch.in -o requirements/pytorch.txt
 	$(UV_COMPILE) -c requirements/dev.txt requirements/bootstrap.in -o requirements/bootstrap.txt
 	npm install --package-lock-only --no-fund --no-audit
 

@@ -2,15 +2,16 @@
 """Build the container images of this clone, ``images/*/Containerfile``, and keep them outside of it.
 
 Each image becomes a docker archive in ``~/.cache/galilean/images/<hash>/``; the hash is over everything that
-its Containerfile copies, over the file itself and over the base, so what is there is never built again and
-yesterday's code is never taken for today's. The same hash is the image's tag.
+its Containerfile copies, over the file itself and over the images that it begins from, so what is there is
+never built again and yesterday's code is never taken for today's. The same hash is the image's tag. What an
+image begins from (``ARG NAME=localhost/galilean-<image>``) is built first and stays with the builder.
 
 Built by Docker where a daemon answers, else by buildah, which needs none. The base is an argument: any
 Debian with Python 3.11 by its name in a registry, or ``local``, a minimal one made here from Debian's
 packages by mmdebstrap. The machine's certificate authorities, its package indexes and its proxies reach the
 build as secrets and are in no layer. Only Python's standard library is used, so this runs in a bare clone.
 
-Prints one line for each image: its name, its reference and its archive.
+Prints one line for each image: its name, its reference, its archive.
 """
 
 from __future__ import annotations
@@ -32,10 +33,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-IMAGES = {"control": "galilean", "proxy": "galilean-proxy", "jupyter": "galilean-jupyter"}
+#: What is built when nothing is named; the rest is large, or a part of others.
+USUAL = ("control", "proxy", "jupyter")
+MORE = ("mpi", "desktop", "pytorch-cpu", "pytorch-gpu")
+PARTS = ("tools", "base", "node")
 SUITE = "bookworm"
 LEFT_OUT = ("doc", "info", "locale", "man")
-LEFT_BEHIND = r"__pycache__/|static/vendor/|lab/labextensions/"
+#: Who leaves documentation out keeps the licences.
+KEPT = ("doc/*/copyright",)
+LEFT_BEHIND = r"__pycache__/|static/vendor/|lab/labextensions/|desktop/static/"
 KEEP_SECONDS = 3 * 24 * 3600
 #: Half a gigabyte each, and every change of the code makes another.
 KEEP_OF_EACH = 5
@@ -81,6 +87,16 @@ def files_of(source: Path) -> Iterator[Path]:
             yield path
 
 
+def parents(containerfile: str) -> dict[str, str]:
+    """The images of this clone that one begins from, by the arguments that name them."""
+    return dict(re.findall(r"^ARG (\w+)=localhost/galilean-([a-z-]+)$", containerfile, re.MULTILINE))
+
+
+def called(name: str) -> str:
+    """The name of an image where it is kept, without its tag."""
+    return "galilean" if name == "control" else f"galilean-{name}"
+
+
 def digest_of(parts: Iterable[bytes]) -> str:
     digest = hashlib.sha256()
     for part in parts:
@@ -88,32 +104,41 @@ def digest_of(parts: Iterable[bytes]) -> str:
     return digest.hexdigest()[:20]
 
 
+def made_of(name: str, root: Path) -> list[Path]:
+    """The files that an image is made of, in order, relative to ``root``."""
+    own = f"images/{name}/Containerfile"
+    sources = [own, *copied((root / own).read_text())]
+    return sorted({file.relative_to(root) for source in sources for file in files_of(root / source)})
+
+
 def snapshot(name: str, target: Path, root: Path = ROOT) -> None:
     """Copy what an image is made of: somebody may be writing in the clone, and its modes and times are its own."""
-    own = f"images/{name}/Containerfile"
-    for source in [own, *copied((root / own).read_text())]:
-        for file in files_of(root / source):
-            copy = target / file.relative_to(root)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, copy)
-            copy.chmod(0o755 if os.access(file, os.X_OK) else 0o644)
-            os.utime(copy, (SOURCE_TIME, SOURCE_TIME))
+    for file in made_of(name, root):
+        copy = target / file
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(root / file, copy)
+        copy.chmod(0o755 if os.access(root / file, os.X_OK) else 0o644)
+        os.utime(copy, (SOURCE_TIME, SOURCE_TIME))
     for folder in [target, *(path for path in target.rglob("*") if path.is_dir())]:
         folder.chmod(0o755)
         os.utime(folder, (SOURCE_TIME, SOURCE_TIME))
 
 
-def key_of(base: str, context: Path) -> str:
-    """The tag of an image: a hash of all that it is made of."""
-    parts = [platform.machine().encode(), base.encode()]
-    for file in files_of(context):
-        parts += [file.relative_to(context).as_posix().encode(), file.read_bytes()]
-    return digest_of(parts)
+def key_of(name: str, root: Path, base: str) -> str:
+    """The tag of an image: a hash of all that it is made of, the tags of what it begins from among it."""
+    text = (root / "images" / name / "Containerfile").read_text()
+    parts = [platform.machine(), *(key_of(parent, root, base) for parent in parents(text).values())]
+    if re.search(r"^ARG BASE=", text, re.MULTILINE):
+        parts.append(base_key() if base == "local" else base)
+    found = [word.encode() for word in parts]
+    for file in made_of(name, root):
+        found += [file.as_posix().encode(), (root / file).read_bytes()]
+    return digest_of(found)
 
 
 def base_key() -> str:
     """The tag of the local base."""
-    return digest_of(word.encode() for word in (platform.machine(), SUITE, *LEFT_OUT))
+    return digest_of(word.encode() for word in (platform.machine(), SUITE, *LEFT_OUT, *KEPT))
 
 
 # ----------------------------------------------------------------------------------------------------- builders
@@ -157,6 +182,13 @@ class Builder:
             == 0
         )
 
+    def load(self, archive: Path) -> None:
+        """Take an image in that was built before."""
+        if self.name == "docker":
+            run("docker", "load", "--quiet", "--input", str(archive))
+        else:
+            run(*self.command, "pull", "--quiet", f"docker-archive:{archive}")
+
     def save(self, reference: str, archive: Path) -> None:
         if self.name == "docker":
             run("docker", "save", "--output", str(archive), reference)
@@ -164,12 +196,11 @@ class Builder:
             run(*self.command, "push", "--quiet", reference, f"docker-archive:{archive}:{reference}")
 
     def push(self, archive: Path, reference: str, target: str) -> None:
+        self.load(archive)
         if self.name == "docker":
-            run("docker", "load", "--quiet", "--input", str(archive))
             run("docker", "tag", reference, target)
             run("docker", "push", target)
         else:
-            run(*self.command, "pull", "--quiet", f"docker-archive:{archive}")
             run(*self.command, "push", reference, f"docker://{target}")
 
     def tidy(self) -> None:
@@ -189,15 +220,31 @@ class Builder:
 
 
 def find_builder(cache: Path, wanted: str = "") -> Builder:
-    """The builder asked for, else a Docker that answers, else buildah."""
+    """The builder asked for, else a Docker that answers and can build, else buildah."""
     if wanted:
         return Builder(wanted, cache)
-    answers = ["docker", "info", "--format", "{{.ServerVersion}}"]
-    if shutil.which("docker") and subprocess.run(answers, capture_output=True, check=False).returncode == 0:
+    if shutil.which("docker") and docker_builds():
         return Builder("docker", cache)
     if shutil.which("buildah"):
         return Builder("buildah", cache)
-    sys.exit("Images are built by Docker or buildah, and neither is here. On Debian: apt install buildah")
+    sys.exit(
+        "Images are built by Docker with BuildKit or by buildah, and neither is here. "
+        "On Debian: apt install buildah"
+    )
+
+
+def docker_builds() -> bool:
+    """Whether a daemon answers, and the client has BuildKit: its own until 22, since then a plugin's."""
+
+    def says(*words: str) -> str:
+        done = subprocess.run(["docker", *words], capture_output=True, text=True, check=False)
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    version = says("version", "--format", "{{.Client.Version}} {{.Server.Version}}")
+    if not version:
+        return False
+    major = version.partition(".")[0]
+    return (major.isdecimal() and int(major) < 23) or bool(says("buildx", "version"))
 
 
 # -------------------------------------------------------------------------------------------------------- build
@@ -206,7 +253,7 @@ def find_builder(cache: Path, wanted: str = "") -> Builder:
 def local_base(builder: Builder) -> str:
     """The reference of a base made here from Debian's packages; made if it is not there."""
     key = base_key()
-    reference = f"localhost/galilean-base:{key}"
+    reference = f"localhost/galilean-debian:{key}"
     archive = builder.cache / f"base-{key}.tar"
     if not archive.exists():
         if not shutil.which("mmdebstrap"):
@@ -214,6 +261,7 @@ def local_base(builder: Builder) -> str:
         say("making the base from Debian's packages")
         part = archive.with_suffix(".part")
         excluded = [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in LEFT_OUT]
+        excluded += [f"--dpkgopt=path-include=/usr/share/{name}" for name in KEPT]
         mirror = os.environ.get("GALILEAN_DEBIAN_MIRROR")
         run(
             "mmdebstrap", "--quiet", "--variant=minbase", "--format=tar", "--include=ca-certificates", *excluded,
@@ -243,33 +291,89 @@ def secrets(folder: Path) -> list[str]:
     return [*given, "--secret", f"id=env,src={env}"]
 
 
-def build(name: str, base: str, builder: Builder) -> tuple[str, Path]:
-    """Reference and archive of an image; built if it is not there."""
-    with tempfile.TemporaryDirectory(prefix="galilean-images-") as folder:
-        context = Path(folder) / "context"
-        snapshot(name, context)
-        key = key_of(base_key() if base == "local" else base, context)
-        reference = f"localhost/{IMAGES[name]}:{key}"
-        archive = builder.cache / key / f"{name}.tar"
+@dataclass(frozen=True)
+class Workshop:
+    """Builds images and what they begin from, each once, from one state of the clone.
+
+    Parameters
+    ----------
+    base
+        The base's name in a registry, or ``local``.
+    builder
+        Who builds.
+    root
+        A copy of what all these images are made of.
+    """
+
+    base: str
+    builder: Builder
+    root: Path
+
+    def archive(self, name: str) -> tuple[str, Path]:
+        """Reference and archive of an image; built if it is not there."""
+        key = key_of(name, self.root, self.base)
+        reference = f"localhost/{called(name)}:{key}"
+        found = self.builder.cache / key / f"{name}.tar"
+        if not found.exists():
+            try:
+                self.image(name)
+                found.parent.mkdir(exist_ok=True)
+                part = found.with_suffix(".part")
+                part.unlink(missing_ok=True)
+                self.builder.save(reference, part)
+                part.rename(found)
+            finally:
+                self.builder.tidy()
+        say(f"{name}: {found.stat().st_size / 1e6:.0f} MB")
+        return reference, found
+
+    def in_docker(self, name: str) -> str:
+        """Reference of an image that Docker has; no archive is written where Docker itself builds."""
+        if self.builder.name == "docker":
+            return self.image(name)
+        reference, archive = self.archive(name)
+        docker = Builder("docker", self.builder.cache)
+        if not docker.has(reference):
+            docker.load(archive)
+        return reference
+
+    def image(self, name: str) -> str:
+        """Reference of an image that the builder has; built with all that it begins from if it has not."""
+        key = key_of(name, self.root, self.base)
+        reference = f"localhost/{called(name)}:{key}"
+        if self.builder.has(reference):
+            return reference
+        archive = self.builder.cache / key / f"{name}.tar"
         if archive.exists():
-            return reference, archive
+            self.builder.load(archive)
+            return reference
+        own = self.root / "images" / name / "Containerfile"
+        text = own.read_text()
+        given = {argument: self.image(parent) for argument, parent in parents(text).items()}
+        if re.search(r"^ARG BASE=", text, re.MULTILINE):
+            given["BASE"] = local_base(self.builder) if self.base == "local" else self.base
+        more = [word for item in given.items() for word in ("--build-arg", "=".join(item))]
+        if self.builder.name == "buildah":
+            more += ["--pull=false"]  # what is here is what it begins from
         began = time.monotonic()
-        try:
-            more = ["--build-arg", f"BASE={local_base(builder) if base == 'local' else base}"]
-            say(f"building {name} by {builder.name}")
-            more += secrets(Path(folder))
-            if base == "local" and builder.name == "buildah":
-                more += ["--pull=false"]
-            builder.build(context, context / "images" / name / "Containerfile", reference, *more)
-            archive.parent.mkdir(exist_ok=True)
-            part = archive.with_suffix(".part")
-            part.unlink(missing_ok=True)
-            builder.save(reference, part)
-            part.rename(archive)
-        finally:
-            builder.tidy()
-        say(f"built {name} in {time.monotonic() - began:.0f} s, {archive.stat().st_size / 1e6:.0f} MB")
-        return reference, archive
+        say(f"building {name} by {self.builder.name}")
+        with tempfile.TemporaryDirectory(prefix="galilean-images-") as folder:
+            snapshot(name, Path(folder) / "context", self.root)
+            self.builder.build(Path(folder) / "context", own, reference, *more, *secrets(Path(folder)))
+        say(f"built {name} in {time.monotonic() - began:.0f} s")
+        return reference
+
+
+def family(names: Iterable[str], root: Path = ROOT) -> set[str]:
+    """Images with all that they begin from."""
+    found: set[str] = set()
+    left = list(names)
+    while left:
+        name = left.pop()
+        if name not in found:
+            found.add(name)
+            left += parents((root / "images" / name / "Containerfile").read_text()).values()
+    return found
 
 
 def forget(cache: Path, used: set[Path]) -> None:
@@ -288,12 +392,20 @@ def forget(cache: Path, used: set[Path]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", choices=[*IMAGES, []], help="which images; all when left out")
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument(
+        "names", nargs="*", choices=[*USUAL, *MORE, *PARTS, []],
+        help=f"which images; {', '.join(USUAL)} when left out",
+    )  # fmt: skip
     parser.add_argument("--base", default="local", help="the base image; local = made here by mmdebstrap")
     parser.add_argument("--builder", default="", choices=["docker", "buildah"])
     parser.add_argument("--push", metavar="PREFIX", help="push to <PREFIX>/galilean:<TAG> and so on")
     parser.add_argument("--tag", help="the tag to push by; the hash when left out")
+    parser.add_argument(
+        "--into-docker",
+        action="store_true",
+        help="bring them to Docker and print nothing but their references",
+    )
     parser.add_argument("--fresh", action="store_true", help="use nothing that was kept, so packages are new")
     arguments = parser.parse_args()
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
@@ -313,13 +425,21 @@ def main() -> None:
             for path in cache.glob("*/*.tar"):
                 path.unlink()
         used: set[Path] = set()
-        for name in arguments.names or IMAGES:
-            reference, archive = build(name, arguments.base, builder)
-            used.add(archive)
-            print(name, reference, archive, sep="\t", flush=True)
-            if arguments.push:
-                tag = arguments.tag or reference.rpartition(":")[2]
-                builder.push(archive, reference, f"{arguments.push.rstrip('/')}/{IMAGES[name]}:{tag}")
+        names = arguments.names or USUAL
+        with tempfile.TemporaryDirectory(prefix="galilean-clone-") as clone:
+            for name in family(names):
+                snapshot(name, Path(clone))
+            workshop = Workshop(arguments.base, builder, Path(clone))
+            for name in names:
+                if arguments.into_docker:
+                    print(workshop.in_docker(name), flush=True)
+                    continue
+                reference, archive = workshop.archive(name)
+                used.add(archive)
+                print(name, reference, archive, sep="\t", flush=True)
+                if arguments.push:
+                    tag = arguments.tag or reference.rpartition(":")[2]
+                    builder.push(archive, reference, f"{arguments.push.rstrip('/')}/{called(name)}:{tag}")
         forget(cache, used)
 
 

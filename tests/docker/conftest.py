@@ -49,7 +49,12 @@ async def nodes(daemon: Daemon, tmp_path: Path) -> AsyncIterator[ContainerNodes]
     api.close()
 
 
-@pytest.fixture(scope="module")
+#: A hub takes seconds to begin, so tests share what they can.
+SLEEPS = ["/usr/bin/python3", "-IS", "-c", "import time; time.sleep(600)"]
+ENDS = ["/usr/bin/python3", "-IS", "-c", "print('no licence today'); raise SystemExit(3)"]
+
+
+@pytest.fixture(scope="session")
 def hub_of(daemon: Daemon, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., DockerHub]]:
     made: list[DockerHub] = []
 
@@ -63,7 +68,19 @@ def hub_of(daemon: Daemon, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         hub.stop()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def hub(hub_of: Callable[..., DockerHub]) -> DockerHub:
-    """A hub that the tests of a module share; each has servers of its own."""
-    return hub_of()
+    """A hub that all tests share; each has servers of its own. No registry has the image of *nowhere*."""
+    return hub_of(images={"nowhere": "127.0.0.1:9/galilean/none:1"})
+
+
+@pytest.fixture(scope="session")
+def slow_hub(hub_of: Callable[..., DockerHub]) -> DockerHub:
+    """A hub whose nodes never answer."""
+    return hub_of(command=SLEEPS)
+
+
+@pytest.fixture(scope="session")
+def failing_hub(hub_of: Callable[..., DockerHub]) -> DockerHub:
+    """A hub whose nodes end at once; *none* has an image that is not there and is not to be fetched."""
+    return hub_of(command=ENDS, images={"none": "galilean-test:missing"}, pull_policy="Never")

@@ -16,12 +16,13 @@ import subprocess
 import sys
 import tarfile
 import time
+from contextlib import suppress
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
 import docker
-from docker.errors import DockerException
+from docker.errors import DockerException, NotFound
 
 from tests.process.hub import eventually
 
@@ -240,8 +241,11 @@ class Daemon:
     def containers(self, **labels: str) -> list[dict[str, Any]]:
         """What runs or ran, inspected."""
         chosen = [f"{name}={value}" for name, value in labels.items()]
-        found = self.client.containers(all=True, filters={"label": chosen} if chosen else None)
-        return [self.client.inspect_container(item["Id"]) for item in found]
+        found: list[dict[str, Any]] = []
+        for item in self.client.containers(all=True, filters={"label": chosen} if chosen else None):
+            with suppress(NotFound):  # it was removed meanwhile
+                found.append(self.client.inspect_container(item["Id"]))
+        return found
 
     def networks(self) -> list[str]:
         return [item["Name"] for item in self.client.networks(filters={"type": "custom"})]

@@ -28,6 +28,8 @@ hubs.configure(
     scopes=["proxy"],
 )
 hubs.beside(c, told)
+if told.get("waits"):  # a request comes back when what it asked for is done
+    c.JupyterHub.tornado_settings = {"slow_spawn_timeout": 600, "slow_stop_timeout": 600}
 c.JupyterHub.hub_connect_url = f"http://{host}:{hub_port}"
 c.JupyterHub.proxy_class = ClusterProxy
 c.VirtualCluster.poll_interval = 1

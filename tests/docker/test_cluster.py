@@ -99,9 +99,8 @@ def test_a_start_again_right_after_a_stop_works(hub: DockerHub) -> None:
     hub.nothing_left("again")
 
 
-def test_the_hub_answers_while_docker_is_busy(hub_of, daemon: Daemon) -> None:
+def test_the_hub_answers_while_docker_is_busy(hub: DockerHub, daemon: Daemon) -> None:
     """Every call to a daemon that does not move waits in a thread, not in the loop."""
-    hub = hub_of()
     hub.run("there")
     import os
     import signal

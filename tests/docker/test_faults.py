@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 
 import pytest
 
@@ -73,8 +72,8 @@ def test_with_on_node_loss_keep_the_rest_goes_on(hub: DockerHub, daemon: Daemon)
     hub.nothing_left("keep")
 
 
-def test_an_image_that_is_not_there_is_told_of_and_nothing_stays(hub_of: Callable[..., DockerHub]) -> None:
-    hub = hub_of(images={"none": "galilean-test:missing"}, pull_policy="Never")
+def test_an_image_that_is_not_there_is_told_of_and_nothing_stays(failing_hub: DockerHub) -> None:
+    hub = failing_hub
     hub.post("none", nodes=2)
     hub.closed("none")
     assert hub.row("none")["status"] == "failed"
@@ -82,16 +81,15 @@ def test_an_image_that_is_not_there_is_told_of_and_nothing_stays(hub_of: Callabl
     hub.nothing_left("none")
 
 
-def test_an_image_that_no_registry_has_is_told_of(hub_of: Callable[..., DockerHub]) -> None:
-    hub = hub_of(images={"none": "127.0.0.1:9/galilean/none:1"})
-    hub.post("none")
-    hub.closed("none")
-    assert "127.0.0.1:9/galilean/none:1 cannot be fetched" in why(hub, "none")
-    hub.nothing_left("none")
+def test_an_image_that_no_registry_has_is_told_of(hub: DockerHub) -> None:
+    hub.post("nowhere")
+    hub.closed("nowhere")
+    assert "127.0.0.1:9/galilean/none:1 cannot be fetched" in why(hub, "nowhere")
+    hub.nothing_left("nowhere")
 
 
-def test_a_node_that_ends_before_it_answers_shows_its_log(hub_of: Callable[..., DockerHub]) -> None:
-    hub = hub_of(command=["/usr/bin/python3", "-IS", "-c", "print('no licence today'); raise SystemExit(3)"])
+def test_a_node_that_ends_before_it_answers_shows_its_log(failing_hub: DockerHub) -> None:
+    hub = failing_hub
     hub.post("early", nodes=2)
     hub.closed("early")
     assert "exited 3" in why(hub, "early")
@@ -99,8 +97,8 @@ def test_a_node_that_ends_before_it_answers_shows_its_log(hub_of: Callable[..., 
     hub.nothing_left("early")
 
 
-def test_a_start_that_is_cancelled_leaves_nothing(hub_of: Callable[..., DockerHub]) -> None:
-    hub = hub_of(command=["/usr/bin/python3", "-IS", "-c", "import time; time.sleep(600)"])
+def test_a_start_that_is_cancelled_leaves_nothing(slow_hub: DockerHub) -> None:
+    hub = slow_hub
     for server, there in (("early", 0), ("late", 2)):
         hub.post(server, nodes=2)
         eventually(lambda server=server, there=there: len(hub.containers(server)) >= there, 60)
@@ -110,24 +108,21 @@ def test_a_start_that_is_cancelled_leaves_nothing(hub_of: Callable[..., DockerHu
         assert hub.row(server)["ready_at"] is None
 
 
-@pytest.mark.parametrize("there", [0, 1, 3])
-def test_a_hub_that_is_killed_in_a_start_leaves_it_to_the_next(
-    hub_of: Callable[..., DockerHub], there: int
-) -> None:
-    hub = hub_of(command=["/usr/bin/python3", "-IS", "-c", "import time; time.sleep(600)"])
-    hub.post("lost", nodes=3)
-    eventually(lambda: len(hub.containers("lost")) >= there and hub.row("lost")["id"], 60)
+@pytest.mark.parametrize("there", [0, 3])
+def test_a_hub_that_is_killed_in_a_start_leaves_it_to_the_next(slow_hub: DockerHub, there: int) -> None:
+    hub, server = slow_hub, f"lost-{there}"
+    hub.post(server, nodes=3)
+    eventually(lambda: len(hub.containers(server)) >= there and hub.row(server)["id"], 60)
     hub.kill()
     hub.start()
-    row = hub.closed("lost")
+    row = hub.closed(server)
     assert row["reason"] == "hub_lost"
     assert row["status"] == "failed"
-    hub.nothing_left("lost")
+    hub.nothing_left(server)
     hub.fits()
 
 
-def test_a_hub_that_comes_back_finds_its_nodes_running(hub_of: Callable[..., DockerHub]) -> None:
-    hub = hub_of()
+def test_a_hub_that_comes_back_finds_its_nodes_running(hub: DockerHub) -> None:
     hub.run("stays", nodes=2)
     before = {item["Id"] for item in hub.containers("stays")}
     hub.kill()
@@ -182,9 +177,8 @@ def test_the_sweeper_removes_what_nobody_knows_and_nothing_of_others(hub: Docker
 
 
 def test_a_daemon_that_is_restarted_ends_its_nodes_and_the_run_says_so(
-    hub_of: Callable[..., DockerHub], daemon: Daemon
+    hub: DockerHub, daemon: Daemon
 ) -> None:
-    hub = hub_of()
     hub.run("before", nodes=2)
     daemon.end()
     try:
@@ -202,9 +196,8 @@ def test_a_daemon_that_is_restarted_ends_its_nodes_and_the_run_says_so(
 
 
 def test_a_cluster_that_is_released_while_docker_is_away_goes_when_it_is_back(
-    hub_of: Callable[..., DockerHub], daemon: Daemon
+    hub: DockerHub, daemon: Daemon
 ) -> None:
-    hub = hub_of()
     hub.run("going", nodes=2)
     daemon.end()
     try:

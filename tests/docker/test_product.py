@@ -66,8 +66,11 @@ class DockerProduct(Product):
 
 
 @pytest.fixture(scope="module")
-def product(daemon: Daemon, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerProduct]:
-    found = DockerProduct(tmp_path_factory.mktemp("product"), daemon)
+def product(daemon: Daemon) -> Iterator[DockerProduct]:
+    """Beside the daemon, where other accounts come through: pytest closes its own directories to them."""
+    directory = daemon.directory.parent / "product"
+    directory.mkdir(mode=0o755)
+    found = DockerProduct(directory, daemon)
     found.start()
     yield found
     found.close()
@@ -122,20 +125,17 @@ def test_nodes_outlive_the_hub_and_go_with_ctrl_c(product: DockerProduct, daemon
     assert mary.node(slug).status_code == 200
     product.end(signal.SIGINT)
     assert not daemon.containers(**{names.INSTANCE: product.instance})
-    product.start()
 
 
 def test_without_the_firewall_the_product_does_not_start(product: DockerProduct, daemon: Daemon) -> None:
     """Somebody who is not root and has not put the rules in: nodes would reach the machine's services."""
-    product.end(signal.SIGTERM)
+    if product.process is not None and product.process.poll() is None:
+        product.end(signal.SIGTERM)
     daemon.machine.run("nft", "delete", "table", "inet", "galilean_docker")
     product.state.chmod(0o700)
     for path in (product.state, *product.state.rglob("*")):
         os.chown(path, UID, UID, follow_symlinks=False)
     daemon.socket.chmod(0o666)
-    os.chmod(product.directory, 0o755)
-    for folder in (*product.directory.parents[:3],):
-        folder.chmod(folder.stat().st_mode | 0o011)
     done = subprocess.run(
         daemon.machine.command("setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups", GALILEAN, "up"),
         cwd="/", env=product.environment, capture_output=True, text=True, timeout=300, check=False,

@@ -5,17 +5,33 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import subprocess
 import sys
-import tempfile
 from fnmatch import fnmatch
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from extensions.desktop.available import PACKAGES
+
 ROOT = Path(__file__).parents[2]
 DAYS = 24 * 3600
-NAMES = ("control", "proxy", "jupyter")
+NAMES = (
+    "tools",
+    "base",
+    "node",
+    "control",
+    "proxy",
+    "jupyter",
+    "mpi",
+    "desktop",
+    "pytorch-cpu",
+    "pytorch-gpu",
+)
+#: What ends with the part of Galilean that runs inside of nodes.
+OF_NODES = {"jupyter", "mpi", "desktop", "pytorch-cpu", "pytorch-gpu"}
+ALL = set(NAMES)
 
 
 def _script() -> ModuleType:
@@ -36,9 +52,7 @@ def containerfile(name: str) -> str:
 
 
 def key(name: str, clone: Path, base: str = "debian") -> str:
-    with tempfile.TemporaryDirectory() as folder:
-        images.snapshot(name, Path(folder), clone)
-        return images.key_of(base, Path(folder))
+    return images.key_of(name, clone, base)
 
 
 @pytest.fixture
@@ -52,15 +66,19 @@ def clone(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("changed", "anew"),
     [
-        ("spawner/node/place.py", {"control", "jupyter"}),
+        ("spawner/node/place.py", {"control", "node", *OF_NODES}),
         ("services/portal/app.py", {"control"}),
-        ("requirements/node.txt", {"jupyter"}),
+        ("requirements/node.txt", {"base", *OF_NODES}),
         ("requirements/hub.txt", {"control"}),
-        ("requirements/bootstrap.txt", {"control", "proxy", "jupyter"}),
-        ("package-lock.json", {"control", "proxy", "jupyter"}),
-        ("extensions/lab/src/start.ts", {"control", "jupyter"}),
+        ("requirements/pytorch.txt", {"pytorch-gpu"}),
+        ("requirements/bootstrap.txt", ALL),
+        ("package-lock.json", ALL - {"tools", "base"}),
+        ("extensions/lab/src/start.ts", {"control", "node", *OF_NODES}),
+        ("extensions/desktop/desktops.py", {"control", "node", *OF_NODES}),
+        ("extensions/desktop/static/0/page.js", set()),
         ("extensions/lab/labextensions/@galilean/lab/package.json", set()),
         ("images/proxy/Containerfile", {"proxy"}),
+        ("images/base/notices.py", {"base", *OF_NODES}),
         ("galilean/web/static/vendor/htmx.min.js", set()),
         ("spawner/__pycache__/plan.cpython-311.pyc", set()),
         ("state/secrets/cookie", set()),
@@ -86,7 +104,7 @@ def test_narrow_modes_of_a_clone_reach_no_image(
     (clone / "spawner" / "node" / "place.py").chmod(0o600)
     (clone / "spawner" / "node").chmod(0o700)
     copy = tmp_path_factory.mktemp("copy")
-    images.snapshot("jupyter", copy, clone)
+    images.snapshot("node", copy, clone)
     assert (copy / "spawner" / "node" / "place.py").stat().st_mode & 0o777 == 0o644
     assert (copy / "spawner" / "node").stat().st_mode & 0o777 == 0o755
 
@@ -98,15 +116,35 @@ def test_the_build_is_let_see_what_it_copies(name: str) -> None:
         assert any(fnmatch(source, entry) or source.startswith(f"{entry}/") for entry in allowed), source
 
 
-def test_stages_that_images_share_are_the_same_word_for_word() -> None:
-    def stages(name: str) -> dict[str, str]:
-        parts = re.split(r"^(?=FROM \S+ AS )", containerfile(name), flags=re.MULTILINE)
-        return {part.split(maxsplit=4)[3]: part for part in parts[1:]}
+@pytest.mark.parametrize("name", NAMES)
+def test_an_image_begins_from_images_that_are_there_and_is_none_s_own_parent(name: str) -> None:
+    seen, left = set(), [name]
+    while left:
+        found = set(images.parents(containerfile(left.pop())).values())
+        assert found <= ALL
+        assert name not in found
+        left += found - seen
+        seen |= found
 
-    control, proxy, jupyter = (stages(name) for name in NAMES)
-    assert control["tools"] == proxy["tools"] == jupyter["tools"]
-    common = "npm ci"
-    assert control["javascript"].partition(common)[0] == proxy["javascript"].partition(common)[0]
+
+@pytest.mark.parametrize("name", sorted(OF_NODES))
+def test_a_change_of_our_code_installs_no_package_anew(name: str) -> None:
+    text = containerfile(name)
+    assert text.index("apt-get install") < text.index("COPY --from=node")
+    assert "spawner" not in "".join(images.copied(text) + images.copied(containerfile("base")))
+
+
+def test_the_desktop_s_packages_are_those_that_the_desktop_asks_for() -> None:
+    assert set(PACKAGES) <= set(containerfile("desktop").split())
+
+
+def test_notices_name_what_is_bundled_and_where_its_licence_is(tmp_path: Path) -> None:
+    target = tmp_path / "NOTICES"
+    script = ROOT / "images" / "base" / "notices.py"
+    subprocess.run([sys.executable, str(script), str(target), sys.prefix], check=True, timeout=60)
+    text = target.read_text()
+    assert re.search(r"^bash\t.*/usr/share/doc/bash/copyright$", text, re.MULTILINE)
+    assert re.search(r"^tornado\t\S+\tApache.*/LICENSE$", text, re.MULTILINE)
 
 
 def test_a_password_in_an_index_reaches_the_build_as_a_secret_only(
