@@ -32,6 +32,17 @@ const icons = `
 `.trim().split(/\s+/);
 for (const name of icons) files[`bootstrap-icons/icons/${name}.svg`] = `icons/${name}.svg`;
 
+// The terminal page, which nodes serve themselves.
+const node = join(root, "spawner", "node", "static", "vendor");
+rmSync(node, { recursive: true, force: true });
+mkdirSync(node, { recursive: true });
+for (const [from, to] of Object.entries({
+  "@xterm/xterm/lib/xterm.js": "xterm.js",
+  "@xterm/xterm/css/xterm.css": "xterm.css",
+  "@xterm/xterm/LICENSE": "xterm.LICENSE.txt",
+  "@xterm/addon-fit/lib/addon-fit.js": "addon-fit.js",
+})) cpSync(join(modules, from), join(node, to));
+
 rmSync(vendor, { recursive: true, force: true });
 for (const [from, to] of Object.entries(files)) {
   const source = join(modules, from);

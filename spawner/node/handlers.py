@@ -10,10 +10,9 @@ from jupyter_server.base.websocket import WebSocketMixin
 from tornado import web
 from tornado.websocket import WebSocketHandler
 
-from spawner.node import api
+from spawner.node import api, terminal
 from spawner.node.bounce import bounce_target, head_target
 from spawner.node.place import Place
-from spawner.node.terminal import TerminalHandler
 
 
 class BounceHandler(JupyterHandler):
@@ -69,7 +68,7 @@ def handlers(place: Place) -> list[tuple[Any, ...]]:
     pattern = _pattern(base)
     routes: list[tuple[Any, ...]] = [
         (f"{pattern}galilean/presence", PresenceSocket),
-        (f"{pattern}galilean/terminal", TerminalHandler, {"place": place}),
+        *terminal.routes(pattern, place),
         *api.routes(pattern),
     ]
     if place.rank == 0:
