@@ -8,7 +8,8 @@ as long as it does something.
 What only waits for a person does not count: shells, editors, pagers, an ssh client (the other node tells of
 itself). Nor do helpers of the Jupyter server, such as language servers. A program that a kernel started, and a
 kernel that executes nothing, count while they use the processor or move data: pools of idle workers stay
-around for hours, and threads go on after their cell.
+around for hours, and threads go on after their cell. The same holds for what is on a desktop: panels, settings
+and windows wait there for a person all day long.
 
 This is told, not proven; people's programs can make it look as they like. It lets *automatic when done* wait,
 and the hard maximum ends that.
@@ -43,6 +44,8 @@ WAITING = SHELLS | frozenset(
         "ipython3", "bpython", "gdb", "tensorboard", "tail",
     }
 )  # fmt: skip
+#: Begins the variable that every process of a desktop has (:mod:`extensions.desktop.command`).
+DESKTOP_MARK = b"GALILEAN_DESKTOP_SESSION="
 _REPLS = ("python", "R", "julia", "node", "octave")
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -60,6 +63,7 @@ class Process:
     arguments: int
     ticks: int
     moved_bytes: int
+    desktop: bool = False
 
     @property
     def waits(self) -> bool:
@@ -124,6 +128,10 @@ class Processes:
         for item in found:
             if item.pid == server or item.pid in above or item.state in "TtZXx":
                 continue
+            if item.desktop:
+                last = before.get((item.pid, item.start_ticks))
+                count += not item.waits and last is not None and _active(last, item, seconds)
+                continue
             root = _below(item, server, by_pid)
             if root is None or root.pid in shells or root.name.startswith("sshd"):
                 count += not item.waits and item.group not in foreground
@@ -168,12 +176,12 @@ class Reader:
 
     def __init__(self, proc: Path = PROC) -> None:
         self._proc = proc
-        self._ours: dict[tuple[int, int], bool] = {}
+        self._ours: dict[tuple[int, int], str] = {}
 
     def read(self, marks: Collection[bytes]) -> list[Process]:
         """The processes whose environment has all the marks, and this one."""
         found: list[Process] = []
-        known: dict[tuple[int, int], bool] = {}
+        known: dict[tuple[int, int], str] = {}
         me, uid = os.getpid(), os.geteuid()
         for entry in os.scandir(self._proc):
             if not entry.name.isdigit():
@@ -183,21 +191,28 @@ class Reader:
                     continue
                 item = _parse(int(entry.name), Path(entry.path))
                 key = (item.pid, item.start_ticks)
-                ours = self._ours.get(key)
+                ours = self._ours.get(key, "")
                 if not ours:  # one that was just forked may become ours when it starts its program
-                    ours = item.pid == me or _marked((Path(entry.path) / "environ").read_bytes(), marks)
+                    ours = (
+                        "node"
+                        if item.pid == me
+                        else _kind((Path(entry.path) / "environ").read_bytes(), marks)
+                    )
                 known[key] = ours
                 if ours:
-                    found.append(_counted(item, Path(entry.path)))
+                    found.append(_counted(item, Path(entry.path), desktop=ours == "desktop"))
             except (OSError, ValueError, IndexError):
                 continue  # it ended meanwhile, or is none of ours
         self._ours = known
         return found
 
 
-def _marked(environ: bytes, marks: Iterable[bytes]) -> bool:
+def _kind(environ: bytes, marks: Iterable[bytes]) -> str:
+    """``node`` or ``desktop`` for a process of this node, empty for any other."""
     variables = set(environ.split(b"\0"))
-    return all(mark in variables for mark in marks)
+    if not all(mark in variables for mark in marks):
+        return ""
+    return "desktop" if any(name.startswith(DESKTOP_MARK) for name in variables) else "node"
 
 
 def _parse(pid: int, entry: Path) -> Process:
@@ -217,7 +232,7 @@ def _parse(pid: int, entry: Path) -> Process:
     )
 
 
-def _counted(item: Process, entry: Path) -> Process:
+def _counted(item: Process, entry: Path, *, desktop: bool = False) -> Process:
     arguments = (entry / "cmdline").read_bytes().count(b"\0")
     moved = 0
     try:
@@ -227,7 +242,7 @@ def _counted(item: Process, entry: Path) -> Process:
                 moved += int(value)
     except OSError:
         pass
-    return Process(**{**item.__dict__, "arguments": arguments, "moved_bytes": moved})
+    return Process(**{**item.__dict__, "arguments": arguments, "moved_bytes": moved, "desktop": desktop})
 
 
 class Busy:

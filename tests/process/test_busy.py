@@ -63,6 +63,16 @@ def at_work(*looks: list[Process], foreground: set[int] | None = None) -> int:
         ("an empty Python prompt", [[process(50, SHELL, arguments=1)]], 0),
         ("a stopped one", [[process(50, SHELL, state="T")]], 0),
         ("tmux with a shell", [[process(50, 1, name="tmux: server"), process(51, 50, name="bash")]], 0),
+        (
+            "a panel of a desktop",
+            [[process(50, 1, desktop=True)], [process(50, 1, ticks=2, desktop=True)]],
+            0,
+        ),
+        (
+            "a desktop's program that computes",
+            [[process(50, 1, desktop=True)], [process(50, 1, ticks=900, desktop=True)]],
+            1,
+        ),
         ("an idle worker of a kernel", [[process(50, KERNEL)], [process(50, KERNEL, ticks=2)]], 0),
         ("a worker of a kernel that computes", [[process(50, KERNEL)], [process(50, KERNEL, ticks=900)]], 1),
         (
