@@ -193,8 +193,7 @@ def run(report: Report, directory: Path, count: int, **_: Any) -> None:
     left: DockerHub | None = None
     right: PlainHub | None = None
     try:
-        with open(archive, "rb") as file:
-            daemon.client.load_image(file)
+        daemon.load(archive)
         pool = {"Driver": "default", "Config": [{"Subnet": SUBNET, "Gateway": GATEWAY}]}
         daemon.client.create_network("plain", driver="bridge", ipam=pool)
         left = DockerHub(

@@ -64,6 +64,7 @@ def rules(reach: Reach) -> str:
     ]
     beyond = [
         "ct state established,related accept",
+        "meta nfproto ipv6 counter drop",  # clusters have none of it; a daemon that gives it all the same is no way out
         f"ip daddr {reach.pool} accept",  # a neighbour of its own cluster, or Docker drops it
         *([f"{names} meta l4proto {{ tcp, udp }} th dport 53 accept"] if names else []),
         *_to(_four(reach.reaches), "accept"),

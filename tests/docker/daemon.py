@@ -191,6 +191,15 @@ class Daemon:
         except (OSError, ValueError):
             pass
 
+    def load(self, archive: str) -> None:
+        """Bring an image in; a large one takes longer than an answer usually may."""
+        client = docker.APIClient(self.url, version="auto", timeout=900)
+        try:
+            with open(archive, "rb") as file:
+                client.load_image(file)
+        finally:
+            client.close()
+
     # ------------------------------------------------------------------------------------------ an image
 
     def _import(self) -> None:

@@ -26,6 +26,7 @@ def test_nodes_reach_hub_and_portal_names_and_the_outside_and_nothing_else() -> 
     assert here.rstrip().endswith("counter drop")
     order = [beyond.index(word) for word in ("ip daddr { 10.1.2.3/32 } accept", "169.254.0.0/16 } counter")]
     assert order == sorted(order), "what is allowed comes before what is not the outside"
+    assert beyond.index("meta nfproto ipv6 counter drop") < order[0], "IPv6 is nobody's way out"
 
 
 def test_without_the_outside_everything_else_is_dropped() -> None:

@@ -106,8 +106,7 @@ def image(daemon: Daemon) -> Callable[[str], str]:
         command = [sys.executable, str(ROOT / "scripts" / "images.py"), name]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         _, reference, archive = done.stdout.strip().split("\t")
-        with open(archive, "rb") as file:
-            daemon.client.load_image(file)
+        daemon.load(archive)
         return reference
 
     return built
