@@ -379,7 +379,7 @@ class Writing:
         _write_small(self._hidden, self.record.id + ".unsure", str(self.offset_bytes).encode())
         self._unsure = True
 
-    def write(self, piece: bytes) -> None:
+    def write(self, piece: bytes | bytearray) -> None:
         """Add a piece; what of it is on the disk counts, even when the rest is refused.
 
         Raises

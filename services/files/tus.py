@@ -242,14 +242,13 @@ class Tus(StreamedHandler):
 
     async def body_piece(self, piece: bytes) -> None:
         self._heard = asyncio.get_running_loop().time()
-        self._wait()
         self._buffer += piece
         if len(self._buffer) >= PIECE_BYTES:
             await self._store()
 
     async def _store(self) -> None:
         async with self._turn:
-            data, self._buffer = bytes(self._buffer), bytearray()
+            data, self._buffer = self._buffer, bytearray()
             writing = self._writing
             if not data:
                 return
@@ -262,7 +261,7 @@ class Tus(StreamedHandler):
                     await self.in_files(writing.take_back)
                 raise
 
-    def _write(self, writing: Writing, data: bytes) -> None:
+    def _write(self, writing: Writing, data: bytearray) -> None:
         if writing.offset_bytes - self._asked_at >= ASK_EVERY_BYTES:
             self._asked_at, self._room = writing.offset_bytes, self._place.room_bytes()
         if self._room is not None and writing.offset_bytes + len(data) - self._asked_at > self._room:
@@ -272,11 +271,13 @@ class Tus(StreamedHandler):
             self._hash.update(data)
 
     def _wait(self) -> None:
-        if self._idle is not None:
-            self._idle.cancel()
-        self._idle = asyncio.get_running_loop().call_later(
-            self.idle_seconds, lambda: asyncio.ensure_future(self.give_up())
-        )
+        """Give up when nothing came for long; asked now and then rather than put off with each of many pieces."""
+        loop = asyncio.get_running_loop()
+        left = self._heard + self.idle_seconds - loop.time()
+        if left <= 0:
+            asyncio.ensure_future(self.give_up())
+        else:
+            self._idle = loop.call_later(left, self._wait)
 
     # ---- after it
 
@@ -381,12 +382,12 @@ class Tus(StreamedHandler):
             if self._writing is None:
                 return
             self._writing = None
-            data, self._buffer = bytes(self._buffer), bytearray()
+            data, self._buffer = self._buffer, bytearray()
             await self.in_files(self._save, writing, data)
             if self._writers.get(writing.record.id) is self:
                 del self._writers[writing.record.id]
 
-    def _save(self, writing: Writing, data: bytes) -> None:
+    def _save(self, writing: Writing, data: bytearray) -> None:
         try:
             if self._checksum is not None:
                 writing.take_back()
