@@ -4,27 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from extensions.quota.limits import Entry, Granted, Limits, combine
+from extensions.quota.limits import Entry, Granted, Held, Limits, combine
 from extensions.quota.measures import Measure
 from extensions.quota.rules import Spent
 from galilean.amounts import GIB, MIB
 from galilean.settings import Limits as SettingsLimits
 from galilean.settings import Settings
-from services.portal.pages.run_form import (
-    CUSTOM,
-    Choice,
-    Held,
-    ModelOption,
-    RunForm,
-    bars_of,
-    clamp,
-    gigabytes_text,
-    last_choice,
-    refusal_of,
-    release_in_words,
-    run_form,
-    together,
-)
+from services.portal.pages.run_bars import bars_of
+from services.portal.pages.run_choice import Choice, clamp, last_choice
+from services.portal.pages.run_form import CUSTOM, ModelOption, RunForm, run_form
+from services.portal.pages.run_words import gigabytes_text, refusal_of, release_in_words, together
 
 SETTINGS = Settings()
 OFFERED = ("auto", "2h", "4h")

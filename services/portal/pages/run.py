@@ -32,10 +32,19 @@ from services.portal.doors import ways
 from services.portal.machines import gpu_choices, pool_choices
 from services.portal.machines import never as machines_never
 from services.portal.my_limits import limits_and_rest, site_grace_seconds
-from services.portal.pages import run_form as rules
 from services.portal.pages.endings import failure_of
 from services.portal.pages.progress import TILES_MOST, latest_attempt, progress, typical_seconds
 from services.portal.pages.project_frame import ProjectPage
+from services.portal.pages.run_bars import bars_of
+from services.portal.pages.run_choice import Choice, clamp, last_choice
+from services.portal.pages.run_form import ModelOption, PoolOption, RunForm, pool_of, run_form
+from services.portal.pages.run_words import (
+    gigabytes_text,
+    refusal_of,
+    release_as_fate,
+    release_in_words,
+    together,
+)
 from services.portal.quotas import until_said
 from services.portal.release_said import duration, explained
 from services.portal.said import Said, cards, cores, counted, memory, say, size_of_cluster
@@ -116,7 +125,7 @@ class RunPage(ProjectPage):
         )
         return found
 
-    def html(self, frame: dict[str, Any], found: Scene, form: rules.RunForm | None) -> str:
+    def html(self, frame: dict[str, Any], found: Scene, form: RunForm | None) -> str:
         """The inside of the drawer."""
         now = self.portal.clock()
         run = found.run
@@ -133,9 +142,9 @@ class RunPage(ProjectPage):
             "most_seconds": self.most_seconds,
             "duration_words": duration,
             "explained": explained,
-            "release_words": rules.release_in_words,
-            "fate_words": rules.release_as_fate,
-            "gigabytes_text": rules.gigabytes_text,
+            "release_words": release_in_words,
+            "fate_words": release_as_fate,
+            "gigabytes_text": gigabytes_text,
             "tiles_most": TILES_MOST,
             "has_role": self.person.has_role,
             "ready_in": _ready_in(found.typical(form.choice.nodes)) if form else None,
@@ -167,23 +176,21 @@ class RunPage(ProjectPage):
         frozen = (run.release_terms or {}).get("grace_seconds") if run is not None else None
         return frozen or self.grace_seconds
 
-    async def form(self, found: Scene) -> rules.RunForm | None:
+    async def form(self, found: Scene) -> RunForm | None:
         """The form with the last configuration filled in; only where it is shown."""
         if face_of(found.run) not in ("form", "failed") or not self.person.has_role:
             return None
         mine = await limits_and_rest(self.portal, self.person.name, self.person.roles)
         settings, limits, wish = self.portal.settings, mine.limits, self.wish(found)
         pools = await self.pools()
-        asked = replace(
-            rules.clamp(wish, limits, mine.offered, mine.default), pool=rules.pool_of(wish.pool, pools)
-        )
+        asked = replace(clamp(wish, limits, mine.offered, mine.default), pool=pool_of(wish.pool, pools))
         models = [
-            rules.ModelOption(name=choice.name, title=choice.title, free=choice.free)
+            ModelOption(name=choice.name, title=choice.title, free=choice.free)
             for choice in (await gpu_choices(self.portal) if settings.gpu_models else ())
         ]
         self.most_seconds = mine.most_seconds
         self.links = await linked(self.portal, self.person, self.project)
-        return rules.run_form(
+        return run_form(
             settings,
             limits,
             mine.held,
@@ -201,16 +208,16 @@ class RunPage(ProjectPage):
     def _today(self) -> date:
         return self.portal.clock().astimezone(self.portal.settings.site.zone).date()
 
-    async def pools(self) -> list[rules.PoolOption]:
+    async def pools(self) -> list[PoolOption]:
         """The pools that the visitor may choose from; empty where there is only one."""
         if len(self.portal.settings.pools) < 2:
             return []
         return [
-            rules.PoolOption(name=choice.name, title=choice.title, free=free_words(choice.free))
+            PoolOption(name=choice.name, title=choice.title, free=free_words(choice.free))
             for choice in await pool_choices(self.portal, self.person)
         ]
 
-    async def never(self, choice: rules.Choice) -> Said | None:
+    async def never(self, choice: Choice) -> Said | None:
         """Why the machines could never hold a choice."""
         try:
             pool = choose_pool(self.portal.settings, self.person.roles, choice.pool or None, None)
@@ -230,9 +237,9 @@ class RunPage(ProjectPage):
         )
         return None if error is None else Said(error.message, error.params)
 
-    def wish(self, found: Scene) -> rules.Choice:
+    def wish(self, found: Scene) -> Choice:
         asked = found.last.request if found.last else self.project.default_request
-        return rules.last_choice(self.portal.settings, self.project.environment, asked)
+        return last_choice(self.portal.settings, self.project.environment, asked)
 
 
 class Drawer(RunPage):
@@ -255,22 +262,22 @@ class Sum(RunPage):
         frame = await self.enter(owner, slug)
         mine = await limits_and_rest(self.portal, self.person.name, self.person.roles)
         choice = replace(self._choice(), release=mine.default)
-        refusal = rules.refusal_of(choice, mine.limits, mine.held, mine.spent) or await self.never(choice)
+        refusal = refusal_of(choice, mine.limits, mine.held, mine.spent) or await self.never(choice)
         await self.render_fragment(
             "run_sum.html",
             **frame,
-            bars=rules.bars_of(choice, mine.limits, mine.held, mine.spent, self._today()),
-            together=rules.together(choice),
+            bars=bars_of(choice, mine.limits, mine.held, mine.spent, self._today()),
+            together=together(choice),
             refusal=refusal,
             ready_in=_ready_in((await self.scene(None)).typical(choice.nodes)),
         )
 
-    def _choice(self) -> rules.Choice:
+    def _choice(self) -> Choice:
         settings = self.portal.settings
         size = settings.sizes.get(self.get_query_argument("size", ""))
         cpu = size.cpu if size else self._number("cpu", 1000)
         memory = size.memory if size else self._number("memory_gb", GIB)
-        return rules.Choice(
+        return Choice(
             nodes=self._number("nodes", 1) or 1,
             cpu_millicores=cpu,
             memory_bytes=memory,
