@@ -52,7 +52,7 @@ def change_ports(conn: Connection, run_id: str, *, add: int | None = None, drop:
         409 when there are too many.
     """
     row = conn.execute(
-        select(clusters).where(clusters.c.id == run_id, clusters.c.released_at.is_(None))
+        select(clusters).where(clusters.c.id == run_id, clusters.c.released_at.is_(None)).with_for_update()
     ).mappings().first()  # fmt: skip
     if row is None:
         return False

@@ -17,6 +17,7 @@ in the same manner, under their own names.
 from __future__ import annotations
 
 import html
+import os
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
@@ -28,7 +29,7 @@ from spawner.node.listening import Ports, Who
 from spawner.node.standing import language_of
 
 #: Cookies of the hub, of Jupyter and ours; never handed on, never set by a program of the person's.
-_COOKIES = ("jupyterhub", "_xsrf", "galilean", "username-", "__host-jupyter", "__secure-jupyter")
+_COOKIES = ("jupyterhub", "service-", "_xsrf", "galilean", "username-", "__host-jupyter", "__secure-jupyter")
 _REQUEST = ("Authorization", "X-XSRFToken", "X-Csrftoken-Jupyter")
 _ANSWER = ("service-worker-allowed", "clear-site-data", "strict-transport-security")
 _LOOPBACK = ["127.0.0.1", "[::1]"]
@@ -50,8 +51,12 @@ _SAID = {
 
 
 def ours(name: str) -> bool:
-    """Whether a cookie of this name is the hub's, Jupyter's or ours."""
-    return name.strip().lower().startswith(_COOKIES)
+    """Whether a cookie of this name is the hub's, Jupyter's or ours.
+
+    One without a name counts, too: browsers send ``=jupyterhub-…`` back as if that were its name.
+    """
+    plain = name.strip().lower()
+    return not plain or plain.startswith(_COOKIES)
 
 
 def without_our_cookies(header: str) -> str:
@@ -62,11 +67,10 @@ def without_our_cookies(header: str) -> str:
 
 def without_token(query: str) -> str:
     """A query without the token that signed the request in."""
-    if "token" not in query:
+    pairs = parse_qsl(query, keep_blank_values=True)
+    if all(key != "token" for key, _ in pairs):
         return query
-    return urlencode(
-        [(key, value) for key, value in parse_qsl(query, keep_blank_values=True) if key != "token"]
-    )
+    return urlencode([(key, value) for key, value in pairs if key != "token"])
 
 
 class Apart(ProxyHandler):
@@ -76,6 +80,8 @@ class Apart(ProxyHandler):
         headers: httputil.HTTPHeaders = super().proxy_request_headers()
         for name in _REQUEST:
             headers.pop(name, None)
+        if self.token_authenticated and "Referer" in headers:  # of a page that was opened with its token
+            headers["Referer"] = headers["Referer"].partition("?")[0]
         cookies = without_our_cookies("; ".join(headers.get_list("Cookie")))
         headers.pop("Cookie", None)
         if cookies:
@@ -122,6 +128,9 @@ class PortHandler(Apart, LocalProxyHandler):
         return super()._get_context_path("localhost", port)
 
     def _address(self, port: str) -> str:
+        owner = os.environ.get("JUPYTERHUB_USER", "")
+        if owner and self.current_user.username != owner:  # a server that is shared shares no ports
+            self._refuse(Who.OTHER, int(port))
         who, address = self._ports.look(int(port))
         if who is not Who.PERSON:
             self._refuse(who, int(port))
