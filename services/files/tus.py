@@ -94,6 +94,7 @@ class Tus(StreamedHandler):
         self._writing: Writing | None = None
         self._checksum: Checksum | None = None
         self._idle: asyncio.TimerHandle | None = None
+        self._ending: asyncio.Future[None] | None = None
         self._heard = 0.0
 
     @property
@@ -275,7 +276,7 @@ class Tus(StreamedHandler):
         loop = asyncio.get_running_loop()
         left = self._heard + self.idle_seconds - loop.time()
         if left <= 0:
-            asyncio.ensure_future(self.give_up())
+            self._ending = asyncio.ensure_future(self.give_up())
         else:
             self._idle = loop.call_later(left, self._wait)
 
