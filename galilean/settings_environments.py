@@ -39,6 +39,17 @@ class Display(Section):
         return f"{self.width}x{self.height}"
 
 
+class DesktopApplication(Section):
+    """A program that has a desktop to itself: its window fills the page."""
+
+    title: str = Field(max_length=80)
+    command: str = Field(
+        min_length=1,
+        max_length=4000,
+        description="Run by `bash -c` in `~/work`; when it ends, so does its desktop.",
+    )
+
+
 class EnvironmentSettings(Section):
     """An environment that projects can choose (CG-8: tag and description are shown in the picker)."""
 
@@ -71,6 +82,13 @@ class EnvironmentSettings(Section):
         "every node, behind the person's sign-in.",
     )
     display: Display = Field(default=Display(), description="Of the desktop.")
+    applications: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")], DesktopApplication] = (
+        Field(
+            default={},
+            max_length=50,
+            description="Programs that may be opened alone, at `<node>/desktop/?app=<name>`; needs the interface `desktop`.",
+        )
+    )
     hostname: str = Field(
         default="",
         description="Backend docker: what nodes call themselves, with -0, -1 … behind it. They are node-0, node-1 … "
@@ -136,6 +154,8 @@ class EnvironmentSettings(Section):
                 "offers nothing: it has neither JupyterLab nor a desktop (interfaces), and no start command with "
                 "ports to answer on"
             )
+        if self.applications and "desktop" not in self.interfaces:
+            raise ValueError("applications need the interface desktop")
         return self
 
     def problems(self, backend: str, *, allow_sudo: bool) -> Iterator[str]:

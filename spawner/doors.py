@@ -12,6 +12,7 @@ does not know it to be missing (CG-5, BX-1, AP-11).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -30,6 +31,7 @@ NODE_PORTS = "GALILEAN_PORTS"
 NODE_COMMAND = "GALILEAN_START_COMMAND"
 NODE_GEOMETRY = "GALILEAN_DESKTOP_GEOMETRY"
 NODE_DPI = "GALILEAN_DESKTOP_DPI"
+NODE_APPLICATIONS = "GALILEAN_DESKTOP_APPLICATIONS"
 
 #: ``node``: as soon as the node answers. ``listens``: when a program of the person's listens there.
 When = Literal["node", "listens"]
@@ -122,6 +124,7 @@ def start_variables(
     command: str = "",
     geometry: str = "",
     dpi: int = 0,
+    applications: Mapping[str, Mapping[str, str]] | None = None,
 ) -> Mapping[str, str]:
     """The variables by which a node learns what its environment says; what is as always has none.
 
@@ -134,5 +137,6 @@ def start_variables(
         NODE_COMMAND: command,
         NODE_GEOMETRY: geometry,
         NODE_DPI: str(dpi) if dpi else "",
+        NODE_APPLICATIONS: json.dumps(applications) if applications else "",
     }
     return {name: value for name, value in said.items() if value}

@@ -91,6 +91,7 @@ def unlooked(settings: Settings, name: str) -> EnvironmentChoice:
         command=entry.command,
         geometry=entry.display.geometry if "desktop" in entry.interfaces else "",
         dpi=entry.display.dpi if "desktop" in entry.interfaces else 0,
+        applications={name: one.model_dump() for name, one in entry.applications.items()},
     )
     return EnvironmentChoice(
         name=name,

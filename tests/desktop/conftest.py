@@ -93,7 +93,9 @@ def node(folder: Path, *, variables: Mapping[str, str] | None = None) -> Iterato
     made = Node(f"http://127.0.0.1:{port}", home, process)
     try:
         wait_for(
-            lambda: made.http.get(f"{made.url}/api/status").status_code == 200, "the node answers", seconds=60
+            lambda: made.http.get(f"{made.url}/api/status").status_code == 200,
+            "the node answers",
+            seconds=150,
         )
         made.http.post(f"{made.url}/double", json={"status": status(), "answers": {}}).raise_for_status()
         yield made

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from galilean.settings import Settings, SettingsError, parse_settings
+from galilean.settings import EnvironmentSettings, Settings, SettingsError, parse_settings
 
 
 def entry(text: str, *, more: str = "") -> Settings:
@@ -74,3 +74,15 @@ def test_what_the_backend_cannot_give_is_told_and_not_dropped():
 @pytest.mark.parametrize("name", ["node-1", "Sim", "a_b", "-a", "node"])
 def test_a_host_name_is_one_and_never_another_nodes(name: str):
     assert "host name" in problem(f"hostname: '{name}'", more="backend: docker\ndocker: {image: a/b}\n")
+
+
+def test_applications_are_named_and_need_a_desktop() -> None:
+    entry = {
+        "title": "CAE",
+        "interfaces": ["desktop"],
+        "applications": {"paraview": {"title": "ParaView", "command": "paraview"}},
+    }
+    assert EnvironmentSettings.model_validate(entry).applications["paraview"].command == "paraview"
+    for wrong in ({"interfaces": ["jupyter"]}, {"applications": {"No Name": {"title": "x", "command": "x"}}}):
+        with pytest.raises(ValueError):
+            EnvironmentSettings.model_validate({**entry, **wrong})
