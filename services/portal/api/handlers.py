@@ -18,6 +18,7 @@ from services.catalog.environments import environments
 from services.portal.addresses import project_path
 from services.portal.api import (
     archives,
+    class_forks,
     clusters,
     dataset_handlers,
     doors,
@@ -245,6 +246,7 @@ def routes() -> list[tuple[str, type[APIHandler]]]:
         *finding.routes(),
         *gallery.routes(),
         *life.routes(),
+        *class_forks.routes(),
         *sharing.routes(),
         (project, Project),
         (project + r"/clusters", ProjectClusters),

@@ -185,6 +185,18 @@ class ForkMade(Outgoing):
     left_out: int = Field(description="How many data sets it lacks because the caller may not read them.")
 
 
+class GivenFork(Outgoing):
+    """How it stands with the fork of one member of a group."""
+
+    person: str
+    state: Literal["none", "copying", "there", "refused"]
+    slug: str = Field(description="Of their fork, where there is one.")
+    left_out: int = Field(
+        description="Data sets that a fork made now lacks, for its owner may not read them."
+    )
+    why: str = Field(description="Why it was refused, in the language asked for.")
+
+
 class Copying(Outgoing):
     """How far the copy of a fork is."""
 

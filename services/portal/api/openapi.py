@@ -14,6 +14,7 @@ from pydantic.json_schema import models_json_schema
 
 from services.portal.api import (
     archives,
+    class_forks,
     dataset_handlers,
     doors,
     file_work,
@@ -103,6 +104,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *finding.OPERATIONS,
     *gallery.OPERATIONS,
     *life.OPERATIONS,
+    *class_forks.OPERATIONS,
     *sharing.OPERATIONS,
     *machine_time.OPERATIONS,
     *archives.OPERATIONS,

@@ -25,6 +25,7 @@ from services.portal.api import projects as calls
 from services.portal.api.gallery import find, note_view
 from services.portal.api.projects import catalogue
 from services.portal.desks import desk_of
+from services.portal.for_group import may_give
 from services.portal.pages.explore import card_values
 from services.portal.pages.files import files_frame
 from services.portal.pages.project_frame import ProjectPage, room_words, said
@@ -143,7 +144,12 @@ class ForksTab(ProjectPage):
     async def get(self, owner: str, slug: str) -> None:
         frame = await self.enter(owner, slug)
         _, tree = await life.tree_of(self.portal, self.person, self.project)
-        await self.render_page("project_forks.html", **frame, tree=tree)
+        groups: dict[str, str] = {}
+        if self.level >= Access.OWN and may_give(self.person):
+            groups = {slug: group.title for slug, group in (await self.portal.rights.get()).groups.items()}
+        await self.render_page(
+            "project_forks.html", **frame, tree=tree, give_groups=sorted(groups), group_titles=groups
+        )
 
 
 class Fork(ProjectPage):
