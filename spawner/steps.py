@@ -106,6 +106,8 @@ def reserve(
         "status": _first_status(queued, names).value,
         "target": Target.RUNNING.value,
     }
+    if plan.ports and not request.ports:  # the project's own, which the request does not name
+        values["state"] = {"ports": list(plan.ports)}
     try:
         conn.execute(_INSERT_RUN, values)
     except IntegrityError as error:
