@@ -120,7 +120,7 @@ def test_a_forked_node_is_a_plain_node(hub: Hub, zygote: Zygote) -> None:
     assert environments[0] == environments[1]
 
 
-VOLATILE = {"JUPYTERHUB_API_TOKEN", "JPY_API_TOKEN", "MASTER_PORT", "LC_CTYPE"}
+VOLATILE = {"JUPYTERHUB_API_TOKEN", "JPY_API_TOKEN", "MASTER_PORT", "PET_MASTER_PORT", "LC_CTYPE"}
 
 
 def test_the_zygote_imports_nothing_that_a_plain_node_would_not(hub: Hub, zygote: Zygote) -> None:
