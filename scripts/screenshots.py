@@ -1,14 +1,17 @@
 """Take the pictures of the documentation from the running product, along the tutorial's own steps.
 
 Starts the product on a state directory of its own, walks with Chromium through what
-``docs/tutorial/first-cluster.md`` tells, and writes ``docs/pictures/*.png``. So a picture never shows what the
-product does not do, and a step of the tutorial that no longer works fails here.
+``docs/tutorial/first-cluster.md`` tells, then through what people share, and writes ``docs/pictures/*.png``. So a
+picture never shows what the product does not do, and a step of the tutorial that no longer works fails here.
+``tutorial`` or ``gallery`` as an argument takes these alone.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -18,6 +21,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from scripts import gallery_pictures  # noqa: E402
 from tests.product.product import PASSWORD, Product, running_product  # noqa: E402
 
 PICTURES = ROOT / "docs" / "pictures"
@@ -34,7 +38,10 @@ ARGUMENTS = [
 def take(page: Page, name: str) -> None:
     """One picture, when the page has come to rest."""
     page.wait_for_timeout(400)
-    page.screenshot(path=PICTURES / f"{name}.png", animations="disabled", caret="hide")
+    path = PICTURES / f"{name}.png"
+    page.screenshot(path=path, animations="disabled", caret="hide")
+    if smaller := shutil.which("convert"):
+        subprocess.run([smaller, path, "-strip", "+dither", "-colors", "200", f"PNG8:{path}"], check=True)
     print(f"docs/pictures/{name}.png", flush=True)
 
 
@@ -114,7 +121,11 @@ def main() -> int:
             viewport={"width": 1280, "height": 800}, locale="en-GB", timezone_id="Asia/Shanghai"
         )
         try:
-            walk(product, page)
+            if "gallery" not in sys.argv[1:]:
+                walk(product, page)
+                page.context.clear_cookies()
+            if "tutorial" not in sys.argv[1:]:
+                gallery_pictures.walk(product, page, take)
         except BaseException:
             page.screenshot(path=ROOT / "build" / "screenshots-failed.png")
             raise
