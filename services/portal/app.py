@@ -270,6 +270,8 @@ async def serve(
     await asyncio.gather(*beside, return_exceptions=True)  # the lease is let go
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(server.close_all_connections(), 3)
+    if "archives" in portal.parts:
+        await portal.parts["archives"].close()
     if "file_jobs" in portal.parts:
         await portal.parts["file_jobs"].close()  # what is half-made is taken back
     await portal.hub.close()

@@ -1,7 +1,8 @@
 """Archives of projects coming in and going out: what pages and API do with :mod:`services.catalog.archives`.
 
 An archive that comes in lies below the state directory until it was imported, given up, or a day has passed. How far
-an import is this process knows; with the process it ends, and what was half made is cleared away by a chore.
+an import is this process knows; with the process it ends, and what was half made is cleared away by a chore as soon
+as another process is there, which tells whoever began it.
 """
 
 from __future__ import annotations
@@ -12,14 +13,16 @@ import logging
 import os
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import Connection
 from tornado.iostream import StreamClosedError
 from ulid import ULID
 
+from galilean import notices
 from galilean.errors import UserError, mark
 from galilean.web.context import Portal
 from galilean.web.csp import mark_untrusted
@@ -27,6 +30,7 @@ from galilean.web.handlers import BaseHandler
 from services.catalog import shares
 from services.catalog.access import Access, Viewer, access, need
 from services.catalog.archives import ENDING, importing, writing
+from services.catalog.archives.going import Mark, folder_of, left
 from services.catalog.archives.importing import Import, Outcome
 from services.catalog.archives.planning import Choice, Planned, plan
 from services.catalog.archives.reading import Contents, look
@@ -169,7 +173,7 @@ class Imports:
     def __init__(self, portal: Portal) -> None:
         self._portal = portal
         self._jobs: dict[str, Job] = {}
-        self._folder = portal.settings.state / "imports"
+        self._folder = folder_of(portal.settings)
 
     def all(self) -> list[Job]:
         """The newest first."""
@@ -314,8 +318,10 @@ class Imports:
 
     async def _import(self, job: Job, work: Import, choices: Mapping[int, Choice]) -> None:
         def run() -> None:
-            for outcome in work.run(job.path, choices, job.progress):
-                job.outcomes.append(outcome)
+            with Mark(self._folder, job.id, by=job.by, name=job.name) as mark_of_it:
+                going = replace(work, begins=mark_of_it.begins)
+                for outcome in going.run(job.path, choices, job.progress):
+                    job.outcomes.append(outcome)
 
         try:
             await asyncio.to_thread(run)
@@ -328,6 +334,23 @@ class Imports:
             job.problem = UserError(500, mark("Something went wrong. It is in the portal’s log."))
         job.state = "done"
         job.path.unlink(missing_ok=True)
+
+    async def close(self) -> None:
+        """End what is under way, because this process ends; who imports is told."""
+        for job in self.all():
+            if job.state == "importing" and job.task is not None:
+                job.progress.cancel()
+                await asyncio.wait({job.task})
+                done = sum(outcome.problem is None for outcome in job.outcomes)
+                await self._portal.db.run(_tell_broken_off, job.by, job.name, done, self._portal.clock())
+
+    def clear_left(self) -> None:
+        """Remove what imports left half made whose process ended; who began them is told. Blocks."""
+        portal, now = self._portal, self._portal.clock()
+        for one in left(self._folder):
+            gone = importing.clear_left(portal.db, portal.settings, one.ids, now)
+            with portal.db.write() as conn:
+                _tell_broken_off(conn, one.by, one.name, max(0, len(one.ids) - gone), now)
 
     async def give_up(self, job: Job) -> None:
         """End an import, or forget an archive."""
@@ -364,6 +387,22 @@ class Imports:
                 path.unlink(missing_ok=True)
 
 
+def _tell_broken_off(conn: Connection, by: str, name: str, done: int, now: datetime) -> None:
+    notices.tell(
+        conn,
+        by,
+        now=now,
+        kind="import",
+        text=mark(
+            "The import of “{name}” was broken off because the portal ended. {done} of its projects are there; "
+            "nothing half is left. Bring the archive again for the rest."
+        ),
+        address="admin/archives",
+        name=name or "–",
+        done=done,
+    )
+
+
 def imports(portal: Portal) -> Imports:
     """Of this portal."""
     return portal.parts.setdefault("archives", Imports(portal))
@@ -372,4 +411,5 @@ def imports(portal: Portal) -> Imports:
 async def sweep(portal: Portal) -> None:
     """The chore."""
     imports(portal).sweep()
+    await asyncio.to_thread(imports(portal).clear_left)
     await asyncio.to_thread(importing.clear_broken_off, portal.db, portal.settings, portal.clock())

@@ -7,7 +7,7 @@ files; the others go on. What is replaced goes to the bin at the last step, when
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -76,6 +76,8 @@ class Import:
         How much an owner may still keep; asked often.
     publish
         Whether what was public is so here, too.
+    begins
+        Told the id of each project before its row is there.
     """
 
     database: Database
@@ -87,6 +89,7 @@ class Import:
     room_of: Callable[[str], int | None] = lambda _owner: None
     publish: bool = False
     limits: Limits | None = None
+    begins: Callable[[str], None] = lambda _id: None
 
     def run(
         self, path: Path, choices: Mapping[int, Choice], progress: Progress | None = None
@@ -142,6 +145,7 @@ class Import:
                 now=self.clock(),
             )
             conn.execute(update(projects).where(projects.c.id == project.id).values(busy=BUSY))
+            self.begins(project.id)
             found = store.by_id(conn, project.id)
             assert found is not None
             return found
@@ -264,9 +268,22 @@ def clear_broken_off(database: Database, settings: Settings, now: datetime) -> i
     """Remove what imports left whose process ended; how many. Blocks."""
     with database.write() as conn:
         gone = [project for project in broken_off(conn, now) if discard_row(conn, project.id, now)]
+    _remove(settings, gone)
+    return len(gone)
+
+
+def clear_left(database: Database, settings: Settings, ids: Iterable[str], now: datetime) -> int:
+    """Remove those of some projects that are importing still, for their process is gone; how many. Blocks."""
+    with database.write() as conn:
+        found = (store.by_id(conn, one) for one in ids)
+        gone = [one for one in found if one is not None and discard_row(conn, one.id, now)]
+    _remove(settings, gone)
+    return len(gone)
+
+
+def _remove(settings: Settings, gone: Iterable[Project]) -> None:
     for project in gone:
         shutil.rmtree(project.path(settings), ignore_errors=True)
-    return len(gone)
 
 
 class _Both(Progress):
