@@ -20,7 +20,7 @@ from galilean.rights import GROUP_PREFIX
 from galilean.web.context import Portal
 from galilean.web.visitor import Visitor
 from services.catalog import forking, forks, links, shares, store
-from services.catalog.access import Viewer, access
+from services.catalog.access import Viewer, access, may_see
 from services.catalog.store import Project
 from services.catalog.tables import projects
 from services.portal.api.projects import catalogue, need_role, wake, write_audit
@@ -186,6 +186,10 @@ async def _give_one(portal: Portal, viewer: Viewer, project: Project, giver: str
         if fresh is None:
             raise store.no_such_project()
         level = access(viewer, fresh, shares.of(conn, "project", fresh.id))
+        if not viewer.has_role:
+            raise UserError(403, mark("Has no role yet; an administrator gives one."))
+        if not may_see(level):
+            raise UserError(404, mark("May not see this project. Share it with the group, or publish it."))
         plan = forking.plan_fork(viewer, fresh, level, links.links_of(conn, fresh.id))
         made = forks.make(conn, viewer, plan, volume_id=volume_id, now=portal.clock())
         notices.tell(

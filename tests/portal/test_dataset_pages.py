@@ -81,6 +81,22 @@ def test_the_run_drawer_says_which_data_sets_a_run_gets_and_where(sign: Sign, si
     assert "Missing" in theirs
 
 
+def test_the_run_drawer_says_how_many_projects_that_one_may_see_use_an_environment(
+    sign: Sign, site: LiveSite
+) -> None:
+    alice, bob = sign("alice"), sign("bob")
+    name = next(iter(site.settings.environments))
+    for number in range(3):
+        made(alice, f"Heat {number}", environment=name)
+    made(bob, "Mine", environment=name)
+    assert "Used by 3 projects" in page(alice, site, "projects/alice/heat-0/run").text
+    assert "Used by 1 project<" in page(bob, site, "projects/bob/mine/run").text
+    alice.put("/projects/alice/heat-1/publication")
+    told = page(bob, site, "projects/bob/mine/run").text
+    assert "Used by 2 projects" in told
+    assert f"explore?environment={name}" in told
+
+
 def test_the_projects_page_says_what_its_runs_lack(sign: Sign, site: LiveSite) -> None:
     alice, bob = sign("alice"), sign("bob")
     dataset(alice, "Secret plan", mount="plan")
@@ -125,3 +141,12 @@ def test_the_page_of_volumes_says_what_is_where(sign: Sign, site: LiveSite, tmp_
     text = page(root, site, "admin/volumes").text
     for word in ("default", "from galilean.yaml", "big", "Away", "Who keeps most"):
         assert word in text
+
+
+def test_a_data_set_that_was_not_counted_says_so_instead_of_nought(sign: Sign, site: LiveSite) -> None:
+    alice = sign("alice")
+    dataset(alice)
+    assert alice.put(f"{IO}/files/a.csv", content=b"1,2").status_code == 201
+    shown = page(alice, site, "datasets/alice/io-nims").text
+    assert "Not counted yet" in shown
+    assert "0 B in 0 files" not in shown

@@ -40,7 +40,9 @@ def test_each_member_gets_one_fork_and_who_may_not_is_told(
     root = sign("root")
     refused = root.post(FORKS)
     assert states(refused) == {"alice": "refused", "bob": "refused", "nobody": "refused"}
-    assert all(item["why"] for item in refused.json()["items"]), "it is private: they would not see it either"
+    why = {item["person"]: item["why"] for item in refused.json()["items"]}
+    assert "May not see" in why["bob"], "it is private: by themselves they could not fork it either"
+    assert "no role" in why["nobody"]
     root.put("/projects/root/heat-flow/shares", json={"group": "course", "access": "read"})
     assert states(root.get(FORKS)) == {"alice": "none", "bob": "none", "nobody": "none"}
     given = root.post(FORKS)

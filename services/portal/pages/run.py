@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from typing import Any
@@ -21,8 +21,9 @@ from tornado.iostream import StreamClosedError
 
 from galilean.amounts import GIB
 from galilean.errors import UserError, mark
-from services.catalog.access import Access
+from services.catalog.access import Access, Viewer
 from services.catalog.places import check_gpu_count, choose_pool
+from services.catalog.search import COUNT_MOST, Wanted, count
 from services.catalog.store import Project
 from services.machines.rules import Free, Size
 from services.portal.api.clusters import held_seconds, place_in_line
@@ -48,6 +49,7 @@ from services.portal.pages.run_words import (
 from services.portal.quotas import until_said
 from services.portal.release_said import duration, explained
 from services.portal.said import Said, cards, cores, counted, memory, say, size_of_cluster
+from services.portal.viewers import viewer_of
 from spawner import records
 from spawner.ports import ports_of
 from spawner.records import NodeInterval, Run
@@ -98,6 +100,11 @@ def scene(conn: Connection, project: Project, person: str, run_id: str | None) -
     )
 
 
+def used_by(conn: Connection, viewer: Viewer, environments: Sequence[str]) -> dict[str, int]:
+    """How many projects that somebody may see are made for each environment."""
+    return {name: count(conn, viewer, Wanted(kind="project", environment=name)) for name in environments}
+
+
 def face_of(run: Run | None) -> str:
     """Which face of the drawer a run has: form, waiting, starting, running, releasing or failed."""
     if run is None or (run.word == "released" and run.ready_at is not None):
@@ -115,6 +122,8 @@ class RunPage(ProjectPage):
     grace_seconds: int = 300
     #: Data sets of the project, as a run that the visitor starts now gets them or does not.
     links: Sequence[LinkedDataset] = ()
+    #: How many projects that the visitor may see are made for each environment; at most one more than are counted.
+    used: Mapping[str, int] = {}
 
     async def scene(self, run_id: str | None) -> Scene:
         found, self.grace_seconds = await self.portal.db.run_read(
@@ -137,6 +146,8 @@ class RunPage(ProjectPage):
             "form": form,
             "last": found.last,
             "links": self.links,
+            "used": self.used,
+            "used_most": COUNT_MOST,
             "may_change_links": self.level >= Access.WRITE and self.person.has_role,
             "grace_seconds": self._grace(run),
             "most_seconds": self.most_seconds,
@@ -190,6 +201,8 @@ class RunPage(ProjectPage):
         ]
         self.most_seconds = mine.most_seconds
         self.links = await linked(self.portal, self.person, self.project)
+        viewer = viewer_of(self.person)
+        self.used = await self.portal.db.run_read(used_by, viewer, tuple(settings.environments))
         return run_form(
             settings,
             limits,
