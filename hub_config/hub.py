@@ -20,6 +20,7 @@ from jupyterhub.app import JupyterHub
 from jupyterhub.handlers.base import BaseHandler
 from traitlets import Any as AnyTrait
 
+from galilean.settled import settle
 from galilean.web.assets import AssetHandler
 from galilean.web.jinja import site_assets
 from galilean.web.quiet import hide_form_ids
@@ -111,4 +112,5 @@ def main() -> None:
     # none until it has started.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     hide_form_ids()
+    settle()
     GalileanHub.launch_instance([f"--config={CONFIG_FILE}"])

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, func, select, text
 from sqlalchemy.exc import OperationalError
@@ -100,12 +100,15 @@ def _everything(conn: Connection, calendar: Calendar) -> tuple[Cells, int]:
     cells = Cells()
     rest: dict[str, Key] = {}
     runs = 0
-    for tally in (_tallies_one_by_one if conn.dialect.name == "sqlite" else _tallies)(conn, calendar):
-        runs += tally.runs
-        if tally.ids:
-            rest.update(dict.fromkeys(tally.ids, tally.key))
-        else:
-            cells.put(cells.place(tally.key) * BLOCK + tally.day, tally.whole)
+    if conn.dialect.name == "sqlite":
+        runs = _one_by_one(conn, calendar, cells, rest)
+    else:
+        for tally in _tallies(conn, calendar):
+            runs += tally.runs
+            if tally.ids:
+                rest.update(dict.fromkeys(tally.ids, tally.key))
+            else:
+                cells.put(cells.place(tally.key) * BLOCK + tally.day, tally.whole)
     add_intervals(conn, cells, rest, calendar)
     use = (
         select(run_use.c.day, *(func.sum(run_use.c[name]) for name in USE), *KEY_COLUMNS)
@@ -119,26 +122,49 @@ def _everything(conn: Connection, calendar: Calendar) -> tuple[Cells, int]:
     return cells, runs
 
 
-def _tallies_one_by_one(conn: Connection, calendar: Calendar) -> Iterator[Tally]:
-    """SQLite: grouping costs it more than it costs here."""
-    day = begin = end = 0
+def _one_by_one(conn: Connection, calendar: Calendar, cells: Cells, rest: dict[str, Key]) -> int:
+    """SQLite, which grouping costs more than it costs here: into cells, or to the rest; how many runs.
+
+    A quarter of a million times, so nothing is made for a run that is not kept.
+    """
+    day = begin = end = runs = 0
     us = "(unixepoch(substr({0}, 1, 19)) * 1000000 + substr({0}, 21, 6))"  # text of fixed width
-    runs = _runs(
+    query = _runs(
         us,
         f"sum({us.format('n.gone_at')} - {us.format('n.ready_at')})",
         "min(n.gone_at > n.ready_at) = 0",
         "min(n.gone_at IS NOT NULL)",
     )
     names = ", ".join(_KEY_NAMES)
+    places: dict[tuple[Any, ...], int] = {}
+    sums: dict[int, list[int]] = {}
     cursor = conn.connection.cursor()
-    cursor.execute(f"SELECT id, first, last, node, odd, {names} FROM ({runs})")  # noqa: S608 - our own names
+    cursor.execute(f"SELECT id, first, last, node, odd, {names} FROM ({query})")  # noqa: S608 - our own names
     while rows := cursor.fetchmany(CHUNK):
-        for run, first, last, node, odd, *values in rows:
+        runs += len(rows)
+        for row in rows:
+            run, first, last, node, odd = row[:5]
             if not begin <= first < end:
                 day = calendar.day(first)
                 begin, end = calendar.begin(day), calendar.begin(day + 1)
-            alone = odd or last > end
-            yield Tally(1, day, _whole(first, last - first, node), Key(*values), (run,) if alone else ())
+            values = row[5:]
+            if odd or last > end:
+                rest[run] = Key(*values)
+                continue
+            place = places.get(values)
+            if place is None:
+                place = places[values] = cells.place(Key(*values)) * BLOCK
+            found = sums.get(place + day)
+            if found is None:
+                sums[place + day] = [first, last - first, node]
+            else:
+                if first < found[0]:
+                    found[0] = first
+                found[1] += last - first
+                found[2] += node
+    for cell, (first, wall, node) in sums.items():
+        cells.put(cell, _whole(first, wall, node))
+    return runs
 
 
 def _tallies(conn: Connection, calendar: Calendar) -> Iterator[Tally]:

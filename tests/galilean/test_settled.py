@@ -10,7 +10,7 @@ import pytest
 
 def in_a_process(code: str) -> list[str]:
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=160, check=False
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.split()
@@ -54,5 +54,16 @@ def served(work):
 with tempfile.TemporaryDirectory() as folder, mock.patch("asyncio.run", served):
     os.environ["GALILEAN_STATE"] = folder
     runpy.run_module("{process}", run_name="__main__")
+"""
+    assert in_a_process(code) == ["True"]
+
+
+def test_so_does_the_hub() -> None:
+    code = """
+import gc
+from unittest import mock
+from hub_config import hub
+with mock.patch.object(hub.GalileanHub, "launch_instance", lambda words: print(gc.get_freeze_count() > 10_000)):
+    hub.main()
 """
     assert in_a_process(code) == ["True"]
