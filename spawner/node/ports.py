@@ -76,6 +76,14 @@ def without_token(query: str) -> str:
 class Apart(ProxyHandler):
     """Keeps what signs a person in away from the program, and the program's answers from what signs in."""
 
+    async def prepare(self) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        await super().prepare()
+        owner = os.environ.get("JUPYTERHUB_USER", "")
+        if self._finished or self.current_user is None:  # led to the sign-in
+            return
+        if owner and self.current_user.username != owner:  # a server that is shared shares no ports
+            raise web.HTTPError(403, "Only its owner opens programs of a node.")
+
     def proxy_request_headers(self) -> httputil.HTTPHeaders:
         headers: httputil.HTTPHeaders = super().proxy_request_headers()
         for name in _REQUEST:
@@ -128,9 +136,6 @@ class PortHandler(Apart, LocalProxyHandler):
         return super()._get_context_path("localhost", port)
 
     def _address(self, port: str) -> str:
-        owner = os.environ.get("JUPYTERHUB_USER", "")
-        if owner and self.current_user.username != owner:  # a server that is shared shares no ports
-            self._refuse(Who.OTHER, int(port))
         who, address = self._ports.look(int(port))
         if who is not Who.PERSON:
             self._refuse(who, int(port))

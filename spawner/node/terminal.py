@@ -13,6 +13,7 @@ from __future__ import annotations
 import html
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,13 @@ def workspace() -> dict[str, Any]:
     }
 
 
+def opened_by_a_person(headers: Mapping[str, str]) -> bool:
+    """Whether a browser goes to the page, or the page itself asks; not a picture's address on another page."""
+    mode = headers.get("Sec-Fetch-Mode", "navigate")
+    own = headers.get("Sec-Fetch-Site") == "same-origin" and headers.get("Sec-Fetch-Dest") == "empty"
+    return mode == "navigate" or own
+
+
 class TerminalHandler(JupyterHandler):
     """``galilean/terminal``: the page, with its session there."""
 
@@ -129,6 +137,8 @@ class TerminalHandler(JupyterHandler):
 
     @web.authenticated
     async def get(self) -> None:
+        if not opened_by_a_person(self.request.headers):
+            raise web.HTTPError(403, "A terminal is opened as a page.")
         manager = self.settings.get("terminal_manager")
         allowed = self.authorizer is None or await ensure_async(
             self.authorizer.is_authorized(self, self.current_user, "execute", self.auth_resource)

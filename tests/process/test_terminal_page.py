@@ -84,6 +84,8 @@ def test_an_ended_shell_and_a_lost_connection_are_said_and_mended(browser: Brows
 def test_the_page_asks_for_the_sign_in_and_makes_the_session_once(node: Jupyter) -> None:
     stranger = httpx.get(node.url + "galilean/terminal")
     assert stranger.status_code == 302 and "login" in stranger.headers["location"]
+    picture = {"Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Site": "same-origin", "Sec-Fetch-Dest": "image"}
+    assert node.client.get("galilean/terminal", headers=picture).status_code == 403
     for _ in range(2):
         answer = node.client.get("galilean/terminal")
         assert answer.status_code == 200 and TOKEN not in answer.text
