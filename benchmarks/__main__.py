@@ -28,6 +28,7 @@ ALL = (
     "release",
     "lab",
     "gallery",
+    "desktop",
 )
 KUBERNETES = ("kube-start", "kube-scale", "kube-sweep")
 DOCKER = ("docker",)
