@@ -111,6 +111,8 @@ class Desk:
             await self.portal.db.run(store.touch, self.item.id, now)
         else:
             await self.portal.db.run(datasets.touch, self.item.id, now)
+        if not self.item.file_count and (chores := self.portal.parts.get("chores")) is not None:
+            chores.wake("sizes")  # whoever puts the first file into it sees that it is there
 
     async def _came_in(self, path: str) -> None:
         await self.changed()

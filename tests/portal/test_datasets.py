@@ -419,3 +419,12 @@ def test_what_a_dead_process_was_moving_is_moved_again_from_the_beginning(
     assert (place / "datasets" / found["id"] / "a.csv").read_text() == "whole"
     with site.portal.db.read() as conn:
         assert volume_store.holdings(conn)["big"].datasets == 1
+
+
+def test_a_data_set_that_was_not_counted_says_so_instead_of_nought(sign: Sign, site: LiveSite) -> None:
+    alice = sign("alice")
+    dataset(alice)
+    assert alice.put(f"{IO}/files/a.csv", content=b"1,2").status_code == 201
+    shown = alice.get(site.url + "datasets/alice/io-nims").text
+    assert "Not counted yet" in shown
+    assert "0 B in 0 files" not in shown

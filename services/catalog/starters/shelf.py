@@ -120,6 +120,7 @@ STARTERS = (
         description="«What a notebook is, and what a cluster is, in five minutes.|用五分钟了解什么是笔记本、"
         "什么是集群。»",
         source="first-notebook",
+        field="ai",
         tags=("beginner", "入门"),
     ),
     Starter(
@@ -160,6 +161,7 @@ STARTERS = (
         description="«Where files stay and where they go, how to write them safely, how to pack them up.|哪些文件"
         "会保留、哪些会消失，怎样安全地写入和打包。»",
         source="files",
+        field="ai",
         data=("weather",),
         tags=("beginner", "files", "文件"),
     ),
@@ -169,6 +171,7 @@ STARTERS = (
         description="«Sliders and drawings in a notebook, without any package.|在笔记本里使用滑块和绘图，无需任何"
         "软件包。»",
         source="page",
+        field="physics",
         beside=("page.html",),
         tags=("interactive", "html", "交互"),
     ),

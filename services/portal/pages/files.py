@@ -40,6 +40,7 @@ _WORDS = (
     mark("{total} in all"),
     mark("{count} could not be taken out, because their names or kinds may not be here: {names}"),
     mark("“{name}” is there already."),
+    mark("these {count}"),
     mark("Actions for {name}"),
     mark("All of these"),
     mark("Back"),

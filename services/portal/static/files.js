@@ -36,7 +36,7 @@ const inside = (path) => (decoded(path).split(/[\\/]/).some((part) => part === "
 const icon = (name) => root.querySelector(`template[data-icon="${name}"]`).content.cloneNode(true);
 const iconOf = (item) => (item.kind === "folder" ? "folder" : ENDINGS[item.name.slice(item.name.lastIndexOf(".") + 1).toLowerCase()] || "file-earmark");
 const tellScreenReader = (text) => { find("said").textContent = text; };
-const named = (paths) => (paths.length === 1 ? `“${decoded(paths[0]).split("/").at(-1)}”` : String(paths.length));
+const named = (paths) => (paths.length === 1 ? `“${decoded(paths[0]).split("/").at(-1)}”` : say("these {count}", { count: paths.length }));
 
 function address({ folder = at.folder, file = "" } = {}) {
   const query = new URLSearchParams();
