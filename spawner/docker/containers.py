@@ -160,6 +160,8 @@ def variables(spec: ClusterSpec, rank: int) -> dict[str, str]:
         LANGUAGE: spec.language,
         SECRETS: SECRETS_DIRECTORY,
         CPU_MILLICORES: str(spec.cpu_millicores),
+        # Where NVIDIA's runtime is the machine's usual one, an image or an entry that says "all" would see every card.
+        **({} if spec.gpu else {"NVIDIA_VISIBLE_DEVICES": "void"}),
     }
 
 

@@ -177,3 +177,8 @@ def test_nodes_call_themselves_as_the_environment_says_and_are_found_as_ever() -
     assert found["Hostname"] == "licensed-1"
     (network,) = found["NetworkingConfig"]["EndpointsConfig"].values()
     assert network["Aliases"] == ["node-1"]
+
+
+def test_a_node_without_cards_sees_none_whatever_its_image_or_entry_says() -> None:
+    greedy = {"NVIDIA_VISIBLE_DEVICES": "all"}
+    assert containers.variables(spec_of(variables=greedy), 0)["NVIDIA_VISIBLE_DEVICES"] == "void"
