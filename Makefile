@@ -36,16 +36,18 @@ test-deps: ## Debian packages that tests drive: Chromium, PostgreSQL, sshd, a Ch
 # ---- checks, cheap ones first; the first stage that fails ends it
 
 # Whoever is not root is told what is left out.
+WITH_DOCKER := $(filter yes,$(shell [ "$$(id -u)" != 0 ] || echo yes))
 WITH_KUBERNETES := $(filter yes,$(shell [ "$$(id -u)" != 0 ] || echo yes))
 
 .PHONY: test
-test: ## Everything that must pass, from a fresh clone (the Kubernetes part as root)
+test: ## Everything that must pass, from a fresh clone (what needs Kubernetes or Docker as root)
 	@rm -f build/stages.txt
 	@$(STAGE) setup $(if $(WITH_KUBERNETES),"scripts/test-deps kubernetes",scripts/test-deps) \
 		"scripts/environment dev" scripts/assets
 	@$(if $(WITH_KUBERNETES),scripts/ahead) $(MAKE) --no-print-directory \
-		lint docs test-unit test-hub test-process test-browser test-product $(if $(WITH_KUBERNETES),test-kubernetes)
+		lint docs test-unit test-hub test-process test-browser test-product $(if $(WITH_DOCKER),test-docker) $(if $(WITH_KUBERNETES),test-kubernetes)
 	@$(if $(WITH_KUBERNETES),,printf '\nLeft out, because it starts a Kubernetes here as root: make test-kubernetes\n')
+	@$(if $(WITH_DOCKER),,printf '\nLeft out, because it starts a Docker here as root: make test-docker\n')
 	@printf '\n'; cat build/stages.txt
 	@awk '{ s += $$2 } END { printf "%-10s %8.1f s\n", "total", s }' build/stages.txt
 
@@ -101,7 +103,7 @@ test-kueue: lab images ## The same with Kueue, which is built first (root)
 
 .PHONY: test-docker
 test-docker: dev ## Against a real Docker that the tests start, in a network of its own (root)
-	@$(STAGE) docker "scripts/test-deps docker" '$(PYTEST) -m docker'
+	@$(STAGE) docker "scripts/test-deps docker" '$(PYTEST) -m "docker and not images"'
 
 .PHONY: test-images
 test-images: dev ## Each image of nodes, built and started on such a Docker (root, long, gigabytes)
