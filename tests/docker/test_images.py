@@ -123,7 +123,6 @@ def cluster(
     yield hub
     hub.release("it")
     hub.stop()
-    hub.daemon.client.remove_image(reference, force=True)
 
 
 def write(hub: DockerHub, name: str, text: str) -> None:
