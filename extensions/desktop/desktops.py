@@ -66,7 +66,7 @@ class Desktops:
         """Sizes that may be asked for besides the window's own; none without the program that sets them."""
         return list(SIZES) if self._which("xrandr") else []
 
-    async def stop(self) -> None:
-        """End all of them."""
+    def end(self) -> None:
+        """End all of them, at the end of the Jupyter server; what left its parent would live on."""
         for session in list(self._made.values()):
-            await session.stop()
+            session.end()

@@ -8,6 +8,7 @@ websocket refuses pages of other origins.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import json
 import os
 from collections.abc import Awaitable, Callable
@@ -430,6 +431,7 @@ def load(app: Any) -> None:
     rank = os.environ.get(RANK, "")
     settings = app.web_app.settings
     settings["galilean_desktops"] = Desktops(title=node_name(int(rank)) if rank else "", log=app.log)
+    atexit.register(settings["galilean_desktops"].end)
     settings["galilean_desktop_starts"] = set()
     settings["galilean_desktop_static"] = built()
     base = (

@@ -40,6 +40,9 @@ _SESSION = """<?xml version="1.0" encoding="UTF-8"?>
 <channel name="xfce4-session" version="1.0"><property name="general" type="empty">
   <property name="SaveOnExit" type="bool" value="false"/>
   <property name="PromptOnLogout" type="bool" value="false"/>
+</property><property name="startup" type="empty">
+  <property name="ssh-agent" type="empty"><property name="enabled" type="bool" value="false"/></property>
+  <property name="gpg-agent" type="empty"><property name="enabled" type="bool" value="false"/></property>
 </property></channel>
 """
 

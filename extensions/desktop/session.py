@@ -154,6 +154,11 @@ class Session:
             if self.state != "new":
                 await self._down(NotUp("ended"))
 
+    def end(self) -> None:
+        """End every process of it, at the end of the Jupyter server. Blocks for a moment."""
+        if self._mark:
+            end_marked(self._mark)
+
     async def run(self, *arguments: str, seconds: float = 10.0) -> tuple[int, str]:
         """Run a small program on the display; its exit code and what it said."""
         process = await asyncio.create_subprocess_exec(

@@ -266,6 +266,15 @@ def test_a_note_that_changed_meanwhile_is_kept(desktop: Node) -> None:
     assert (desktop.home / "work/notes.md").read_text() == "one"
 
 
+def test_nothing_of_a_desktop_outlives_a_server_that_ends(tmp_path: Path) -> None:
+    with node(
+        tmp_path, variables={"GALILEAN_DESKTOP_COMMAND": "(setsid sleep 1000 &); exec openbox"}
+    ) as made:
+        assert made.start().status_code == 200
+        wait_for(lambda: "sleep" in processes_of(made.home), "the hidden one runs")
+    assert processes_of(made.home) == []
+
+
 def test_a_desktop_ends_with_its_node(tmp_path: Path) -> None:
     with node(tmp_path, variables={"GALILEAN_DESKTOP_COMMAND": "openbox & sleep 1000"}) as made:
         assert made.start().status_code == 200
