@@ -260,6 +260,8 @@ def _variables(spec: ClusterSpec, rank: int, theirs: Sequence[Mapping[str, Any]]
         LANGUAGE: spec.language,
         SECRETS: SECRETS_DIRECTORY,
         CPU_MILLICORES: str(spec.cpu_millicores),
+        # Where NVIDIA's runtime is a machine's usual one, an image or an entry that says "all" would see every card.
+        **({} if spec.gpu else {"NVIDIA_VISIBLE_DEVICES": "void"}),
     }
     tokens = [
         {"name": name, "valueFrom": {"secretKeyRef": {"name": spec.base, "key": TOKEN_KEY}}}
