@@ -267,7 +267,8 @@ class Settings(Section):
     )
     allow_sudo: bool = Field(
         default=False,
-        description="Whether an environment may give sudo in its nodes: people are then root in their containers.",
+        description="Whether an environment may give sudo in its nodes: people are then root in their containers, and "
+        "what they leave in volumes can be root's. Mount volumes with `nosuid`, or let the daemon map users.",
     )
     defaults: Defaults = Defaults()
     release: Release = Release()

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import html
 import os
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
@@ -73,6 +74,15 @@ def without_token(query: str) -> str:
     return urlencode([(key, value) for key, value in pairs if key != "token"])
 
 
+def from_another_site(method: str, headers: Mapping[str, str]) -> bool:
+    """Whether a page of another site would change something, by what browsers say of a request.
+
+    The program gets nothing by which it could tell strangers from its person, so it is told here.
+    """
+    site = headers.get("Sec-Fetch-Site", "same-origin")
+    return method not in ("GET", "HEAD", "OPTIONS") and site not in ("same-origin", "none")
+
+
 class Apart(ProxyHandler):
     """Keeps what signs a person in away from the program, and the program's answers from what signs in."""
 
@@ -83,6 +93,10 @@ class Apart(ProxyHandler):
             return
         if owner and self.current_user.username != owner:  # a server that is shared shares no ports
             raise web.HTTPError(403, "Only its owner opens programs of a node.")
+        if not self.token_authenticated and from_another_site(
+            self.request.method or "", self.request.headers
+        ):
+            raise web.HTTPError(403, "A page of another site asked for this.")
 
     def proxy_request_headers(self) -> httputil.HTTPHeaders:
         headers: httputil.HTTPHeaders = super().proxy_request_headers()

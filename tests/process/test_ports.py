@@ -18,7 +18,7 @@ import pytest
 from websockets.sync.client import connect
 
 from spawner.node.listening import Listener, Ports, Who, listeners
-from spawner.node.ports import without_our_cookies, without_token
+from spawner.node.ports import from_another_site, without_our_cookies, without_token
 from tests.process.hub import eventually
 from tests.process.jupyter import TOKEN, Jupyter
 
@@ -274,3 +274,12 @@ def test_in_a_container_every_program_but_the_node_itself_is_the_persons() -> No
     finally:
         other.communicate("")
     assert json.dumps(ports.look(80)[0].value) == '"other"'
+
+
+def test_a_page_of_another_site_changes_nothing_in_a_persons_program() -> None:
+    for site in ("cross-site", "same-site"):
+        assert from_another_site("POST", {"Sec-Fetch-Site": site})
+        assert from_another_site("DELETE", {"Sec-Fetch-Site": site})
+        assert not from_another_site("GET", {"Sec-Fetch-Site": site})
+    assert not from_another_site("POST", {"Sec-Fetch-Site": "same-origin"})
+    assert not from_another_site("POST", {}), "a program without a browser"
