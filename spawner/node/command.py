@@ -1,12 +1,13 @@
 """The start command of the environment: run once on every node, as the person, when the node answers (CG-39).
 
 It runs in ``~/work`` in a session of its own, without the secrets of the node's server. What it prints stands
-in ``~/.galilean-command.log``. When the Jupyter server of the node restarts in its place, the command is ended
-and run again. That it ends, or fails, ends nothing else.
+in ``~/.galilean-command.log``. It is ended with the node's server; when that restarts in its place, it is ended and
+run again. That it ends, or fails, ends nothing else.
 """
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import subprocess
@@ -70,5 +71,6 @@ def start_command(environ: MutableMapping[str, str], log: Any) -> subprocess.Pop
         log.warning("The start command of the environment was not run: %s", error)
         return None
     environ[PROCESS] = str(started.pid)
+    atexit.register(ended, started.pid)
     log.info("The start command of the environment runs; what it prints stands in ~/%s", LOG)
     return started

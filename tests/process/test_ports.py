@@ -233,6 +233,8 @@ def test_the_start_command_runs_in_work_and_its_port_is_a_door(tmp_path: Path) -
         assert (tmp_path / ".galilean-command.log").read_text().strip() == str(port)
     finally:
         node.stop()
+    with pytest.raises(OSError), socket.create_connection(("127.0.0.1", port), 5):
+        pass  # it ended with its node
 
 
 # ------------------------------------------------------------------------------------------ pure decisions
