@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import shlex
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from ipaddress import IPv4Network
+from pathlib import Path
 from typing import Any
 
 from galilean.errors import UserError, mark
@@ -56,6 +58,10 @@ _SEALED = mark(
     "Nodes would not reach the hub at {address}. Another firewall on this machine drops what comes from "
     "interfaces {bridge}*: let it through, for the rules of galilean drop what must not pass."
 )
+_SETUID = mark(
+    "An environment gives sudo, and on volume {volume} ({path}) a program that people make root's own would run as "
+    "root for every account of this machine. Mount it with nosuid, or let Docker map users (userns-remap)."
+)
 
 
 def make_ready(settings: Settings, addresses: Addresses, say: Callable[[str], None]) -> None:
@@ -72,6 +78,8 @@ def make_ready(settings: Settings, addresses: Addresses, say: Callable[[str], No
     except Exception as error:
         raise UserError(503, _NO_DOCKER, url=docker.url or "DOCKER_HOST", why=said(error)) from error
     try:
+        if not maps_users(client):
+            refuse_setuid_volumes(settings)
         make_own_network(client, docker.instance, IPv4Network(docker.network_pool))
         if firewall.may_apply():
             try:
@@ -97,6 +105,31 @@ def make_ready(settings: Settings, addresses: Addresses, say: Callable[[str], No
             raise UserError(503, _OPEN, command=command)
     finally:
         client.close()
+
+
+def maps_users(client: Client) -> bool:
+    """Whether root in a container is nobody in particular on the machine: userns-remap, or a rootless daemon."""
+    options = " ".join(client.info().get("SecurityOptions") or ())
+    return "name=userns" in options or "name=rootless" in options
+
+
+def refuse_setuid_volumes(settings: Settings, look: Callable[[Path], Any] = os.statvfs) -> None:
+    """Whether what root leaves in a volume of the settings could be run as root by accounts of the machine.
+
+    Volumes that were registered online are not looked at.
+
+    Raises
+    ------
+    UserError
+        503 naming the volume, if an environment gives sudo and the volume is mounted without ``nosuid``.
+    """
+    if not any(environment.sudo for environment in settings.environments.values()):
+        return
+    for name in settings.volumes:
+        path = settings.volume_path(name)
+        there = next(place for place in (path, *path.parents) if place.exists())
+        if not look(there).f_flag & os.ST_NOSUID:
+            raise UserError(503, _SETUID, volume=name, path=str(path))
 
 
 def first_image(settings: Settings) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from galilean.settings_docker import Docker
 from hub_config.addresses import Addresses
 from hub_config.build import hub_traits
 from hub_config.docker import rules_of
+from hub_config.docker_ground import refuse_setuid_volumes
 from hub_config.parts import all_parts, common_environment
 from hub_config.ports import keep_ports
 from hub_config.secrets import load_secrets
@@ -122,3 +125,18 @@ def test_a_machine_s_room_is_what_it_really_has() -> None:
     assert (room.node_cpu_millicores, room.cpu_millicores, room.gpu) == (cpus, cpus, 0)
     assert room.clusters == 2047
     assert HostRoom.of_containers(Docker(cpu_overcommit=3), clusters=1).cpu_millicores == 3 * cpus
+
+
+def test_sudo_wants_volumes_where_no_program_is_root_s_own(tmp_path: Path) -> None:
+    entry = {"title": "Workbench", "image": "nodes:1", "sudo": True}
+    file = {**FILE, "allow_sudo": True, "environments": {"jupyter": entry}}
+
+    def with_volume(path: Path, **changes: Any) -> Settings:
+        return parse_settings(json.dumps({**file, "volumes": {"default": {"path": str(path)}}, **changes}))
+
+    assert not os.statvfs(tmp_path).f_flag & os.ST_NOSUID, "a temporary directory as they usually are"
+    with pytest.raises(UserError, match="nosuid"):
+        refuse_setuid_volumes(with_volume(tmp_path / "not" / "there"))
+    refuse_setuid_volumes(with_volume(tmp_path), lambda path: SimpleNamespace(f_flag=os.ST_NOSUID))
+    without = {"jupyter": {**entry, "sudo": False}}
+    refuse_setuid_volumes(with_volume(tmp_path, environments=without))
