@@ -118,18 +118,36 @@ def test_other_nodes_are_opened_from_the_menu(lab: OpenLab, double: Double) -> N
         {"rank": rank, "name": f"node-{rank}", "lab_url": f"/lab?n={rank}", "terminal_url": f"/t{rank}", "state": state}
         for rank, state in enumerate(("ready", "ready", "lost"))
     ]  # fmt: skip
+    for node in nodes[:2]:
+        node["desktop_url"] = f"/d{node['rank']}/"
     double.says(nodes=nodes)
     page = lab()
     pill(page).click()
     expect(menu(page).get_by_role("link", name="Lab on node-1")).to_have_attribute("href", "/lab?n=1")
     expect(menu(page).get_by_role("link", name="Terminal on node-1")).to_have_attribute("href", "/t1")
     expect(menu(page).get_by_role("link", name="Lab on node-0")).to_have_count(0)
+    for rank in (0, 1):
+        door = menu(page).get_by_role("link", name=f"Desktop on node-{rank}")
+        expect(door).to_have_attribute("href", f"/d{rank}/")
     expect(menu(page)).to_contain_text("lost")
     assert our_faults(page) == []
     picture(page, "nodes")
     with page.expect_popup() as opened:
         menu(page).get_by_role("link", name="Lab on node-1").click()
     assert opened.value.url.endswith("/lab?n=1")
+
+
+def test_the_desktop_of_a_single_node_is_opened_from_the_menu(lab: OpenLab, double: Double) -> None:
+    double.says()
+    page = lab()
+    pill(page).click()
+    expect(menu(page)).to_contain_text("Open terminal")
+    expect(menu(page).get_by_role("link", name="Open desktop")).to_have_count(0)
+    (node,) = status()["nodes"]
+    double.says(nodes=[node | {"desktop_url": "/d/"}])
+    expect(menu(page).get_by_role("link", name="Open desktop")).to_have_attribute("href", "/d/")
+    assert our_faults(page) == []
+    picture(page, "desktop")
 
 
 def test_restart_and_release_name_the_loss_first_and_do_nothing_without_a_yes(

@@ -24,6 +24,7 @@ export function put(element: Element, text: string): void {
 
 const PATHS: Record<string, string> = {
   chevron: "M4 6.5l4 4 4-4",
+  desktop: "M1.5 2.5h13v8.5h-13zM5.5 13.5h5M8 11v2.5",
   terminal: "M2 3h12v10H2zM4.5 6l2 2-2 2M8 10.5h3",
   hourglass: "M4 2h8M4 14h8M5 2v3l3 3 3-3V2M5 14v-3l3-3 3 3v3",
   bell: "M4 11V7a4 4 0 0 1 8 0v4l1.2 1.5H2.8zM6.7 14h2.6",

@@ -28,6 +28,13 @@ export class Menu {
   private readonly fateMore = el("span");
   private readonly extend: HTMLButtonElement;
   private readonly nodes = el("div", { class: "galilean-nodes", role: "group" });
+  /** The other page of this node: its desktop from JupyterLab, JupyterLab from its desktop. */
+  private readonly other = el(
+    "a",
+    { class: "galilean-row", target: "_blank", rel: "noopener" },
+    icon("desktop"),
+    el("span", { class: "galilean-rowtext" })
+  );
   private readonly terminal: HTMLButtonElement;
   private readonly whenDone: HTMLButtonElement;
   private readonly notify: HTMLButtonElement;
@@ -49,6 +56,7 @@ export class Menu {
     this.project = el("a", { target: "_blank", rel: "noopener" }, say("View project"));
     this.extend = el("button", { type: "button", class: "galilean-primary" }, say("Extend"));
     this.extend.onclick = () => void actions.extend();
+    this.other.onclick = () => this.close();
     this.terminal = this.row("terminal", say("Open terminal"), () => actions.terminal());
     this.whenDone = this.row("hourglass", say("Continue without me"), () => void actions.whenDone());
     hint(this.whenDone, say("release when done"));
@@ -68,6 +76,7 @@ export class Menu {
       this.bars,
       el("div", { class: "galilean-fate" }, el("div", {}, this.fateTitle, this.fateMore), this.extend),
       this.nodes,
+      this.other,
       this.terminal,
       this.whenDone,
       this.notify,
@@ -143,6 +152,11 @@ export class Menu {
     this.extend.setAttribute("aria-label", label || say("Extend"));
     this.drawNodes(status.nodes);
     this.terminal.hidden = status.nodes.length > 1;
+    const own = status.nodes.find(node => node.rank === status.node.rank);
+    const other = own && status.nodes.length === 1 ? otherDoor(say, own) : null;
+    this.other.hidden = !other;
+    this.other.href = other?.url ?? "";
+    put(this.other.querySelector(".galilean-rowtext") as HTMLElement, other?.open ?? "");
     this.whenDone.hidden = !status.can.when_done || !!status.release?.when_done;
     this.notify.hidden = !("Notification" in window) || Notification.permission !== "default";
     this.restart.hidden = !status.can.restart;
@@ -223,11 +237,20 @@ export class Menu {
           this.close();
           this.actions.terminal();
         };
+        const other = here ? otherDoor(say, node) : null;
         const doors = here
-          ? [el("span", { class: "galilean-quiet" }, say("this page")), terminal]
+          ? [
+              el("span", { class: "galilean-quiet" }, say("this page")),
+              ...(other ? [door(other.name, other.url)] : []),
+              terminal
+            ]
           : node.state === "starting" || node.state === "lost"
             ? [el("span", { class: "galilean-quiet" }, words[node.state])]
-            : [door(say("Lab"), node.lab_url), door(say("Terminal"), node.terminal_url)];
+            : [
+                door(say("Lab"), node.lab_url),
+                ...(node.desktop_url ? [door(say("Desktop"), node.desktop_url)] : []),
+                door(say("Terminal"), node.terminal_url)
+              ];
         const dot = el("span", { class: `galilean-dot galilean-${node.state ?? "unknown"}` });
         return el("div", { class: "galilean-noderow" }, dot, el("span", {}, node.name), ...doors);
       })
@@ -282,6 +305,17 @@ export class Menu {
     event.preventDefault();
     event.stopPropagation();
   }
+}
+
+/** What this node shows beside this page; `null` where it has no desktop. */
+function otherDoor(say: Say, node: NodeDoors): { name: string; open: string; url: string } | null {
+  if (!node.desktop_url) {
+    return null;
+  }
+  const desktop = new URL(node.desktop_url, location.href).pathname;
+  return location.pathname === desktop
+    ? { name: say("Lab"), open: say("Open JupyterLab"), url: node.lab_url }
+    : { name: say("Desktop"), open: say("Open desktop"), url: node.desktop_url };
 }
 
 function hint(row: HTMLButtonElement, text: string): void {

@@ -34,6 +34,8 @@ export interface NodeDoors {
   name: string;
   lab_url: string;
   terminal_url: string;
+  /** Where its environment has a desktop and the portal has been heard. */
+  desktop_url?: string | null;
   /** `null` = not known, because the portal has not been heard yet. */
   state: "ready" | "starting" | "lost" | null;
 }
