@@ -242,9 +242,9 @@ def test_the_thread(product: Product, visit: Callable[..., Visit], language: str
     mine.go("/services/portal/")
     card.get_by_text("node-1", exact=True).click()
     mine.link("Terminal", within=card).click()
-    page.wait_for_url("**/node-1/lab/workspaces/terminal**")
-    page.locator(".jp-Terminal .xterm-helper-textarea").wait_for(state="attached")
-    page.locator(".jp-Terminal").first.click()
+    page.wait_for_url("**/node-1/galilean/terminal**")
+    page.locator(".xterm-helper-textarea").wait_for(state="attached")
+    page.locator(".xterm").first.click()
     somebody = Person(product, newcomer, product.command("token", newcomer).strip().splitlines()[-1])
 
     def written() -> bool:

@@ -264,5 +264,5 @@ def test_every_sentence_of_the_room_is_translated_with_the_same_placeholders():
 
     for message in messages:
         translated = chinese.gettext(message)
-        assert translated != message, message
+        assert translated != message or message == "Lab", message  # JupyterLab's own short name
         assert names(translated) == names(message)
