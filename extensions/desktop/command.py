@@ -17,7 +17,7 @@ from extensions.desktop.choices import Application, Choices
 #: In the environment of every process of a desktop, so that all of them can be ended.
 MARK = "GALILEAN_DESKTOP_SESSION"
 SOCKET, KEY_FILE = "vnc", "xauthority"
-SERVER_LOG, SESSION_LOG = "server.log", "session.log"
+SERVER_LOG, SESSION_LOG, INPUT_LOG = "server.log", "session.log", "input.log"
 #: Variables of the Jupyter server that programs on a desktop have no use for.
 PRIVATE = ("JUPYTERHUB_API_TOKEN", "JPY_API_TOKEN", "JUPYTERHUB_COOKIE_SECRET")
 _FAMILY_WILD = 0xFFFF

@@ -278,7 +278,7 @@ class Session:
         """Start Chinese input, and start it again if it goes, at most some times."""
         words = command.input_method(self._which)
         for _ in range(5 if words else 0):
-            log = self._open_log(command.SESSION_LOG)
+            log = self._open_log(command.INPUT_LOG)  # chatty; the session's is shown to people
             try:
                 process = await asyncio.create_subprocess_exec(
                     *words, env=self._programs(), stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log

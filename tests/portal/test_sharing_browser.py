@@ -130,7 +130,7 @@ def test_ten_projects_move_to_a_fresh_installation(browse: Browse, site: LiveSit
     page = browse("root")
     page.goto(site.url + "admin/projects")
     page.get_by_label("Choose all on this page").check()
-    expect(page.locator("[data-selection-bar]")).to_contain_text("10 chosen")
+    expect(page.locator("[data-selection-bar]")).to_contain_text("Chosen: 10")
     with page.expect_download() as coming:
         page.get_by_role("button", name="Export").click()
     archive = tmp_path / coming.value.suggested_filename
