@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Protocol
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, case, insert, literal, select, update
 from sqlalchemy.exc import IntegrityError
 
 from spawner.records import Run
@@ -88,18 +88,28 @@ class UseMeter(Protocol):
 
 
 def tell_busy(conn: Connection, run: Run, rank: int, busy: Mapping[str, int], now: datetime) -> None:
-    """Keep a node's own word on what runs in it: ``kernels``, ``queued``, ``terminals``, ``processes``."""
+    """Keep a node's own word on what runs in it: ``kernels``, ``queued``, ``terminals``, ``processes``.
+
+    It says at once that nothing runs any more, and only now and then that something still does: work that it
+    told of last went on until now.
+    """
     said = {name: int(busy.get(name, 0)) for name in BUSY}
     values: dict[str, Any] = {"busy": said, "told_at": now}
     if any(said.values()):
         values["busy_at"] = now
+    else:
+        just_now = literal(now - timedelta(microseconds=1), node_use.c.busy_at.type)
+        worked = node_use.c.busy_at == node_use.c.told_at
+        values["busy_at"] = case((worked, just_now), else_=node_use.c.busy_at)
     key = {"cluster_id": run.id, "rank": rank, "attempt": run.attempt}
     row = [node_use.c[name] == value for name, value in key.items()]
     if conn.execute(update(node_use).where(*row).values(values)).rowcount:
         return
     try:
         with conn.begin_nested():
-            conn.execute(insert(node_use).values(**key, **values))
+            conn.execute(
+                insert(node_use).values(**key, **{**values, "busy_at": now if any(said.values()) else None})
+            )
     except IntegrityError:  # somebody measured it just now
         conn.execute(update(node_use).where(*row).values(values))
 

@@ -181,6 +181,8 @@ class Entry:
         The very bytes: extended headers in front, the header itself (with a sparse file's map).
     pax
         PAX records that hold for it.
+    shared
+        The part of ``before`` that holds for all entries from here on (global PAX records).
     """
 
     path: str
@@ -191,6 +193,7 @@ class Entry:
     before: bytes
     header: bytes
     pax: dict[bytes, bytes]
+    shared: bytes = b""
 
     @property
     def padding(self) -> int:
@@ -272,7 +275,7 @@ def entries(source: Source, *, limit_entries: int = LIMIT_ENTRIES) -> Iterator[E
     shared: dict[bytes, bytes] = {}
     while True:
         begin = source.offset
-        before, long_name, long_link, own = b"", None, None, {}
+        before, everybody, long_name, long_link, own = b"", b"", None, None, {}
         while True:
             header = source.exactly(BLOCK)
             if not header.strip(b"\0"):
@@ -293,6 +296,7 @@ def entries(source: Source, *, limit_entries: int = LIMIT_ENTRIES) -> Iterator[E
             elif kind == b"x":
                 own = records(body[:size])
             else:
+                everybody += header + body
                 shared |= records(body[:size])
                 if sum(len(name) + len(value) for name, value in shared.items()) > HEADER_MOST_BYTES:
                     raise broken("a header of more than a megabyte")
@@ -300,13 +304,13 @@ def entries(source: Source, *, limit_entries: int = LIMIT_ENTRIES) -> Iterator[E
         if count > limit_entries:
             raise broken("too many entries")
         pax = shared | own if shared else own
-        yield from _entry(source, begin, before, header, pax, long_name, long_link)
+        yield from _entry(source, begin, (before, everybody), header, pax, long_name, long_link)
 
 
 def _entry(
     source: Source,
     begin: int,
-    before: bytes,
+    before: tuple[bytes, bytes],
     header: bytes,
     pax: dict[bytes, bytes],
     long_name: bytes | None,
@@ -339,9 +343,10 @@ def _entry(
         kind,
         size,
         begin,
-        before,
+        before[0],
         header,
         pax,
+        before[1],
     )
     end = source.offset + size + entry.padding
     yield entry

@@ -20,6 +20,7 @@ from services.release.terms import Terms
 from spawner import records
 from spawner.records import Run
 from spawner.tables import cluster_nodes, clusters, node_use
+from spawner.use import tell_busy
 from tests.metering.rows import T0, add_node, add_run, at
 from tests.release.worlds import Backend, Clocks, Hub
 
@@ -65,11 +66,9 @@ class World:
 
     def busy(self, *, processes: int = 0, kernels: int = 1) -> None:
         """A node says what runs."""
-        runs, now = processes + kernels > 0, self.clocks.now()
-        said = {"busy": {"kernels": kernels, "processes": processes}, "told_at": now}
-        if runs:
-            said["busy_at"] = now
-        self.use(**said)
+        with self.db.write() as conn:
+            said = {"kernels": kernels, "processes": processes}
+            tell_busy(conn, self.run, 0, said, self.clocks.now())
 
     def use(self, **values: Any) -> None:
         with self.db.write() as conn:
@@ -148,6 +147,23 @@ async def test_the_warning_says_that_something_still_runs_and_when_done_lets_it_
     await world.pass_(15)
     assert (world.run.word, world.run.reason) == ("released", "done")
     assert world.kinds()[-1] == "released" and "is done" in world.told[-1][1]
+
+
+async def test_work_that_ended_between_two_words_of_its_node_was_done_and_not_left(db: Database) -> None:
+    world = World(db, "auto-when-done", grace_seconds=75)
+    world.look()
+    await world.pass_(60)
+    world.busy()
+    await world.pass_(25)  # it ends ten seconds after the grace, and its node says so at once
+    world.busy(kernels=0)
+    await world.pass_(10)
+    assert (world.run.word, world.run.reason) == ("released", "done")
+    with db.read() as conn:
+        busy = conn.execute(select(node_use.c.busy_at)).scalar_one()
+    world.clocks.seconds += 60
+    world.busy(kernels=0)  # nothing began since
+    with db.read() as conn:
+        assert conn.execute(select(node_use.c.busy_at)).scalar_one() == busy
 
 
 async def test_a_node_that_says_nothing_for_long_runs_nothing(sqlite_db: Database) -> None:

@@ -162,7 +162,7 @@ def read_manifest(body: bytes, media_type: str, *, digest: str = "") -> Manifest
     """
     found = digest_of(body)
     if digest and digest != found:
-        raise _lie()
+        raise lie()
     media_type = media_type.partition(";")[0].strip()
     data = _document(body)
     if data.get("schemaVersion") == 1:
@@ -239,7 +239,7 @@ def read_config(body: bytes, manifest: Manifest, machine: Platform) -> ImageConf
         422, when it is not what the manifest names, or made for another processor.
     """
     if len(body) != manifest.config.size_bytes or digest_of(body) != manifest.config.digest:
-        raise _lie()
+        raise lie()
     data = _document(body)
     rootfs = data.get("rootfs")
     diff_ids = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
@@ -250,7 +250,7 @@ def read_config(body: bytes, manifest: Manifest, machine: Platform) -> ImageConf
     platform = _platform(data)
     if platform is None:
         raise _broken()
-    if False:
+    if not machine.runs(platform):
         raise _elsewhere(str(platform), machine)
     start = data.get("config") or {}
     if not isinstance(start, dict):
@@ -376,7 +376,7 @@ def _known_sizes(images: Iterable[Manifest]) -> dict[str, int]:
     for image in images:
         for blob in image.blobs:
             if known.setdefault(blob.digest, blob.size_bytes) != blob.size_bytes:
-                raise _lie()
+                raise lie()
     return known
 
 
@@ -384,7 +384,8 @@ def _broken() -> UserError:
     return UserError(422, mark("This image's description is broken."), reason="image-broken")
 
 
-def _lie() -> UserError:
+def lie() -> UserError:
+    """For bytes that are not what was promised of them."""
     return UserError(
         422, mark("This image is not what its digest says. Nothing of it is used."), reason="image-digest"
     )
