@@ -137,3 +137,8 @@ def test_a_manifest_of_other_bytes_than_its_digest_is_refused():
     image.require(b"manifest")
     with pytest.raises(UserError, match="another image"):
         image.require(b"manifest ")
+
+
+def test_names_that_read_alike_have_name_spaces_of_their_own():
+    users = [chr(code) for code in range(0x4E00, 0x4F00)]
+    assert len({name_space(user) for user in users}) == len(users)
