@@ -168,12 +168,12 @@ async def give(
 async def _give_one(portal: Portal, viewer: Viewer, project: Project, giver: str) -> Given:
     size, room = project.size_bytes or 0, await room_of(portal, viewer.name)
     if room is not None and size > room:
+        # How much somebody has left is theirs to know, and who sees to people's limits.
         raise UserError(
             507,
-            mark("It has {size}; they may keep {room} more."),
+            mark("It has {size}, which is more than they may still keep."),
             reason="quota",
             size=format_bytes(size),
-            room=format_bytes(max(0, room)),
         )
     volume_id = await catalogue(portal).place(size)
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from galilean import notices
+from services.catalog import lifecycle
 from services.portal import for_group
 from tests.portal.conftest import Sign, made
 from tests.portal.live import LiveSite
@@ -68,19 +69,24 @@ def test_only_its_owner_with_the_right_gives_a_project_away(sign: Sign, course: 
     assert sign("root").post("/projects/root/heat-flow/forks-for/none").status_code == 404
 
 
-def test_a_quota_is_each_members_own(
-    sign: Sign, course: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+def test_a_quota_is_each_members_own_and_what_is_left_of_it_theirs_to_know(
+    site: LiveSite, sign: Sign, course: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = sign("root")
     root.put("/projects/root/heat-flow/publication")
+    with site.portal.db.write() as conn:
+        lifecycle.measured(conn, "project", course["id"], size_bytes=7, file_count=1, now=site.portal.clock())
 
     async def room(_: Any, owner: str) -> int | None:
-        return -1 if owner == "bob" else None
+        return 5 if owner == "bob" else None
 
     monkeypatch.setattr(for_group, "room_of", room)
     given = root.post(FORKS)
     assert states(given) == {"alice": "copying", "bob": "refused", "nobody": "refused"}
-    assert "may keep" in next(item["why"] for item in given.json()["items"] if item["person"] == "bob")
+    why = next(item["why"] for item in given.json()["items"] if item["person"] == "bob")
+    assert why == "It has 7\N{NO-BREAK SPACE}B, which is more than they may still keep.", (
+        "not how much bob has left"
+    )
 
 
 def test_the_page_offers_it_to_who_may_and_shows_how_far_it_is(
