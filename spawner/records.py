@@ -99,7 +99,10 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class NodeInterval:
-    """One node's life: a row of ``cluster_nodes``. Usage counts from ``ready_at`` to ``gone_at``."""
+    """One node's life: a row of ``cluster_nodes``. Usage counts from ``ready_at`` to ``gone_at``.
+
+    One with ``asked_at`` was asked for while the run went on (:mod:`spawner.renewal`).
+    """
 
     cluster_id: str
     rank: int
@@ -112,10 +115,29 @@ class NodeInterval:
     gone_at: datetime | None = None
     sighted_at: datetime | None = None
     exit_reason: str = ""
+    asked_at: datetime | None = None
+    asked_as: str = ""
+    asked_by: str = ""
+    explanation: dict[str, Any] | None = None
 
     @property
     def run_id(self) -> str:
         return self.cluster_id
+
+    @property
+    def coming_back(self) -> bool:
+        """Whether somebody asked for it and it does not answer yet."""
+        return self.asked_at is not None and self.ready_at is None and self.gone_at is None
+
+
+def present(nodes: Iterable[NodeInterval]) -> list[NodeInterval]:
+    """The newest attempt of each rank, by rank."""
+    newest: dict[int, NodeInterval] = {}
+    for node in nodes:
+        known = newest.get(node.rank)
+        if known is None or node.attempt > known.attempt:
+            newest[node.rank] = node
+    return [newest[rank] for rank in sorted(newest)]
 
 
 # ----------------------------------------------------------------------------------------------- reading
@@ -215,11 +237,11 @@ def intervals(conn: Connection, run_ids: Iterable[str]) -> dict[str, list[NodeIn
 
 
 def open_cluster(conn: Connection, user: str, server: str) -> tuple[Run, list[NodeInterval]] | None:
-    """The open run of a server with the nodes of its present attempt, by rank."""
+    """The open run of a server with the present attempt of each of its nodes, by rank."""
     run = open_run(conn, user, server)
     if run is None:
         return None
-    return run, [node for node in intervals(conn, [run.id])[run.id] if node.attempt == run.attempt]
+    return run, present(intervals(conn, [run.id])[run.id])
 
 
 def open_intervals(conn: Connection) -> list[NodeInterval]:

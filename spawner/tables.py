@@ -122,7 +122,19 @@ cluster_nodes = Table(
     Column("gone_at", UTCDateTime()),
     Column("sighted_at", UTCDateTime()),
     Column("exit_reason", String(128), nullable=False, server_default=""),
+    # Of an attempt that somebody asked for while the run went on (spawner.renewal): when, how and who.
+    Column("asked_at", UTCDateTime()),
+    Column("asked_as", String(16), nullable=False, server_default=""),
+    Column("asked_by", String(255), nullable=False, server_default=""),
+    # Why it did not come back, or why it was left as it is: message and parameters.
+    Column("explanation", JSON),
     Index(None, "ready_at"),
+    Index(
+        "ix_cluster_nodes_asked",
+        "cluster_id",
+        sqlite_where=text("asked_at IS NOT NULL AND ready_at IS NULL AND gone_at IS NULL"),
+        postgresql_where=text("asked_at IS NOT NULL AND ready_at IS NULL AND gone_at IS NULL"),
+    ),
     Index(
         "ix_cluster_nodes_open",
         "cluster_id",
