@@ -231,6 +231,8 @@ def navigation(settings: Settings, rights_now: Callable[[], Rights]) -> Callable
         given = rights_now().given_by(group.name for group in user.groups)
         return [
             entry(mark("Projects"), "projects", "folder"),
+            entry(mark("Data sets"), "datasets", "database"),
+            entry(mark("Explore"), "explore", "compass"),
             entry(mark("Machine time"), "machine-time", "activity"),
             entry(mark("Schedules"), "schedules", "clock"),
             *(entry(found.label, found.place, found.icon, admin=True) for found in entries_for(given)),

@@ -57,6 +57,7 @@ READ_BYTES = 256 * 2**10
 ROOMS = (
     "services.portal.events",
     "services.portal.frame",
+    "services.portal.meter_beside",
     "services.portal.pages.home",
     "services.portal.pages.online",
     "services.portal.pages.imports",

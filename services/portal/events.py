@@ -15,6 +15,7 @@ import asyncio
 import hashlib
 import logging
 from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -26,7 +27,7 @@ from ulid import ULID
 from galilean.errors import UserError, mark
 from galilean.tables import notices
 from galilean.web.context import Portal
-from galilean.web.handlers import APIHandler
+from galilean.web.handlers import APIHandler, BaseHandler
 from services.machines import store
 from services.portal.seen import Seen
 from spawner.tables import cluster_nodes, clusters
@@ -187,8 +188,8 @@ class Watcher:
             listener.wake.set()
 
 
-class Events(APIHandler):
-    """The stream itself; ``?watch=clusters,online``."""
+class Stream(BaseHandler):
+    """What every stream is: open for minutes, told of events, and its person on the platform while it is open."""
 
     long = True
     _listener: Listener | None = None
@@ -198,6 +199,55 @@ class Events(APIHandler):
             self._listener.gone = True
             self._listener.wake.set()
         super().on_connection_close()
+
+    async def told(self, name: str) -> str:
+        """What an event says to the page: nothing, but in streams that carry what they tell of."""
+        return "{}"
+
+    async def stream(self, names: frozenset[str], *, first: Collection[str] = ()) -> None:
+        """Send events until the page is closed, the portal ends or it is time to begin anew.
+
+        Parameters
+        ----------
+        names
+            Which ones.
+        first
+            Events that are sent at once.
+        """
+        self.set_header("Content-Type", "text/event-stream; charset=utf-8")
+        self.set_header("X-Accel-Buffering", "no")
+        watcher: Watcher = self.portal.parts["watcher"]
+        listener = self._listener = Listener(self.person.name, names)
+        watcher.add(listener)
+        loop = asyncio.get_running_loop()
+        until = loop.time() + LONGEST_SECONDS
+        opened_at = self.portal.clock()
+        seen: Seen = self.portal.parts["seen"]
+        try:
+            self.write(": here\n\n")
+            for name in first:
+                self.write(f"event: {name}\ndata: {await self.told(name)}\n\n")
+            await self.flush()
+            while loop.time() < until and not watcher.closing and not listener.gone:
+                if not self.person.by_token:
+                    await seen.note(self.person.name, since=opened_at)
+                try:
+                    await asyncio.wait_for(listener.wake.wait(), KEEPALIVE_SECONDS)
+                except TimeoutError:
+                    self.write(": still here\n\n")
+                listener.wake.clear()
+                pending, listener.pending = sorted(listener.pending), set()
+                for name in pending:
+                    self.write(f"event: {name}\ndata: {await self.told(name)}\n\n")
+                await self.flush()
+        except StreamClosedError:
+            pass
+        finally:
+            watcher.remove(listener)
+
+
+class Events(Stream, APIHandler):
+    """The stream itself; ``?watch=clusters,online``."""
 
     async def get(self) -> None:
         names = frozenset(self.query("watch").split(",")) & {
@@ -211,34 +261,7 @@ class Events(APIHandler):
             raise UserError(403, mark("This page is for administrators."))
         if "machines" in names and not self.person.may("machines:manage"):
             raise UserError(403, mark("This page is for administrators."))
-        self.set_header("Content-Type", "text/event-stream; charset=utf-8")
-        self.set_header("X-Accel-Buffering", "no")
-        watcher: Watcher = self.portal.parts["watcher"]
-        listener = self._listener = Listener(self.person.name, names)
-        watcher.add(listener)
-        loop = asyncio.get_running_loop()
-        until = loop.time() + LONGEST_SECONDS
-        opened_at = self.portal.clock()
-        seen: Seen = self.portal.parts["seen"]
-        try:
-            self.write(": here\n\n")
-            await self.flush()
-            while loop.time() < until and not watcher.closing and not listener.gone:
-                if not self.person.by_token:
-                    await seen.note(self.person.name, since=opened_at)
-                try:
-                    await asyncio.wait_for(listener.wake.wait(), KEEPALIVE_SECONDS)
-                except TimeoutError:
-                    self.write(": still here\n\n")
-                listener.wake.clear()
-                for name in sorted(listener.pending):
-                    self.write(f"event: {name}\ndata: {{}}\n\n")
-                listener.pending.clear()
-                await self.flush()
-        except StreamClosedError:
-            pass
-        finally:
-            watcher.remove(listener)
+        await self.stream(names)
 
 
 def routes() -> list[tuple[str, type[Any]]]:

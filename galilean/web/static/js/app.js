@@ -1,4 +1,5 @@
 // The glue of every page: htmx with the XSRF token, errors as toasts, theme, language, menus, keys.
+import { startBeside } from "galilean/beside";
 import { startDialogs } from "galilean/dialogs";
 import { startFind } from "galilean/find";
 import { domain, portal, say, xsrf } from "galilean/page";
@@ -210,6 +211,7 @@ startFind();
 startOwnPages();
 startAnnouncements();
 if (portal && xsrf) { startStream(); startNotices(); }
+startBeside();
 
 // Once a minute, not each second, a screen reader hears what is held.
 setInterval(() => {
