@@ -27,6 +27,7 @@ from hub_config.docker import rules_of
 from spawner.docker import firewall, names, subnets
 from spawner.docker.api import Client, DockerAPI, ImageNotFound, NotFound, PullFailed, said
 from spawner.docker.api import pull as fetch
+from spawner.docker.setuid import lets_root_out, maps_users
 from spawner.docker.spec import COMMAND
 
 PROBE_SECONDS = 20
@@ -107,16 +108,10 @@ def make_ready(settings: Settings, addresses: Addresses, say: Callable[[str], No
         client.close()
 
 
-def maps_users(client: Client) -> bool:
-    """Whether root in a container is nobody in particular on the machine: userns-remap, or a rootless daemon."""
-    options = " ".join(client.info().get("SecurityOptions") or ())
-    return "name=userns" in options or "name=rootless" in options
-
-
 def refuse_setuid_volumes(settings: Settings, look: Callable[[Path], Any] = os.statvfs) -> None:
     """Whether what root leaves in a volume of the settings could be run as root by accounts of the machine.
 
-    Volumes that were registered online are not looked at.
+    Volumes that were registered online are looked at when such an environment is started.
 
     Raises
     ------
@@ -127,8 +122,7 @@ def refuse_setuid_volumes(settings: Settings, look: Callable[[Path], Any] = os.s
         return
     for name in settings.volumes:
         path = settings.volume_path(name)
-        there = next(place for place in (path, *path.parents) if place.exists())
-        if not look(there).f_flag & os.ST_NOSUID:
+        if lets_root_out(path, look):
             raise UserError(503, _SETUID, volume=name, path=str(path))
 
 

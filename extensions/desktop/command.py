@@ -16,7 +16,7 @@ from extensions.desktop.choices import Application, Choices
 
 #: In the environment of every process of a desktop, so that all of them can be ended.
 MARK = "GALILEAN_DESKTOP_SESSION"
-SOCKET, KEY_FILE = "vnc", "xauthority"
+SOCKET, KEY_FILE, BUS_FILE = "vnc", "xauthority", "bus.xml"
 SERVER_LOG, SESSION_LOG, INPUT_LOG = "server.log", "session.log", "input.log"
 #: Variables of the Jupyter server that programs on a desktop have no use for.
 PRIVATE = ("JUPYTERHUB_API_TOKEN", "JPY_API_TOKEN", "JUPYTERHUB_COOKIE_SECRET")
@@ -66,6 +66,40 @@ def key_file(key: bytes) -> bytes:
     return struct.pack(">H", _FAMILY_WILD) + b"".join(counted(part) for part in parts)
 
 
+def bus_file(runtime: Path) -> str:
+    """A message bus whose socket is in the desktop's own directory; Debian's usual one stays in ``/tmp`` for ever."""
+    return f"""<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
+ "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
+<busconfig>
+  <type>session</type>
+  <keep_umask/>
+  <listen>unix:dir={runtime}</listen>
+  <auth>EXTERNAL</auth>
+  <standard_session_servicedirs/>
+  <policy context="default">
+    <allow send_destination="*" eavesdrop="true"/>
+    <allow eavesdrop="true"/>
+    <allow own="*"/>
+  </policy>
+  <limit name="max_incoming_bytes">1000000000</limit>
+  <limit name="max_outgoing_bytes">1000000000</limit>
+  <limit name="max_message_size">1000000000</limit>
+  <limit name="service_start_timeout">120000</limit>
+  <limit name="max_completed_connections">100000</limit>
+  <limit name="max_connections_per_user">100000</limit>
+  <limit name="max_match_rules_per_connection">50000</limit>
+  <limit name="max_replies_per_connection">50000</limit>
+</busconfig>
+"""
+
+
+def with_own_bus(words: list[str], file: Path) -> list[str]:
+    """A command that starts a message bus, told to start ours."""
+    if Path(words[0]).name not in available.BUSES:
+        return words
+    return [words[0], f"--config-file={file}", *words[1:]]
+
+
 def session_command(
     choices: Choices, application: Application | None, kiosk: Path, which: available.Which
 ) -> list[str] | None:
@@ -96,6 +130,7 @@ def session_environment(
     *,
     display: str,
     key: Path,
+    runtime: Path,
     mark: str,
     language: str,
     locales: Collection[str],
@@ -107,8 +142,8 @@ def session_environment(
     ----------
     environ
         The Jupyter server's own.
-    display, key, mark
-        Of this desktop.
+    display, key, runtime, mark
+        Of this desktop; in ``runtime`` its programs have their sockets.
     language
         ``en`` or ``zh_CN``, the person's.
     locales
@@ -122,6 +157,7 @@ def session_environment(
     made |= {
         "DISPLAY": f":{display}",
         "XAUTHORITY": str(key),
+        "XDG_RUNTIME_DIR": str(runtime),
         MARK: mark,
         "LANG": locale_for(language, locales, made.get("LANG", "")),
         "XDG_SESSION_TYPE": "x11",

@@ -14,6 +14,7 @@ import os
 from collections.abc import Awaitable, Callable
 from html import escape
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from jupyter_server.base.handlers import APIHandler, JupyterHandler
@@ -30,6 +31,8 @@ from spawner.node.standing import language_of
 
 HERE = Path(__file__).parent
 STATIC = HERE / "static"
+#: Settings of the server that :mod:`spawner.node.ports` keeps; not imported, for it may be missing.
+PROGRAMS, ICONS = "galilean_programs", "galilean_program_icons"
 COOKIE = "galilean_language"
 OWNER = "JUPYTERHUB_USER"
 #: So much may wait for a slow browser before the X server is not read any further.
@@ -433,6 +436,7 @@ def load(app: Any) -> None:
     settings["galilean_desktops"] = Desktops(title=node_name(int(rank)) if rank else "", log=app.log)
     atexit.register(settings["galilean_desktops"].end)
     settings["galilean_desktop_starts"] = set()
+    show_tiles(settings, settings["galilean_desktops"], os.environ.get(LANGUAGE, ""))
     settings["galilean_desktop_static"] = built()
     base = (
         "/" + "[^/]+/" * (settings["base_url"].strip("/").count("/") + 1)
@@ -454,6 +458,23 @@ def load(app: Any) -> None:
             (f"{base}desktop/static/(.*)", StaticHandler, {"path": str(STATIC)}),
         ],
     )
+
+
+def show_tiles(settings: dict[str, Any], desktops: Desktops, language: str) -> None:
+    """Let JupyterLab's launcher show the desktop and its applications, by what jupyter-server-proxy's part of it reads."""
+    programs, icons = settings.get(PROGRAMS), settings.get(ICONS)
+    if programs is None or icons is None:  # a server without user ports
+        return
+    whole = "桌面" if language.startswith("zh") else "Desktop"
+    tiles = [("desktop", whole, "desktop/")]
+    for one in desktops.choices.applications.values():
+        tiles.append((f"desktop-{one.name}", one.title, f"desktop/?app={one.name}"))
+    for name, title, path in tiles:
+        icons[name] = str(HERE / "desktop.svg")
+        entry = SimpleNamespace(
+            enabled=True, title=title, path_info=path, category="Notebook", icon_path=icons[name]
+        )
+        programs.append(SimpleNamespace(name=name, launcher_entry=entry, new_browser_tab=True))
 
 
 def built() -> str:

@@ -7,6 +7,7 @@ ended is kept, with the last lines of its log, until it is started anew.
 
 All its processes carry a mark in their environment; the end of a desktop is the end of every process with that mark,
 those that hang or hid themselves included. The X server is also told to end with the Jupyter server.
+Sockets of its programs are in a directory of its own in ``/tmp``, where paths are short, and go with it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import secrets
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -34,6 +36,8 @@ EARLY_SECONDS = 8.0
 TERM_SECONDS = 3.0
 LOG_LINES = 15
 LOG_BYTES = 6000
+#: In a desktop's folder: leads to the directory of its sockets.
+RUNTIME, RUNTIME_PREFIX = "run", "galilean-desktop-"
 _PR_SET_PDEATHSIG = 1
 
 
@@ -158,6 +162,7 @@ class Session:
         """End every process of it, at the end of the Jupyter server. Blocks for a moment."""
         if self._mark:
             end_marked(self._mark)
+        self._remove_runtime()
 
     async def run(self, *arguments: str, seconds: float = 10.0) -> tuple[int, str]:
         """Run a small program on the display; its exit code and what it said."""
@@ -195,7 +200,7 @@ class Session:
         log = self._open_log(command.SESSION_LOG)
         try:
             self._session = await asyncio.create_subprocess_exec(
-                *inside,
+                *command.with_own_bus(inside, self.folder / command.BUS_FILE),
                 env=environment,
                 cwd=place / "work" if (place / "work").is_dir() else place,
                 stdin=asyncio.subprocess.DEVNULL,
@@ -210,6 +215,7 @@ class Session:
 
     def _prepare_folder(self) -> None:
         self._close_folder()
+        self._remove_runtime()  # of one that ended by a kill
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(mode=0o700, parents=True)
         self.folder.chmod(0o700)
@@ -217,6 +223,18 @@ class Session:
         key = os.open(self.folder / command.KEY_FILE, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with open(key, "wb") as file:
             file.write(command.key_file(secrets.token_bytes(16)))
+        runtime = Path(tempfile.mkdtemp(prefix=RUNTIME_PREFIX))
+        (self.folder / RUNTIME).symlink_to(runtime)
+        (self.folder / command.BUS_FILE).write_text(command.bus_file(runtime), encoding="utf-8")
+
+    def _remove_runtime(self) -> None:
+        """Remove the directory of its sockets; whoever is not its owner cannot."""
+        link = self.folder / RUNTIME
+        if link.is_symlink():
+            place = Path(os.readlink(link))
+            if place.name.startswith(RUNTIME_PREFIX):
+                shutil.rmtree(place, ignore_errors=True)
+            link.unlink(missing_ok=True)
 
     async def _start_server(self, program: str) -> None:
         read, write = os.pipe()
@@ -301,6 +319,7 @@ class Session:
                 await process.wait()
         self._server = self._session = None
         self._mark = ""
+        self._remove_runtime()
         self._close_folder()
         self.state, self.why = "down", why
 
@@ -320,6 +339,7 @@ class Session:
             self._environ,
             display=self._display,
             key=self.folder / command.KEY_FILE,
+            runtime=Path(os.readlink(self.folder / RUNTIME)),
             mark=self._mark,
             language=self.language,
             locales=installed_locales(),

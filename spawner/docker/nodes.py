@@ -22,7 +22,7 @@ from typing import Any
 
 from galilean.errors import UserError
 from spawner.backend import NodeFailed, NodeLook, NodeProgress
-from spawner.docker import cards, containers, names, subnets, troubles
+from spawner.docker import cards, containers, names, setuid, subnets, troubles
 from spawner.docker.api import APIError, Client, DockerAPI, ImageNotFound, NotFound, PullFailed, said
 from spawner.docker.spec import GRACE_SECONDS, ClusterSpec, Given
 from spawner.docker.troubles import Container
@@ -104,6 +104,10 @@ class ContainerNodes:
             await self.watch.look()
         except Exception as error:
             raise UserError(503, troubles.AWAY) from error
+        if spec.sudo and not await self.api.ask(setuid.maps_users):
+            way_out = await self.api.do(lambda: setuid.first_open(spec.mounts))
+            if way_out is not None:
+                raise UserError(503, troubles.SETUID, place=f"~/{way_out.target}")
         await self._image(spec, progress)
         name = names.network_name(spec.instance, spec.base)
         there = await self.api.ask(lambda client: client.networks(names=[name]))

@@ -29,6 +29,10 @@ NO_WORK = mark("Node {rank} cannot be started: a directory of the project is not
 NO_NETWORK = mark("There is no free network for another cluster on this machine. Tell an administrator.")
 NO_CARDS = mark("There are not enough free GPU cards on this machine.")
 NOT_MADE = mark("Node {rank} cannot be started: {why}")
+SETUID = mark(
+    "This environment gives sudo, and the disk of “{place}” lets what root leaves there run as root of the machine. "
+    "An administrator must mount it with nosuid, or let Docker map users."
+)
 ENDED = mark("Node {rank} ended before it answered ({how}). Its log says: {log}")
 
 

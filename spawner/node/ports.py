@@ -34,6 +34,8 @@ _COOKIES = ("jupyterhub", "service-", "_xsrf", "galilean", "username-", "__host-
 _REQUEST = ("Authorization", "X-XSRFToken", "X-Csrftoken-Jupyter")
 _ANSWER = ("service-worker-allowed", "clear-site-data", "strict-transport-security")
 _LOOPBACK = ["127.0.0.1", "[::1]"]
+#: Settings of the server: what JupyterLab's launcher shows besides its own, and pictures for that by name.
+PROGRAMS, ICONS = "galilean_programs", "galilean_program_icons"
 
 _SAID = {
     "en": {
@@ -221,6 +223,8 @@ def load(app: Any, ports: Ports) -> None:
         for item in processes
         if item.launcher_entry.enabled and item.launcher_entry.icon_path
     }
+    # Others of the node put their doors beside them: see extensions.desktop.
+    app.web_app.settings[PROGRAMS], app.web_app.settings[ICONS] = processes, icons
     said = {"ports": ports, "rewrite_response": config.non_service_rewrite_response}
     app.web_app.add_handlers(
         ".*",

@@ -29,6 +29,11 @@ def test_a_node_shows_the_desktop_of_its_environment(tmp_path: Path) -> None:
             assert bytes(picture.recv(timeout=60)).startswith(b"RFB 003.")
         assert node.client.get("desktop/api/status").json()["state"] == "running"
         assert node.client.post("desktop/api/restart", json={}).json()["state"] == "running"
+        tiles = node.client.get("server-proxy/servers-info").json()["server_processes"]
+        (tile,) = [item for item in tiles if item["name"] == "desktop"]
+        assert tile["launcher_entry"]["path_info"] == "desktop/"
+        icon = node.client.get("server-proxy/icon/desktop")
+        assert (icon.status_code, icon.headers["content-type"]) == (200, "image/svg+xml")
     finally:
         node.stop()
 

@@ -90,7 +90,7 @@ def test_an_environment_may_bring_a_session_of_its_own() -> None:
 
 def environment(**more: object) -> dict[str, str]:
     said: dict = {
-        "display": "3", "key": Path("/h/xauthority"), "mark": "m", "language": "en", "locales": ["C.utf8"],
+        "display": "3", "key": Path("/h/xauthority"), "runtime": Path("/tmp/d"), "mark": "m", "language": "en", "locales": ["C.utf8"],
         "which": which(), **more,
     }  # fmt: skip
     return command.session_environment(
@@ -106,6 +106,14 @@ def test_programs_get_the_screen_and_not_the_tokens_of_the_server() -> None:
     assert "secret" not in made.values()
     assert "DBUS_SESSION_BUS_ADDRESS" not in made
     assert "GTK_IM_MODULE" not in made
+
+
+def test_sockets_of_programs_and_of_their_bus_are_in_the_desktops_own_directory() -> None:
+    assert environment()["XDG_RUNTIME_DIR"] == "/tmp/d"
+    assert "<listen>unix:dir=/tmp/d</listen>" in command.bus_file(Path("/tmp/d"))
+    for words in (["/bin/dbus-run-session", "--", "x"], ["/bin/dbus-launch", "--exit-with-session", "x"]):
+        assert command.with_own_bus(words, Path("/b")) == [words[0], "--config-file=/b", *words[1:]]
+    assert command.with_own_bus(["/bin/openbox"], Path("/b")) == ["/bin/openbox"]
 
 
 def test_chinese_input_is_told_to_programs_where_it_is_installed() -> None:

@@ -109,6 +109,27 @@ async def test_a_stop_ends_programs_that_ignore_it_and_those_that_hid(tmp_path: 
     assert made.status()["reason"] == "ended"
 
 
+async def test_sockets_of_its_programs_go_with_a_desktop(tmp_path: Path) -> None:
+    said = tmp_path / "said"
+    write = f"echo $XDG_RUNTIME_DIR > {said}; echo $DBUS_SESSION_BUS_ADDRESS >> {said}; exec openbox"
+    made = session(tmp_path, write)
+    await made.ensure()
+    wait_for(lambda: said.read_text().count("\n") == 2, "the session runs")
+    runtime, address = said.read_text().splitlines()
+    assert os.stat(runtime).st_mode & 0o777 == 0o700
+    assert address.startswith(f"unix:path={runtime}/dbus-"), address
+    await made.stop()
+    assert not os.path.exists(runtime)  # noqa: ASYNC240
+
+    await made.ensure()  # killed with its node: the next one clears up
+    other = os.readlink(made.folder / "run")
+    next_one = session(tmp_path)
+    await next_one.ensure()
+    assert not os.path.exists(other)  # noqa: ASYNC240
+    await next_one.stop()
+    await made.stop()
+
+
 async def test_a_session_that_ends_at_once_is_told_with_its_last_lines(tmp_path: Path) -> None:
     made = session(tmp_path, "echo one; echo the display driver is missing >&2; exit 7")
     await made.ensure()

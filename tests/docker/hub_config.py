@@ -48,6 +48,7 @@ c.VirtualCluster.collaborators = Collaborators(
             name="jupyter",
             image=told["images"].get(server, told["image"]),
             variables={"PYTHONPATH": told["python_path"], "PYTHONDONTWRITEBYTECODE": "1"},
+            sudo=server == "rooted",
         ),
     ),
     admission=hubs.plenty(database, "docker"),

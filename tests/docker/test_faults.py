@@ -88,6 +88,14 @@ def test_an_image_that_no_registry_has_is_told_of(hub: DockerHub) -> None:
     hub.nothing_left("nowhere")
 
 
+def test_sudo_on_a_disk_that_would_let_root_out_is_refused_before_anything_is_made(hub: DockerHub) -> None:
+    hub.post("rooted")
+    hub.closed("rooted")
+    assert "“~/work”" in why(hub, "rooted")
+    assert "nosuid" in why(hub, "rooted")
+    hub.nothing_left("rooted")
+
+
 def test_a_node_that_ends_before_it_answers_shows_its_log(failing_hub: DockerHub) -> None:
     hub = failing_hub
     hub.post("early", nodes=2)

@@ -28,7 +28,9 @@ from hub_config.wiring import room_of
 from services.catalog.environments import unlooked
 from spawner.backends import SPAWNERS, inventory_of, use_meter_of
 from spawner.docker.inventory import DockerInventory
+from spawner.docker.setuid import first_open
 from spawner.docker.use import DockerUseMeter
+from spawner.plan import Mount
 from tests.spawner.backends import plan_of
 
 FILE: dict[str, Any] = {"backend": "docker", "docker": {"image": "nodes:1"}}
@@ -140,3 +142,16 @@ def test_sudo_wants_volumes_where_no_program_is_root_s_own(tmp_path: Path) -> No
     refuse_setuid_volumes(with_volume(tmp_path), lambda path: SimpleNamespace(f_flag=os.ST_NOSUID))
     without = {"jupyter": {**entry, "sudo": False}}
     refuse_setuid_volumes(with_volume(tmp_path, environments=without))
+
+
+def test_at_a_start_with_sudo_each_disk_that_can_be_written_is_looked_at(tmp_path: Path) -> None:
+    """Volumes are registered while everything runs, and environments may be added then, too."""
+    plain, careful = (Mount(source=str(tmp_path / name), target=name) for name in ("work", "kept"))
+
+    def look(path: Path) -> Any:
+        return SimpleNamespace(f_flag=os.ST_NOSUID if path == tmp_path / "kept" else 0)
+
+    (tmp_path / "kept").mkdir()
+    assert first_open([careful, plain], look) == plain
+    assert first_open([careful, replace(plain, read_only=True)], look) is None
+    assert first_open([careful], look) is None
