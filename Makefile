@@ -39,17 +39,24 @@ test-deps: ## Debian packages that tests drive: Chromium, PostgreSQL, sshd, a Ch
 WITH_DOCKER := $(filter yes,$(shell [ "$$(id -u)" != 0 ] || echo yes))
 WITH_KUBERNETES := $(filter yes,$(shell [ "$$(id -u)" != 0 ] || echo yes))
 
+LONG := test-process test-browser test-product $(if $(WITH_DOCKER),test-docker)
+
 .PHONY: test
 test: ## Everything that must pass, from a fresh clone (what needs Kubernetes or Docker as root)
-	@rm -f build/stages.txt
-	@$(STAGE) setup $(if $(WITH_KUBERNETES),"scripts/test-deps kubernetes",scripts/test-deps) \
+	@mkdir -p build; rm -f build/stages.txt; touch build/began
+	@$(STAGE) setup "scripts/test-deps $(if $(WITH_KUBERNETES),kubernetes) $(if $(WITH_DOCKER),docker)" \
 		"scripts/environment dev" scripts/assets
 	@$(if $(WITH_KUBERNETES),scripts/ahead) $(MAKE) --no-print-directory \
-		lint docs test-unit test-hub test-process test-browser test-product $(if $(WITH_DOCKER),test-docker) $(if $(WITH_KUBERNETES),test-kubernetes)
+		lint docs test-unit test-hub $(if $(WITH_KUBERNETES),beside,$(LONG))
 	@$(if $(WITH_KUBERNETES),,printf '\nLeft out, because it starts a Kubernetes here as root: make test-kubernetes\n')
 	@$(if $(WITH_DOCKER),,printf '\nLeft out, because it starts a Docker here as root: make test-docker\n')
 	@printf '\n'; cat build/stages.txt
-	@awk '{ s += $$2 } END { printf "%-10s %8.1f s\n", "total", s }' build/stages.txt
+	@printf '%-10s %8s s\n' total $$(($$(date +%s) - $$(stat -c %Y build/began)))
+
+# Kubernetes waits more than it computes.
+.PHONY: beside
+beside:
+	@scripts/beside "kube=$(MAKE) --no-print-directory test-kubernetes" "long=$(MAKE) --no-print-directory $(LONG)"
 
 .PHONY: lint
 lint: ## Style, types, floors, translations, requirements
@@ -95,7 +102,7 @@ images: ## The container images, into ~/.cache/galilean (IMAGES="mpi desktop" BA
 
 .PHONY: test-kubernetes
 test-kubernetes: lab images ## Against a real Kubernetes that the tests start on this machine
-	@$(STAGE) kubernetes '$(PYTEST) -m "kubernetes and not kueue"'
+	@$(STAGE) kubernetes '$(PYTEST) -m "kubernetes and not kueue and not images"'
 
 .PHONY: test-kueue
 test-kueue: lab images ## The same with Kueue, which is built first (root)
