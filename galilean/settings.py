@@ -19,9 +19,11 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator, m
 
 from galilean.amounts import parse_bytes, parse_millicores
 from galilean.settings_docker import Docker
+from galilean.settings_doors import Ssh
 from galilean.settings_environments import DesktopApplication as DesktopApplication
 from galilean.settings_environments import Display as Display
 from galilean.settings_environments import EnvironmentSettings as EnvironmentSettings
+from galilean.settings_images import Images as Images
 from galilean.settings_machines import Machines
 from galilean.settings_places import ENTRY, Addresses, GPUModel, Kubernetes, Pool, Section, Volume
 from galilean.settings_places import Network as Network
@@ -270,6 +272,7 @@ class Settings(Section):
         description="Whether an environment may give sudo in its nodes: people are then root in their containers, and "
         "what they leave in volumes can be root's. Mount volumes with `nosuid`, or let the daemon map users.",
     )
+    images: Images = Images()
     defaults: Defaults = Defaults()
     release: Release = Release()
     volumes: dict[str, Volume] = Field(default_factory=lambda: {"default": Volume()}, min_length=1)
@@ -282,6 +285,7 @@ class Settings(Section):
     signup: Signup = Signup()
     mail: Mail = Mail()
     use: Use = Use()
+    ssh: Ssh = Ssh()
     gang_timeout_seconds: int = Field(
         default=120, ge=5, description="All nodes are placed within this, or none stays."
     )

@@ -1,0 +1,510 @@
+"""Images that people saved from a node, in the database, and their way into the library (CG-18, CG-19).
+
+A row is there from the first byte on, so that a page shows what goes on and a second save of the same ``name:tag``
+is refused. Whoever saves writes progress and the end; whoever asks to cancel only leaves a mark. *Add to library*
+makes an entry of the catalogue, or a new version of the one that was made of the same name before: its owner stays
+the person, and those who shall find it find it at once. *Withdraw* retires that entry; clusters of it stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, delete, insert, or_, select, update
+from sqlalchemy.exc import IntegrityError
+from ulid import ULID
+
+from extensions.imagebuilder import entries, store
+from extensions.imagebuilder.entries import Actor, Entry, Grantee
+from extensions.imagebuilder.names import ImageName, Pinned
+from extensions.imagebuilder.tables import environment_versions, environments, saved_images
+from galilean import audit
+from galilean.errors import UserError, mark
+from spawner.tables import clusters
+
+DESCRIPTION_MOST = 500
+LOG_MOST = 200_000
+OVER = ("failed", "cancelled")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedImage:
+    """One saved image; see :mod:`extensions.imagebuilder.tables`."""
+
+    id: str
+    owner: str
+    name: str
+    tag: str
+    description: str
+    state: str
+    step: str
+    done_bytes: int
+    total_bytes: int | None
+    cancel_asked_at: datetime | None
+    image: str
+    digest: str
+    size_bytes: int | None
+    layers: int | None
+    platform: str
+    parent: str
+    environment: str
+    run_id: str
+    rank: int
+    changes: Mapping[str, Any] | None
+    dockerfile: str
+    log: str
+    why: str
+    why_params: Mapping[str, Any] | None
+    began_at: datetime
+    ended_at: datetime | None
+    environment_id: str
+    deleted_at: datetime | None
+
+    @property
+    def added(self) -> bool:
+        """Whether it is in the library."""
+        return bool(self.environment_id)
+
+    @property
+    def error(self) -> UserError | None:
+        """Why it came to nothing."""
+        return UserError(500, self.why, **dict(self.why_params or {})) if self.why else None
+
+
+# ------------------------------------------------------------------------------------------------- being saved
+
+
+def begin(
+    conn: Connection,
+    *,
+    actor: Actor,
+    name: ImageName,
+    now: datetime,
+    description: str = "",
+    run_id: str = "",
+    rank: int = 0,
+    environment: str = "",
+    parent: str = "",
+) -> SavedImage:
+    """Begin to save; one that failed or was cancelled under this name is replaced.
+
+    Raises
+    ------
+    UserError
+        409 when the person has an image of this name, or saves one.
+    """
+    conn.execute(
+        delete(saved_images).where(
+            saved_images.c.owner == actor.name,
+            saved_images.c.name == name.name,
+            saved_images.c.tag == name.tag,
+            saved_images.c.deleted_at.is_(None),
+            saved_images.c.state.in_(OVER),
+        )
+    )
+    made = str(ULID())
+    try:
+        with conn.begin_nested():
+            conn.execute(
+                insert(saved_images).values(
+                    id=made,
+                    owner=actor.name,
+                    name=name.name,
+                    tag=name.tag,
+                    description=entries.clean_text(description, DESCRIPTION_MOST),
+                    state="saving",
+                    run_id=run_id,
+                    rank=rank,
+                    environment=environment,
+                    parent=parent,
+                    began_at=now,
+                )
+            )
+    except IntegrityError:
+        raise UserError(
+            409,
+            mark("You have an image {name} already. Choose another name or tag, or delete that one."),
+            name=str(name),
+            reason="image-taken",
+        ) from None
+    _note(
+        conn, actor, "image.save", name, now, after={"run": run_id, "rank": rank, "environment": environment}
+    )
+    return _get(conn, made)
+
+
+def progress(
+    conn: Connection, saved_id: str, *, step: str, done_bytes: int = 0, total_bytes: int | None = None
+) -> bool:
+    """Note how far it is; whether it is still wanted (nobody asked to cancel)."""
+    conn.execute(
+        update(saved_images)
+        .where(saved_images.c.id == saved_id, saved_images.c.state == "saving")
+        .values(step=step, done_bytes=done_bytes, total_bytes=total_bytes)
+    )
+    row = conn.execute(
+        select(saved_images.c.state, saved_images.c.cancel_asked_at).where(saved_images.c.id == saved_id)
+    ).first()
+    return row is not None and row.state == "saving" and row.cancel_asked_at is None
+
+
+def finish(
+    conn: Connection,
+    saved_id: str,
+    *,
+    image: Pinned,
+    now: datetime,
+    size_bytes: int | None = None,
+    layers: int | None = None,
+    platform: str = "",
+    changes: Mapping[str, Any] | None = None,
+    dockerfile: str = "",
+    log: str = "",
+) -> SavedImage:
+    """It is pushed: from now on it can be used.
+
+    Raises
+    ------
+    UserError
+        409 when it is not being saved any more.
+    """
+    done = conn.execute(
+        update(saved_images)
+        .where(saved_images.c.id == saved_id, saved_images.c.state == "saving")
+        .values(
+            state="ready",
+            step="",
+            image=str(image),
+            digest=image.digest,
+            size_bytes=size_bytes,
+            layers=layers,
+            platform=platform,
+            changes=changes,
+            dockerfile=dockerfile,
+            log=log[-LOG_MOST:],
+            ended_at=now,
+        )
+    ).rowcount
+    if not done:
+        raise UserError(409, mark("This image is not being saved any more."), reason="image-over")
+    return _get(conn, saved_id)
+
+
+def fail(conn: Connection, saved_id: str, *, error: UserError | None, now: datetime, log: str = "") -> None:
+    """It came to nothing; ``error`` None = a fault of ours, which the log of the service has."""
+    _end(
+        conn,
+        saved_id,
+        "failed",
+        now,
+        log,
+        why=error.message
+        if error
+        else mark("Something went wrong. The administrators can look into the log."),
+        why_params=error.params if error else {},
+    )
+
+
+def cancelled(conn: Connection, saved_id: str, *, now: datetime, log: str = "") -> None:
+    """It was given up because somebody asked."""
+    _end(conn, saved_id, "cancelled", now, log)
+
+
+def ask_cancel(conn: Connection, owner: str, saved_id: str, *, now: datetime) -> SavedImage:
+    """Ask whoever saves it to give up.
+
+    Raises
+    ------
+    UserError
+        404; 409 when it is over.
+    """
+    found = get(conn, owner, saved_id)
+    if found.state != "saving":
+        raise UserError(409, mark("This image is not being saved any more."), reason="image-over")
+    conn.execute(update(saved_images).where(saved_images.c.id == saved_id).values(cancel_asked_at=now))
+    return get(conn, owner, saved_id)
+
+
+def saving(conn: Connection) -> list[SavedImage]:
+    """All that are being saved: what a service that starts again has to end."""
+    rows = conn.execute(
+        select(saved_images).where(saved_images.c.state == "saving").order_by(saved_images.c.id)
+    )
+    return [_saved(row) for row in rows]
+
+
+# ---------------------------------------------------------------------------------------------------- the list
+
+
+def get(conn: Connection, owner: str, saved_id: str) -> SavedImage:
+    """One of a person's.
+
+    Raises
+    ------
+    UserError
+        404, the same for what is somebody else's.
+    """
+    found = _get(conn, saved_id)
+    if found.owner != owner or found.deleted_at is not None:
+        raise UserError(404, mark("You have no such image."), reason="image-unknown")
+    return found
+
+
+def list_saved(
+    conn: Connection, owner: str, *, query: str = "", limit: int = 50, after: str = ""
+) -> list[SavedImage]:
+    """A person's images, the newest first; at most ``limit + 1``. ``after`` is the id of the last one shown."""
+    wanted = (
+        select(saved_images)
+        .where(saved_images.c.owner == owner, saved_images.c.deleted_at.is_(None))
+        .order_by(saved_images.c.id.desc())
+        .limit(limit + 1)
+    )
+    for word in query.casefold().split()[:8]:
+        wanted = wanted.where(
+            or_(
+                saved_images.c.name.contains(word, autoescape=True),
+                saved_images.c.tag.contains(word, autoescape=True),
+                saved_images.c.description.contains(word, autoescape=True),
+            )
+        )
+    if after:
+        wanted = wanted.where(saved_images.c.id < after)
+    return [_saved(row) for row in conn.execute(wanted)]
+
+
+def describe(conn: Connection, saved_id: str, text: str, *, actor: Actor, now: datetime) -> SavedImage:
+    """Say something else of it (CG-18: editable later)."""
+    found = get(conn, actor.name, saved_id)
+    text = entries.clean_text(text, DESCRIPTION_MOST)
+    conn.execute(update(saved_images).where(saved_images.c.id == saved_id).values(description=text))
+    name = ImageName(found.name, found.tag)
+    _note(
+        conn,
+        actor,
+        "image.edit",
+        name,
+        now,
+        before={"description": found.description},
+        after={"description": text},
+    )
+    return get(conn, actor.name, saved_id)
+
+
+def remove(conn: Connection, saved_id: str, *, actor: Actor, now: datetime) -> SavedImage:
+    """Delete it from the list; the caller deletes it in the registry.
+
+    Raises
+    ------
+    UserError
+        404; 409 while it is saved, in the library, or a cluster of it is held.
+    """
+    found = get(conn, actor.name, saved_id)
+    if found.state == "saving":
+        raise UserError(409, mark("It is being saved. Cancel that first."), reason="image-saving")
+    if found.added:
+        raise UserError(409, mark("It is in the library. Withdraw it there first."), reason="image-added")
+    if (
+        found.digest
+        and conn.execute(
+            select(clusters.c.id).where(
+                clusters.c.environment_digest == found.digest, clusters.c.released_at.is_(None)
+            )
+        ).first()
+    ):
+        raise UserError(409, mark("Clusters of this image are held."), reason="in-use")
+    conn.execute(update(saved_images).where(saved_images.c.id == saved_id).values(deleted_at=now))
+    _note(
+        conn,
+        actor,
+        "image.delete",
+        ImageName(found.name, found.tag),
+        now,
+        before={"digest": found.digest, "size_bytes": found.size_bytes},
+    )
+    return found
+
+
+# -------------------------------------------------------------------------------------------------- the library
+
+
+def to_library(
+    conn: Connection,
+    saved_id: str,
+    *,
+    actor: Actor,
+    now: datetime,
+    visibility: str = "own",
+    shared_with: Iterable[Grantee] = (),
+    title: str = "",
+    description: str = "",
+    field: str = "",
+    start: Mapping[str, Any] | None = None,
+) -> Entry:
+    """Make it an entry of the person's, or a new version of the one of the same name: found at once.
+
+    ``start`` are the start options of a new entry, usually those of the environment it was saved from.
+
+    Raises
+    ------
+    UserError
+        404; 409 when it is not ready or added already, or its tag is one of the entry's versions.
+    """
+    found = get(conn, actor.name, saved_id)
+    if found.state != "ready":
+        raise UserError(409, mark("Only an image that is saved whole can be added."), reason="image-state")
+    if found.added:
+        raise UserError(409, mark("It is in the library already."), reason="image-added")
+    slug = entries.slug_of(found.name)
+    version = store.NewVersion(
+        tag=found.tag,
+        image=found.image,
+        digest=found.digest,
+        saved_image_id=found.id,
+        size_bytes=found.size_bytes,
+        layers=found.layers,
+        platform=found.platform,
+        note=found.description,
+    )
+    there = store.by_name(conn, entries.full_name(actor.name, slug))
+    if there is None:
+        entry = store.create(
+            conn,
+            actor=actor,
+            owner=actor.name,
+            slug=slug,
+            title=title or found.name[: entries.TITLE_MOST],
+            description=description or found.description,
+            field=field,
+            version=version,
+            start=start,
+            visibility=visibility,
+            shared_with=shared_with,
+            now=now,
+        )
+    else:
+        entry = _again(conn, there, version, actor, now)
+        said = (("title", title), ("description", description), ("field", field))
+        texts: dict[str, Any] = {key: text for key, text in said if text}
+        entry = store.edit(
+            conn,
+            entry.id,
+            actor=actor,
+            now=now,
+            visibility=visibility,
+            shared_with=shared_with,
+            **texts,
+        )
+    conn.execute(update(saved_images).where(saved_images.c.id == saved_id).values(environment_id=entry.id))
+    return entry
+
+
+def withdraw(conn: Connection, saved_id: str, *, actor: Actor, now: datetime) -> SavedImage:
+    """Take it out of the library: new runs get the version before it, or none when it was the only one.
+
+    Raises
+    ------
+    UserError
+        404; 409 when it is not in the library.
+    """
+    found = get(conn, actor.name, saved_id)
+    if not found.added:
+        raise UserError(409, mark("It is not in the library."), reason="image-added")
+    entry = store.entry(conn, found.environment_id)
+    conn.execute(update(saved_images).where(saved_images.c.id == saved_id).values(environment_id=""))
+    if entry is not None and entry.deleted_at is None and entry.version.saved_image_id == saved_id:
+        others = conn.execute(
+            select(environment_versions.c.number)
+            .join(saved_images, saved_images.c.id == environment_versions.c.saved_image_id, isouter=True)
+            .where(
+                environment_versions.c.environment_id == entry.id,
+                environment_versions.c.number < entry.version.number,
+                or_(
+                    environment_versions.c.saved_image_id == "",
+                    saved_images.c.environment_id == entry.id,
+                ),
+            )
+            .order_by(environment_versions.c.number.desc())
+        ).first()
+        if others is not None:
+            store.use_version(conn, entry.id, others.number, actor=actor, now=now)
+        else:
+            store.retire(conn, entry.id, True, actor=actor, now=now)
+    return get(conn, actor.name, saved_id)
+
+
+def _again(conn: Connection, there: Entry, version: store.NewVersion, actor: Actor, now: datetime) -> Entry:
+    """The version of this image once more, where it was withdrawn before; else a new one."""
+    known = next((one for one in store.versions(conn, there.id) if one.image == version.image), None)
+    if known is not None:
+        entry = store.use_version(conn, there.id, known.number, actor=actor, now=now)
+        conn.execute(
+            update(environment_versions)
+            .where(
+                environment_versions.c.environment_id == there.id,
+                environment_versions.c.number == known.number,
+            )
+            .values(saved_image_id=version.saved_image_id)
+        )
+    else:
+        entry = store.add_version(conn, there.id, version, actor=actor, now=now)
+    if entry.retired_at is not None:
+        entry = store.retire(conn, there.id, False, actor=actor, now=now)
+    return entry
+
+
+def entry_of(conn: Connection, saved: SavedImage) -> str:
+    """The name of the entry it is in; empty when it is in none."""
+    if not saved.environment_id:
+        return ""
+    return (
+        conn.execute(select(environments.c.name).where(environments.c.id == saved.environment_id)).scalar()
+        or ""
+    )
+
+
+# --------------------------------------------------------------------------------------------------------- helpers
+
+
+def _end(conn: Connection, saved_id: str, state: str, now: datetime, log: str, **values: Any) -> None:
+    conn.execute(
+        update(saved_images)
+        .where(saved_images.c.id == saved_id, saved_images.c.state == "saving")
+        .values(state=state, log=log[-LOG_MOST:], ended_at=now, **values)
+    )
+
+
+def _get(conn: Connection, saved_id: str) -> SavedImage:
+    row = conn.execute(select(saved_images).where(saved_images.c.id == saved_id)).first()
+    if row is None:
+        raise UserError(404, mark("You have no such image."), reason="image-unknown")
+    return _saved(row)
+
+
+def _saved(row: Row[Any]) -> SavedImage:
+    return SavedImage(**row._mapping)
+
+
+def _note(
+    conn: Connection,
+    actor: Actor,
+    action: str,
+    name: ImageName,
+    now: datetime,
+    *,
+    before: Any = None,
+    after: Any = None,
+) -> None:
+    audit.write(
+        conn,
+        at=now,
+        actor=actor.name,
+        address=actor.address,
+        action=action,
+        subject=f"{actor.name}/{name}",
+        before=before,
+        after=after,
+    )
