@@ -31,6 +31,7 @@ RIGHTS: tuple[str, ...] = (
     "clusters:read-all",
     "clusters:release-all",
     "datasets:manage",
+    "environments:manage",
     "groups:manage",
     "machines:manage",
     "people:manage",
@@ -113,6 +114,15 @@ def bump(conn: Connection, now: datetime, by: str = "") -> int:
 def lock() -> Select[Any]:
     """Reads the version and lets nobody else decide anything until the transaction ends."""
     return select(centre.c.value).where(centre.c.key == VERSION).with_for_update()
+
+
+def decide_alone(conn: Connection) -> None:
+    """Let nobody else decide anything until the transaction ends; before what is to be changed is read.
+
+    Two who change something of one whole at once (a grace, and which policies are offered) would otherwise each write
+    the whole as they found it, and the first change would be gone.
+    """
+    conn.execute(lock())
 
 
 def value(conn: Connection, key: str) -> Any:

@@ -195,7 +195,7 @@ def change_messages(conn: Connection, change: Callable[[Messages], Mapping[str, 
     by
         As for :func:`set_messages`.
     """
-    conn.execute(centre.lock())
+    centre.decide_alone(conn)
     old = read(conn).messages
     return set_messages(conn, Messages.model_validate({**old.model_dump(), **change(old)}), **by)
 

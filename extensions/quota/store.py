@@ -127,6 +127,7 @@ def set_limits(
     UserError
         400 for what cannot be a limit, 403 for one's own (:class:`OwnLimit`), 404 for no such role.
     """
+    centre.decide_alone(conn)
     before = read_snapshot(conn).roles
     done = 0
     for role, measure, amount in changes:
@@ -300,6 +301,7 @@ def give(
     _check_words(reason, expires_at, now)
     if user == actor.name and not actor.admin:
         raise OwnLimit(user, {str(measure): _told(measure, amount) for measure, amount in wanted})
+    centre.decide_alone(conn)
     return [_give(conn, user, m, amount, reason.strip(), expires_at, actor, now) for m, amount in wanted]
 
 
@@ -379,6 +381,7 @@ def change(
     UserError
         400 for what cannot be one, 403 for one's own, 404 for none, 409 for one that was ended.
     """
+    centre.decide_alone(conn)
     old = exception(conn, exception_id)
     if old.ended_at is not None:
         raise _ended()
@@ -410,6 +413,7 @@ def end(conn: Connection, exception_id: str, *, actor: Actor, now: datetime, rea
     UserError
         403 for one's own, which may be less than the roles give; 404 for none, 409 for one that was ended.
     """
+    centre.decide_alone(conn)
     old = exception(conn, exception_id)
     if old.ended_at is not None:
         raise _ended()

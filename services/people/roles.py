@@ -38,6 +38,7 @@ def create_role(
     UserError
         409 when there is one of that name, or too many.
     """
+    centre.decide_alone(conn)
     known = centre.all_roles(conn)
     if name in known:
         raise UserError(409, mark("There is a role “{role}” already."), role=name)
@@ -81,6 +82,7 @@ def change_role(
     UserError
         404; 409 for the rights of the administrator's role.
     """
+    centre.decide_alone(conn)
     before = centre.all_roles(conn).get(name)
     if before is None:
         raise UserError(404, mark("There is no role “{role}”."), role=name[:64])
@@ -133,6 +135,7 @@ def delete_role(
     UserError
         404; 409 for a built-in role or one that is in use, with the uses.
     """
+    centre.decide_alone(conn)
     before = centre.all_roles(conn).get(name)
     if before is None:
         raise UserError(404, mark("There is no role “{role}”."), role=name[:64])
@@ -181,6 +184,7 @@ def create_group(
     title = _title(title)
     if not title:
         raise UserError(400, mark("A group needs a title."))
+    centre.decide_alone(conn)
     known = all_groups(conn)
     slug = slugify(slug or title)
     if slug in known:
@@ -223,6 +227,7 @@ def change_group(
     UserError
         404.
     """
+    centre.decide_alone(conn)
     before = group_of(conn, slug)
     after = GroupRow(
         slug=slug,
@@ -261,6 +266,7 @@ def delete_group(
     UserError
         404.
     """
+    centre.decide_alone(conn)
     before = group_of(conn, slug)
     conn.execute(delete(groups).where(groups.c.slug == slug))
     centre.bump(conn, now, by)

@@ -169,6 +169,7 @@ def _book_and_runs(conn: Connection) -> tuple[Book, list[Run]]:
 
 
 def _apply(conn: Connection, wishes: list[Wish], *, actor: Actor, now: datetime, reason: str) -> None:
+    centre.decide_alone(conn)
     book = read_book(conn)
     changes = gather(book.matrix, [(wish.role, wish.measure, wish.amount) for wish in wishes])
     for wish in wishes:

@@ -213,6 +213,7 @@ def set_site(
     UserError
         400 for a field that does not exist or a value that cannot be.
     """
+    centre.decide_alone(conn)
     before = read(conn)
     after = replace(before, site=_site({**asdict(before.site), **_known(changes, SiteRule)}))
     check(after)
@@ -239,6 +240,7 @@ def set_role(
     UserError
         404 for a role that does not exist; 400 for a field or a value that cannot be.
     """
+    centre.decide_alone(conn)
     if role not in centre.all_roles(conn):
         raise UserError(404, mark("There is no role “{role}”."), role=role[:64])
     before = read(conn)
