@@ -20,6 +20,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 
 from services.catalog import words
 from services.catalog.access import Kind
+from services.catalog.starters.spoken import other_words
 from services.catalog.tables import card_words, cards, datasets, projects
 
 #: Shelves by kind: what everybody sees, and all else that lives. 0 = none.
@@ -111,7 +112,9 @@ def made_of(kind: Kind, row: Any) -> tuple[dict[str, Any], set[str]]:
     summary = row.description if kind == "project" else row.summary
     tags = list(row.tags or ())
     folded = words.fold(
-        "\n".join((row.name, row.slug, row.owner, *tags, summary, row.description))[: words.TEXT_MOST]
+        "\n".join((row.name, row.slug, row.owner, *other_words(row), *tags, summary, row.description))[
+            : words.TEXT_MOST
+        ]
     )
     made = {
         "shelf": shelf_of(kind, row),

@@ -13,12 +13,14 @@ from sqlalchemy import select, update
 
 from galilean.db import Database
 from galilean.settings import Settings
-from services.catalog import datasets, links, store
+from services.catalog import datasets, links, search, store
 from services.catalog.access import Viewer, access, may_fork
+from services.catalog.search import Wanted
 from services.catalog.starters import OWNER
 from services.catalog.starters.data import leaves_csv, weather_csv
 from services.catalog.starters.install import begin
 from services.catalog.starters.shelf import DATA, LANGUAGES, STARTERS, Starter, said
+from services.catalog.starters.spoken import spoken
 from services.catalog.tables import projects
 from tests.catalog.people import NOW
 
@@ -192,3 +194,31 @@ def test_a_missing_data_set_is_said_in_words(tmp_path: Path, monkeypatch: pytest
         )
         with pytest.raises(FileNotFoundError, match="settings"):
             exec(code, {"Path": Path})
+
+
+async def test_starters_are_found_and_said_in_every_language(db: Database, settings: Settings) -> None:
+    await install(db, settings)
+    with db.write() as conn:
+        renamed = store.get(conn, OWNER, "heat-over-two-nodes")
+        assert renamed is not None
+        store.update(conn, renamed, now=NOW, name="Our heat")
+        store.create(
+            conn, owner="alice", slug="first-notebook", name="First notebook", volume_id="default", now=NOW
+        )
+    viewer = Viewer(name="alice")
+    with db.read() as conn:
+        found = search.search(conn, viewer, Wanted(kind="project", text="笔记本")).items
+        assert "first-notebook" in {card.slug for card in found if card.owner == OWNER}
+        assert search.search(conn, viewer, Wanted(kind="dataset", text="气象")).items[0].slug == "weather"
+        cards = {
+            card.slug: card
+            for card in search.search(conn, viewer, Wanted(kind="project"), scope="public").items
+        }
+        own = store.get(conn, "alice", "first-notebook")
+        data = datasets.get(conn, OWNER, "weather")
+    first = spoken(cards["first-notebook"], "zh_CN")
+    assert (first.name, first.summary[:4]) == ("第一个笔记本", "用五分钟")
+    assert spoken(cards["first-notebook"], "en") == cards["first-notebook"]
+    assert spoken(cards["heat-over-two-nodes"], "zh_CN").name == "Our heat", "what somebody wrote stays"
+    assert spoken(own, "zh_CN") == own, "other people's projects are never reworded"
+    assert spoken(data, "zh_CN").name == "气象站的一年"

@@ -150,3 +150,24 @@ def test_a_data_set_that_was_not_counted_says_so_instead_of_nought(sign: Sign, s
     shown = page(alice, site, "datasets/alice/io-nims").text
     assert "Not counted yet" in shown
     assert "0 B in 0 files" not in shown
+
+
+def test_before_a_word_is_typed_a_project_is_offered_ones_own_then_shared_then_public(
+    sign: Sign, site: LiveSite
+) -> None:
+    alice, bob = sign("alice"), sign("bob")
+    for name in ("For all", "For alice", "Secret"):
+        dataset(bob, name)
+    bob.put("/datasets/bob/for-all/publication")
+    bob.put("/datasets/bob/for-alice/shares", json={"person": "alice"})
+    dataset(alice, "Older")
+    dataset(alice, "Newer")
+    dataset(alice, "Used already")
+    made(alice)
+    alice.post("/projects/alice/heat-flow/datasets", json={"dataset": "alice/used-already"})
+    told = page(alice, site, "projects/alice/heat-flow/datasets/find").text
+    places = [told.find(f">{name}</a>") for name in ("Newer", "Older", "For alice", "For all")]
+    assert -1 not in places
+    assert places == sorted(places)
+    assert "Secret" not in told
+    assert "Used already" not in told

@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from galilean import notices
 from galilean.errors import UserError, mark
 from galilean.web.context import Portal
-from galilean.web.language import translate
+from galilean.web.language import current, translate
 from galilean.web.visitor import Visitor
 from services.catalog import covers, datasets, lifecycle, links, shares
 from services.catalog.access import Access, access, may_see, need, no_such_thing
@@ -23,6 +23,7 @@ from services.catalog.fields import check_field
 from services.catalog.links import UsedBy
 from services.catalog.mounts import Linked
 from services.catalog.publication import Publication, check_publish, publication
+from services.catalog.starters.spoken import spoken
 from services.catalog.store import Project
 from services.portal.addresses import project_path
 from services.portal.api import dataset_models as models
@@ -300,7 +301,7 @@ def _link_model(portal: Portal, link: Linked, level: Access) -> models.LinkedDat
         why=translate(why) if why else "",
         owner=link.owner,
         slug=link.slug,
-        name=link.name,
+        name=spoken(link, current.get()).name,
         url=portal.prefix + dataset_path(link.owner, link.slug),
     )
 

@@ -21,6 +21,7 @@ from services.catalog import search, words
 from services.catalog.access import Kind
 from services.catalog.environments import environments
 from services.catalog.search import Wanted
+from services.catalog.starters.spoken import spoken
 from services.people import store as people_store
 from services.portal.admin import entries_for
 from services.portal.api import models
@@ -77,7 +78,7 @@ async def find_all(portal: Portal, person: Visitor, text: str, *, each: int = EA
     text = text[:200].strip()
     if not words.terms(text):
         return []
-    viewer, prefix = viewer_of(person), portal.prefix
+    viewer, prefix, spoken_in = viewer_of(person), portal.prefix, language.current.get()
     may_people = person.may("people:manage")
 
     def look(conn: Connection) -> list[Found]:
@@ -91,7 +92,7 @@ async def find_all(portal: Portal, person: Visitor, text: str, *, each: int = EA
             found += [
                 Found(
                     group=group,
-                    title=card.name,
+                    title=spoken(card, spoken_in).name,
                     detail=f"{card.owner}/{card.slug}",
                     url=prefix + item_path(kind, card.owner, card.slug),
                     icon=icon,

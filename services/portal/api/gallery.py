@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote
 
@@ -12,12 +12,14 @@ from sqlalchemy import Connection
 from galilean.errors import mark
 from galilean.web.context import Portal
 from galilean.web.handlers import APIHandler
+from galilean.web.language import current
 from galilean.web.paging import Page
 from galilean.web.visitor import Visitor
 from services.catalog import counts, datasets, search, shares, store
 from services.catalog.access import Access, Kind, access, no_such_thing
 from services.catalog.cards import Card
 from services.catalog.search import Scope, Wanted
+from services.catalog.starters.spoken import spoken
 from services.portal.addresses import project_path
 from services.portal.api import models
 from services.portal.api.base import Handler
@@ -72,7 +74,8 @@ async def find(
         liked = counts.favourites_among(conn, wanted.kind, ids, person.name) if ids else set()
         return Shown(cards=page.items, next=page.next, favourites=frozenset(liked), total=total)
 
-    return await portal.db.run_read(look)
+    found = await portal.db.run_read(look)
+    return replace(found, cards=[spoken(card, current.get()) for card in found.cards])
 
 
 def card_model(portal: Portal, card: Card, favourite: bool) -> models.Card:

@@ -12,10 +12,12 @@ from galilean.amounts import format_bytes
 from galilean.errors import UserError, mark
 from galilean.web.context import Portal
 from galilean.web.handlers import APIHandler
+from galilean.web.language import current
 from galilean.web.visitor import Visitor
 from services.catalog import covers, forking, forks, lifecycle, links, owners, store
 from services.catalog.access import Access
 from services.catalog.forks import Forked
+from services.catalog.starters.spoken import spoken
 from services.portal import copying
 from services.portal.addresses import project_path
 from services.portal.api import models
@@ -63,6 +65,7 @@ async def fork(
     """
     project, level = await reach(portal, person, owner, slug)
     viewer, size = viewer_of(person), project.size_bytes or 0
+    read = spoken(project, current.get())  # a fork is called what its maker read
     room = await room_of(portal, person.name)
     if room is not None and size > room:
         raise UserError(
@@ -75,7 +78,7 @@ async def fork(
     volume_id = await catalogue(portal).place(size)
 
     def make(conn: Connection) -> Made:
-        plan = forking.plan_fork(viewer, project, level, links.links_of(conn, project.id), name=name)
+        plan = forking.plan_fork(viewer, read, level, links.links_of(conn, project.id), name=name)
         made = forks.make(conn, viewer, plan, volume_id=volume_id, now=portal.clock(), slug=new_slug)
         return Made(project=made, left_out=plan.left_out)
 

@@ -17,12 +17,14 @@ from galilean.web.csp import mark_untrusted
 from galilean.web.handlers import PageHandler
 from services.catalog import counts, lifecycle, links, shares
 from services.catalog.access import Access
+from services.catalog.cards import Card
 from services.catalog.datasets import Dataset
 from services.catalog.document import POLICY, document, note
 from services.catalog.fields import FIELDS
 from services.catalog.lifecycle import BIN_DAYS
 from services.catalog.prose import Prose
-from services.catalog.search import Wanted
+from services.catalog.search import Scope, Wanted
+from services.catalog.starters.spoken import spoken
 from services.catalog.tables import cards
 from services.portal.addresses import project_path
 from services.portal.api import datasets as calls
@@ -35,6 +37,9 @@ from services.portal.viewers import viewer_of
 
 SHOWN = 24
 USERS_SHOWN = 4
+OFFERED = 20
+#: What is offered before a word is typed: one's own, what is shared with one, then what is public; recent ones first.
+NEAREST_FIRST: tuple[Scope, ...] = ("mine", "shared", "public")
 SHELVES = {"mine": mark("Yours"), "shared": mark("Shared with you"), "favourites": mark("Favourites")}
 SORTS = {
     "recent": mark("Recently changed"),
@@ -174,7 +179,8 @@ class DatasetPage(PageHandler):
         views, favourites, liked = await self.portal.db.run_read(counted)
         path = dataset_path(found.owner, found.slug)
         return {
-            "dataset": found,
+            # Who changes the words must see those that are kept.
+            "dataset": found if self.tab == "settings" else spoken(found, language.current.get()),
             "address": self.portal.prefix + path,
             "api": f"{self.portal.prefix}api/v1/{path}",
             "tab": self.tab,
@@ -224,7 +230,7 @@ class Description(DatasetPage):
 
     async def get(self, owner: str, slug: str) -> None:
         await self.enter(owner, slug)
-        text = self.dataset.description
+        text = spoken(self.dataset, self.language).description
         body = Prose("about.md").render(text) if text else note(self.translate(mark("Nothing is said yet.")))
         mark_untrusted(self)
         self.set_header("Content-Security-Policy", POLICY)
@@ -326,7 +332,7 @@ class OfProject(ProjectPage):
 
 
 class FindForProject(ProjectPage):
-    """Data sets that could be added to a project, while somebody types."""
+    """Data sets that could be added to a project: the nearest ones, or what fits while somebody types."""
 
     least = Access.WRITE
 
@@ -334,12 +340,22 @@ class FindForProject(ProjectPage):
         frame = await self.enter(owner, slug)
         text = self.get_query_argument("q", "").strip()[:200]
         has = {item.id for item in await calls.linked(self.portal, self.person, self.project)}
-        scope = "all" if text else "mine"
-        shown = await find(self.portal, self.person, Wanted(kind="dataset", text=text), scope=scope, limit=20)
+        found: dict[str, Card] = {}
+        for scope in ("all",) if text else NEAREST_FIRST:
+            if len(found) >= OFFERED:
+                break
+            shown = await find(
+                self.portal,
+                self.person,
+                Wanted(kind="dataset", text=text),
+                scope=scope,
+                limit=OFFERED + len(has) + len(found),
+            )
+            found |= {card.item_id: card for card in shown.cards if card.item_id not in {*has, *found}}
         await self.render_fragment(
             "project_datasets_found.html",
             **frame,
-            found=[card for card in shown.cards if card.item_id not in has],
+            found=list(found.values())[:OFFERED],
             text=text,
         )
 

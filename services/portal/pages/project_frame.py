@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from typing import Any
+from urllib.parse import quote
 
 from sqlalchemy import Connection, func, select
 
@@ -11,9 +12,10 @@ from galilean.errors import UserError, mark
 from galilean.web import language
 from galilean.web.context import Portal
 from galilean.web.handlers import PageHandler
-from services.catalog import counts, forks, starter
+from services.catalog import counts, forks, opening
 from services.catalog.access import Access, Viewer, may_fork, may_run
 from services.catalog.fields import FIELDS
+from services.catalog.starters.spoken import spoken
 from services.catalog.store import Project
 from services.catalog.tables import cards
 from services.portal import copying, drawn
@@ -109,10 +111,15 @@ class ProjectPage(PageHandler):
         if path == "lab" and run.word == "running" and not worked_before:
             with contextlib.suppress(UserError):
                 files = await catalogue(self.portal).files(self.project)
-                if (
-                    await self.portal.files.ask(self.project.volume_id, files.stat, starter.NAME)
-                ).kind == "file":
-                    path = f"lab/tree/{starter.NAME}"
+                first = await self.portal.files.ask(
+                    self.project.volume_id,
+                    opening.notebook_of,
+                    files,
+                    chosen=self.project.readme,
+                    language=language.current.get(),
+                )
+                if first:
+                    path = f"lab/tree/{quote(first)}"
         return node_url(self.portal, run.user, run.server, path=path)
 
     async def enter(self, owner: str, slug: str) -> dict[str, Any]:
@@ -131,9 +138,11 @@ class ProjectPage(PageHandler):
         run = rows["open_run"]
         return {
             **rows,
+            "origin": spoken(rows["origin"], language.current.get()) if rows["origin"] else None,
             "lab_url": await self.lab_url(run, worked_before=rows["worked_before"]),
             "first_door": first_door(self.portal, run) if run else None,
-            "project": project,
+            # Who changes the words must see those that are kept.
+            "project": project if self.tab == "settings" else spoken(project, language.current.get()),
             "address": self.portal.prefix + path,
             "api": f"{self.portal.prefix}api/v1/{path}",
             "tab": self.tab,
