@@ -99,7 +99,7 @@ class Stripped:
     data_bytes: int = 0
 
 
-def _pax(pairs: dict[bytes, bytes]) -> bytes:
+def pax_header(pairs: dict[bytes, bytes]) -> bytes:
     """An extended header that holds these records."""
     if not pairs:
         return b""
@@ -113,11 +113,11 @@ def _pax(pairs: dict[bytes, bytes]) -> bytes:
     header[:11] = b"PaxHeader/x"
     header[100:108], header[108:116], header[116:124] = b"0000644\0", b"0000000\0", b"0000000\0"
     header[136:148], header[156:157], header[257:265] = b"00000000000\0", b"x", b"ustar\x0000"
-    _set_size(header, len(body))
+    set_size(header, len(body))
     return bytes(header) + body + bytes(-len(body) % BLOCK)
 
 
-def _set_size(header: bytearray, size: int) -> None:
+def set_size(header: bytearray, size: int) -> None:
     header[124:136] = b"%011o\0" % size if size < 8**11 else b"\x80" + size.to_bytes(11, "big")
     header[148:156] = b"%06o\0 " % checksum(bytes(header))
 
@@ -140,8 +140,8 @@ def _renamed(entry: Entry, like: Entry, link: str | None) -> bytes:
         pairs = {k: v for k, v in pairs.items() if not k.startswith(b"GNU.sparse.")}
         pairs[b"linkpath"] = link.encode("utf-8", "surrogateescape")
         header[157:257] = pairs[b"linkpath"][:100].ljust(100, b"\0")
-    _set_size(header, 0 if link else like.size)
-    return _pax(pairs) + bytes(header)
+    set_size(header, 0 if link else like.size)
+    return pax_header(pairs) + bytes(header)
 
 
 @dataclass
