@@ -56,6 +56,7 @@ test: ## Everything that must pass, from a fresh clone (what needs Kubernetes or
 # Kubernetes waits more than it computes.
 .PHONY: beside
 beside:
+	@scripts/ahead --now
 	@scripts/beside "kube=$(MAKE) --no-print-directory test-kubernetes" "long=$(MAKE) --no-print-directory $(LONG)"
 
 .PHONY: lint
@@ -98,7 +99,7 @@ lab: dev ## The programs of the Kubernetes that tests start, into ~/.cache/galil
 .PHONY: images
 images: ## The container images, into ~/.cache/galilean (IMAGES="mpi desktop" BASE=debian:bookworm-slim PUSH=registry/path TAG=1.0)
 	@$(STAGE) images "scripts/test-deps images" \
-		"timeout $(if $(IMAGES),60m,15m) scripts/images.py $(IMAGES) $(if $(BASE),--base $(BASE)) $(if $(PUSH),--push $(PUSH)) $(if $(TAG),--tag $(TAG))"
+		"timeout $(if $(IMAGES),60m,30m) scripts/images.py $(IMAGES) $(if $(BASE),--base $(BASE)) $(if $(PUSH),--push $(PUSH)) $(if $(TAG),--tag $(TAG))"
 
 .PHONY: test-kubernetes
 test-kubernetes: lab images ## Against a real Kubernetes that the tests start on this machine
