@@ -12,6 +12,7 @@ from ipaddress import ip_network
 from pydantic import Field, field_validator
 
 from galilean.settings_places import ENTRY, Section
+from galilean.settings_registry import Registry as Registry
 
 _HOST = re.compile(r"[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?(?::[0-9]{1,5})?", re.ASCII)
 
@@ -44,6 +45,8 @@ class Images(Section):
         default="",
         description="What the machines are, such as `linux/arm64`; empty = the same as this one.",
     )
+
+    registry: Registry = Registry()
 
     @field_validator("fields")
     @classmethod

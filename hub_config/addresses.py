@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from galilean.errors import UserError, mark
 from galilean.settings import Settings
 
-PARTS = ("hub", "proxy_api", "portal", "metering", "release", "queue", "machines")
+PARTS = ("hub", "proxy_api", "portal", "metering", "release", "queue", "machines", "imagebuilder", "registry")
 LOOPBACK = "127.0.0.1"
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - in a pod of its own, whose reach a NetworkPolicy bounds
 
@@ -54,11 +54,11 @@ class Addresses:
         if settings.backend == "docker":
             own = {"hub": settings.docker.address, "portal": settings.docker.address}
         self._known = {
-            name: address_of(url) for name in PARTS if (url := getattr(settings.addresses, name))
+            name: address_of(url) for name in PARTS if (url := getattr(settings.addresses, name, ""))
         } | {
             name: Address(f"http://{own.get(name, LOOPBACK)}:{port}", own.get(name, LOOPBACK), port)
             for name, port in (ports or {}).items()
-            if name in PARTS and not getattr(settings.addresses, name)
+            if name in PARTS and not getattr(settings.addresses, name, "")
         }
         self._state = settings.state
 
@@ -93,7 +93,7 @@ class Addresses:
 
 def given(settings: Settings) -> frozenset[str]:
     """The parts whose addresses the settings say."""
-    return frozenset(name for name in PARTS if getattr(settings.addresses, name))
+    return frozenset(name for name in PARTS if getattr(settings.addresses, name, ""))
 
 
 def address_of(url: str) -> Address:

@@ -308,6 +308,10 @@ def service_environment(
         }
         if "machines" in addresses:  # it alone may ask Kubernetes for what lets a machine join
             environment["GALILEAN_MACHINES_URL"] = addresses.url("machines")
+        if (
+            "imagebuilder" in addresses
+        ):  # it alone has Docker's socket for images, and the registry's password
+            environment["GALILEAN_IMAGES_URL"] = addresses.url("imagebuilder")
     if name == "release":
         # While the portal is away nodes cannot report presence: then nobody counts as gone.
         environment["GALILEAN_PORTAL_URL"] = addresses.url("portal") + "/health"

@@ -21,6 +21,7 @@ import httpx
 
 from galilean.errors import UserError, mark
 from galilean.settings import Settings
+from hub_config import registry
 from hub_config.addresses import EVERYWHERE, Addresses
 from hub_config.build import hub_api_url, service_environment, zygote_socket
 from hub_config.secrets import Secrets
@@ -171,6 +172,35 @@ def part_of(
             # Without a word of Kubernetes on its machines people can work all the same.
             ready=answers(addresses.url(name) + ("/metrics" if name == "machines" else "/health")),
         )
+    if name == "registry":
+        return Part(
+            name=name,
+            command=[registry.PROGRAM, "serve", str(registry.settings_file(settings))],
+            environment={"PATH": common["PATH"]},
+            ready=answers(addresses.url("registry") + "/"),
+        )
+    if name == "imagebuilder":
+        own = {
+            "GALILEAN_REGISTRY": addresses.url("registry"),
+            "GALILEAN_REGISTRY_PASSWORD": secrets.registry,
+            "GALILEAN_REGISTRY_SETTINGS": str(registry.settings_file(settings)),
+        }
+        inherited = os.environ if environ is None else environ
+        return Part(
+            name=name,
+            command=[python, "-m", "extensions.imagebuilder"],
+            environment=common
+            | {
+                name: inherited[name]
+                for name in ("GALILEAN_DATABASE_URL", "DOCKER_HOST")
+                if inherited.get(name)
+            }
+            | service_environment(name, settings, secrets, addresses)
+            | (own if registry.is_own(settings) else {}),
+            ready=answers(addresses.url("imagebuilder") + "/metrics"),
+            # Nobody may stay held: it lets them go before it ends.
+            stop_seconds=20,
+        )
     raise no_such_part(name)
 
 
@@ -195,9 +225,12 @@ def all_parts(
     zygote = ("zygote",) if settings.backend == "process" and settings.process.zygote else ()
     # The one machine is looked at by whoever shows it.
     services = [name for name in SERVICE_NAMES if not (one_machine and name == "machines")]
+    images = [name for name in registry.NAMES if name != "registry" or registry.is_own(settings)]
+    if not registry.can_save(settings):
+        images = []
     return [
         part_of(name, settings, secrets, addresses, proxy=proxy, config=config, environ=environ)
-        for name in ("proxy", "hub", *zygote, *services)
+        for name in ("proxy", "hub", *zygote, *services, *images)
     ]
 
 

@@ -54,7 +54,11 @@ def is_free(host: str, port: int, *, setting: str = "web.host") -> bool:
 
 
 def keep_ports(
-    state: Path, choose: random.Random | None = None, *, but: Collection[str] = ()
+    state: Path,
+    choose: random.Random | None = None,
+    *,
+    but: Collection[str] = (),
+    more: Collection[str] = (),
 ) -> dict[str, int]:
     """The inner ports of an installation, chosen at its first start.
 
@@ -66,16 +70,18 @@ def keep_ports(
         Randomness, for tests.
     but
         Parts that need none, because the settings say where they are.
+    more
+        Parts besides :data:`INNER`.
 
     Raises
     ------
     UserError
-        503 when the hub's port is taken by a program of somebody else.
+        503 when the hub's or the registry's port is taken by a program of somebody else.
     """
     path = state / "run" / "ports.json"
     ports = read_ports(state)
     before = dict(ports)
-    for name in INNER:
+    for name in (*INNER, *more):
         if name in but:
             continue
         port = ports.get(name)
@@ -90,6 +96,14 @@ def keep_ports(
                 ),
                 port=port,
                 path=str(path),
+            )
+        if port and name == "registry":
+            raise UserError(
+                503,
+                mark(
+                    "Port {port}, which stands in the names of saved images, is taken by another program. Free it."
+                ),
+                port=port,
             )
         ports[name] = _free_port(set(ports.values()), choose or random.Random())  # noqa: S311 - not a secret
     if ports != before:

@@ -25,6 +25,8 @@ from galilean.errors import UserError, mark
 
 SERVICES = ("portal", "metering", "release", "queue", "machines", "command")
 NAMES = ("cookie", "proxy", "portal-cookie", *(f"token-{name}" for name in SERVICES))
+#: Of one machine alone, never given by somebody else: what the image service and the registry beside it know.
+OF_ONE_MACHINE = ("token-imagebuilder", "registry")
 #: In a directory that is given, besides: the password of the first administrator.
 ADMIN_PASSWORD = "admin-password"  # noqa: S105 - the name of a file
 # Read aloud from a terminal: no look-alikes.
@@ -45,6 +47,8 @@ class Secrets:
         What hub and proxy say to one another.
     tokens
         API token of each external service of the hub, by its name.
+    registry
+        Password of the registry on this machine.
 
     What a part does not need may be empty.
     """
@@ -53,6 +57,7 @@ class Secrets:
     portal_cookie: str
     proxy: str
     tokens: dict[str, str]
+    registry: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,12 +116,15 @@ def load_secrets(state: Path, given: Path | None = None, *, names: Iterable[str]
         values = dict.fromkeys(NAMES, "") | {name: _given(given / name) for name in names}
     else:
         directory = secrets_directory(state)
-        values = {name: _one(directory / name) for name in NAMES}
+        values = {name: _one(directory / name) for name in (*NAMES, *OF_ONE_MACHINE)}
     return Secrets(
         cookie=values["cookie"],
         portal_cookie=values["portal-cookie"],
         proxy=values["proxy"],
-        tokens={name: values[f"token-{name}"] for name in SERVICES},
+        tokens={
+            name: values[f"token-{name}"] for name in (*SERVICES, "imagebuilder") if f"token-{name}" in values
+        },
+        registry=values.get("registry", ""),
     )
 
 

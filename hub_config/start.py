@@ -24,6 +24,7 @@ from galilean.hubapi import HubAPI
 from galilean.migrate import missing, upgrade
 from galilean.settings import Settings, load_settings
 from galilean.terminal import sentence
+from hub_config import registry
 from hub_config.addresses import Addresses, given
 from hub_config.backup.half import refuse_half_restored
 from hub_config.build import browser_url, hub_api_url, hub_traits
@@ -179,6 +180,17 @@ def _up(settings: Settings, env: dict[str, str], say: Callable[[str], None]) -> 
 
         make_ready(settings, addresses, say)
         say(sentence(mark("Nodes are containers of this machine.")))
+        if registry.is_own(settings):
+            registry.prepare(settings, secrets, addresses)
+        elif not registry.can_save(settings):
+            say(
+                sentence(
+                    mark(
+                        "Nodes cannot be saved as images: install Debian's docker-registry, or name a registry "
+                        "(images.registry)."
+                    )
+                )
+            )
         if os.geteuid() not in (0, int(settings.docker.account.partition(":")[0])):
             say(
                 sentence(
@@ -264,7 +276,8 @@ def _inner_addresses(settings: Settings, patience_seconds: float = 3.0) -> Addre
     until = time.monotonic() + patience_seconds
     while True:
         try:
-            addresses = Addresses(settings, keep_ports(settings.state, but=said))
+            more = registry.NAMES if registry.can_save(settings) else ()
+            addresses = Addresses(settings, keep_ports(settings.state, but=said, more=more))
             for name in said:
                 _check_free(addresses, name)
             return addresses

@@ -62,6 +62,7 @@ ROOMS = (
     "services.portal.pages.online",
     "services.portal.pages.imports",
     "services.portal.pages.people",
+    "services.portal.pages.ssh",
     "services.portal.pages.person",
     "services.portal.pages.roles",
     "services.portal.pages.audit",
@@ -169,6 +170,7 @@ def make_portal(settings: Settings, environ: Mapping[str, str]) -> Portal:
     portal.parts["frame"] = frame
     portal.parts["machines_url"] = environ.get("GALILEAN_MACHINES_URL", "").rstrip("/")
     portal.parts["machines_token"] = token
+    portal.parts["images_url"] = environ.get("GALILEAN_IMAGES_URL", "").rstrip("/")
     portal.parts["watcher"] = Watcher(portal)
     portal.parts["chores"] = Chores(portal)
     portal.parts["budget_seconds"] = budgets(settings)

@@ -1,0 +1,77 @@
+"""``python -m extensions.imagebuilder``: the image service of the Docker backend."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import ssl
+from pathlib import Path
+from typing import Any
+
+from extensions.imagebuilder.registry.access import Credentials
+from extensions.imagebuilder.registry.client import Registry
+from extensions.imagebuilder.saving import Place, Saver
+from extensions.imagebuilder.service import Look, Savers, collector
+from galilean.service import Beside, Context, Tick, run_service
+from galilean.settings import Settings
+from spawner.docker.api import DockerAPI
+
+INTERVAL_SECONDS = 1.0
+#: The registry that the product itself started, for this process alone.
+OWN_ADDRESS, OWN_PASSWORD, OWN_SETTINGS = (
+    "GALILEAN_REGISTRY",
+    "GALILEAN_REGISTRY_PASSWORD",
+    "GALILEAN_REGISTRY_SETTINGS",
+)
+OWN_ACCOUNT = "galilean"
+
+
+def place_of(settings: Settings, environ: dict[str, str]) -> Place:
+    """The registry: the settings', else our own."""
+    said = settings.images.registry
+    if not said.address:
+        return Place(environ[OWN_ADDRESS], Credentials(OWN_ACCOUNT, environ[OWN_PASSWORD]))
+    password = Path(said.password_file).read_text(encoding="utf-8").strip() if said.password_file else ""
+    return Place(said.address, Credentials(said.username, password) if said.username else None, said.prefix)
+
+
+def build(context: Context) -> Tick:
+    """The tick of this service."""
+    settings, environ = context.settings, dict(context.environ)
+    place = place_of(settings, environ)
+    os.environ.pop(OWN_PASSWORD, None)
+    authority = settings.images.registry.ca_file
+    tls = ssl.create_default_context(cafile=authority) if authority else None
+    saver = Saver(
+        DockerAPI(settings.docker.url),
+        settings.docker.instance,
+        place,
+        settings.state / "images",
+        registry=lambda: Registry(place.address, place.credentials, tls=tls),
+    )
+    program = shutil.which("docker-registry")
+    own = environ.get(OWN_SETTINGS, "")
+    collect = (
+        collector(program, Path(own)) if program and own and not settings.images.registry.address else None
+    )
+    savers = Savers(context.db, saver, context.clock, collect=collect, details=context.details)
+    context.parts["savers"] = savers
+
+    async def until_it_ends() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await savers.close()
+
+    context.beside.append(Beside(name="saves", work=until_it_ends, interval_seconds=1.0))
+    return savers.tick
+
+
+def routes(context: Context) -> list[Any]:
+    """Addresses of this service besides ``/health`` and ``/metrics``."""
+    return [(r"/look", Look, {"context": context})]
+
+
+if __name__ == "__main__":
+    run_service("imagebuilder", build, interval_seconds=INTERVAL_SECONDS, routes=routes)

@@ -1,0 +1,370 @@
+"""The image service: a process of its own that saves nodes, because it alone has Docker's socket and the registry's
+password for it.
+
+It is told what to do by rows: the portal writes one for a person who may, the service takes up every row that is
+*saving*, and writes how far it is, twice a second. So a save goes on whatever becomes of pages and portal, and is
+cancelled by a mark in the row. Nothing in a row is believed: the run must be open and its owner's, and the container
+must carry this run's labels. Two are saved at once, one at a time of each node.
+
+When it begins it puts right what a killed service left: containers that are held, half-written folders, rows of saves
+that nobody goes on with. Beside its work it keeps images of the library on this machine, and takes deleted ones out of
+registry and machine.
+
+``POST /look`` answers the portal alone (by the portal's own token) what a save of a node would hold.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import shutil
+import subprocess
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, select, update
+from tornado.web import RequestHandler
+
+from extensions.imagebuilder import container, saved
+from extensions.imagebuilder.container import GivenUp, Wanted
+from extensions.imagebuilder.names import ImageName, Pinned
+from extensions.imagebuilder.saved import SavedImage
+from extensions.imagebuilder.saving import Result, Saver, Task
+from extensions.imagebuilder.summary import preview
+from extensions.imagebuilder.tables import environment_versions, saved_images
+from galilean.clock import Clock
+from galilean.db import Database
+from galilean.errors import UserError, mark
+from galilean.hubapi import HubAPI
+from galilean.service import Context
+from spawner import records
+from spawner.docker.api import ImageNotFound
+
+log = logging.getLogger("galilean.imagebuilder")
+
+AT_ONCE = 2
+TELL_SECONDS = 0.5
+KEEP_EVERY_TICKS = 10
+NAMES_MOST = 500
+
+_RESTARTED = mark("The image service was restarted in the middle. Nothing was kept; save again.")
+_NOT_YOURS = mark("This is not a node of an open cluster of yours.")
+
+
+def wanted_of(conn: Connection, owner: str, run_id: str, rank: int) -> Wanted:
+    """The node that a person asks for, if it is theirs and the cluster is open.
+
+    Raises
+    ------
+    UserError
+        404: the same for what is somebody else's and what does not exist.
+    """
+    run = records.get(conn, run_id)
+    if (
+        run is None
+        or run.user != owner
+        or not run.is_open
+        or run.backend != "docker"
+        or not 0 <= rank < run.nodes
+    ):
+        raise UserError(404, _NOT_YOURS, reason="node-unknown")
+    return Wanted(run.user, run.server, run.id, rank)
+
+
+@dataclass
+class _Going:
+    task: Task
+    work: asyncio.Task[None]
+
+
+class Savers:
+    """Every save that is under way, and what is done beside them.
+
+    Parameters
+    ----------
+    db, clock
+        Our database and the time.
+    saver
+        Saves one node.
+    collect
+        Gives deleted blobs of the registry back; None where somebody else does.
+    """
+
+    def __init__(
+        self,
+        db: Database,
+        saver: Saver,
+        clock: Clock,
+        *,
+        collect: Callable[[], None] | None = None,
+        details: dict[str, Any] | None = None,
+    ) -> None:
+        self.db, self.saver, self.clock = db, saver, clock
+        self._collect = collect
+        self._details = details if details is not None else {}
+        self._going: dict[str, _Going] = {}
+        self._slots = asyncio.Semaphore(AT_ONCE)
+        self._nodes: dict[tuple[str, int], asyncio.Lock] = {}
+        self._begun = False
+        self._ticks = 0
+        self._deleted = False
+
+    async def tick(self) -> None:
+        """Take up new rows; the first time, put right what was left."""
+        if not self._begun:
+            await self._put_right()
+            self._begun = True
+        for row in await self.db.run_read(saved.saving):
+            if row.id not in self._going:
+                task = Task(self.clock)
+                self._going[row.id] = _Going(task, asyncio.create_task(self._run(row, task)))
+        self._going = {key: one for key, one in self._going.items() if not one.work.done()}
+        self._details["saving"] = len(self._going)
+        if self._ticks % KEEP_EVERY_TICKS == 0:
+            await self._clear()
+            await self._keep()
+        self._ticks += 1
+
+    async def close(self) -> None:
+        """Give up everything, and wait until nobody is held."""
+        for one in self._going.values():
+            one.task.stop.set()
+        await asyncio.gather(*(one.work for one in self._going.values()), return_exceptions=True)
+
+    async def _put_right(self) -> None:
+        count = await self.saver.docker.ask(lambda client: container.put_right(client, self.saver.instance))
+        await asyncio.to_thread(shutil.rmtree, self.saver.directory, True)
+        if count:
+            log.warning("put right after a service that was killed: %d containers", count)
+        for row in await self.db.run_read(saved.saving):
+            if row.step:
+                await self.db.run(
+                    lambda conn, row=row: saved.fail(
+                        conn, row.id, error=UserError(503, _RESTARTED), now=self.clock(), log=row.log
+                    )
+                )
+
+    async def _run(self, row: SavedImage, task: Task) -> None:
+        teller = asyncio.create_task(self._tell(row, task))
+        error: UserError | None = None
+        result: Result | None = None
+        over = "failed"
+        try:
+            node = self._nodes.setdefault((row.run_id, row.rank), asyncio.Lock())
+            async with node, self._slots:
+                task.check()
+                wanted = await self.db.run_read(wanted_of, row.owner, row.run_id, row.rank)
+                result = await self.saver.save(task, wanted, ImageName(row.name, row.tag))
+            await self._ready(row, task, result)
+            return
+        except GivenUp:
+            over = "cancelled"
+            task.say("cancelled")
+        except UserError as refused:
+            error = refused
+            task.say(f"failed: {refused}")
+        except Exception:
+            log.exception("image %s of %s was not saved", row.id, row.owner)
+            task.say("failed: a fault of the service, which its own log tells")
+        finally:
+            teller.cancel()
+            with suppress(asyncio.CancelledError):
+                await teller
+        if result is not None:
+            with suppress(Exception):
+                await self.saver.forget(result.image)
+        now = self.clock()
+        if over == "cancelled":
+            await self.db.run(lambda conn: saved.cancelled(conn, row.id, now=now, log=task.log))
+        else:
+            await self.db.run(lambda conn: saved.fail(conn, row.id, error=error, now=now, log=task.log))
+
+    async def _ready(self, row: SavedImage, task: Task, result: Result) -> None:
+        def finish(conn: Connection) -> None:
+            saved.finish(
+                conn,
+                row.id,
+                image=result.image,
+                now=self.clock(),
+                size_bytes=result.size_bytes,
+                layers=result.layers,
+                platform=result.platform,
+                changes=result.changes,
+                dockerfile=result.dockerfile,
+                log=task.log,
+            )
+
+        await self.db.run(finish)
+        log.info("image %s of %s is saved as %s", row.id, row.owner, result.image)
+
+    async def _tell(self, row: SavedImage, task: Task) -> None:
+        """Write how far it is; a row that is no longer wanted ends the work."""
+        while True:
+            step, done, total = task.step or "waiting", task.done_bytes, task.total_bytes
+            try:
+                wanted = await self.db.run(
+                    lambda conn, step=step, done=done, total=total: saved.progress(
+                        conn, row.id, step=step, done_bytes=done, total_bytes=total
+                    )
+                )
+                if not wanted:
+                    task.stop.set()
+            except Exception as error:
+                log.warning("how far an image is could not be written: %s", error)
+            await asyncio.sleep(TELL_SECONDS)
+
+    # ------------------------------------------------------------------------------------------------- beside
+
+    async def _clear(self) -> None:
+        """Take deleted images out of the registry and off the machine."""
+        for saved_id, image, used in await self.db.run_read(_deleted):
+            if not used:
+                try:
+                    await self.saver.forget(Pinned.parse(image))
+                except UserError as error:
+                    log.warning("a deleted image stays for now: %s", error)
+                    continue
+                self._deleted = True
+            await self.db.run(_mark_cleared, saved_id)
+        if self._deleted and self._collect is not None and not self._going:
+            # Nobody but this service pushes, and it does not while this goes on.
+            await asyncio.to_thread(self._collect)
+            self._deleted = False
+
+    async def _keep(self) -> None:
+        """Have the library's images on this machine, one at a time."""
+        for image in await self.db.run_read(_in_library):
+            place = Pinned.parse(image)
+            if place.registry != self.saver.place.name or await self.saver.docker.ask(
+                lambda client, image=image: _has(client, image)
+            ):
+                continue
+            try:
+                await self.saver.docker.do(
+                    lambda image=image: container.fetch(
+                        self.saver.docker.client(), image, self.saver.place.for_docker, lambda *_: None
+                    )
+                )
+            except UserError as error:
+                log.warning("%s is not on this machine: %s", image, error)
+
+
+def _has(client: Any, image: str) -> bool:
+    try:
+        client.inspect_image(image)
+    except ImageNotFound:
+        return False
+    return True
+
+
+def _deleted(conn: Connection) -> list[tuple[str, str, bool]]:
+    """Deleted images that the registry may still have: id, image, whether an entry names it all the same."""
+    rows = conn.execute(
+        select(
+            saved_images.c.id,
+            saved_images.c.image,
+            select(environment_versions.c.digest)
+            .where(environment_versions.c.digest == saved_images.c.digest)
+            .exists(),
+        ).where(saved_images.c.deleted_at.is_not(None), saved_images.c.image != "")
+    )
+    return [(row[0], row[1], bool(row[2])) for row in rows]
+
+
+def _mark_cleared(conn: Connection, saved_id: str) -> None:
+    conn.execute(update(saved_images).where(saved_images.c.id == saved_id).values(image=""))
+
+
+def _in_library(conn: Connection) -> list[str]:
+    return list(
+        conn.execute(
+            select(saved_images.c.image).where(
+                saved_images.c.state == "ready",
+                saved_images.c.environment_id != "",
+                saved_images.c.deleted_at.is_(None),
+            )
+        ).scalars()
+    )
+
+
+def collector(program: str, settings: Path) -> Callable[[], None]:
+    """Garbage collection of a registry of our own."""
+
+    def collect() -> None:
+        done = subprocess.run(
+            [program, "garbage-collect", str(settings)],
+            capture_output=True,
+            text=True,
+            timeout=1800,
+            check=False,
+        )
+        if done.returncode:
+            log.warning("the registry gave nothing back: %s", done.stderr[-500:])
+
+    return collect
+
+
+# ------------------------------------------------------------------------------------------- what the portal asks
+
+
+class Look(RequestHandler):
+    """What a save of a node would hold."""
+
+    def initialize(self, context: Context) -> None:
+        self.context = context
+
+    async def post(self) -> None:
+        try:
+            await self._check()
+            body = json.loads(self.request.body)
+            savers: Savers = self.context.parts["savers"]
+            wanted = await self.context.db.run_read(
+                wanted_of, str(body["owner"]), str(body["run"]), int(body["rank"])
+            )
+            self.finish(dict(await look(savers.saver, wanted)))
+        except UserError as error:
+            self._refuse(error)
+        except (ValueError, KeyError, TypeError):
+            self._refuse(UserError(400, mark("This is not a request of the portal.")))
+        except Exception:
+            log.exception("a node could not be looked at")
+            self._refuse(UserError(503, mark("Docker does not answer just now. Try again in a moment.")))
+
+    async def _check(self) -> None:
+        scheme, _, token = self.request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() != "token" or not token:
+            raise UserError(401, mark("Only the portal may ask for this."))
+        hub = HubAPI(self.context.hub.api_url, token, self.context.hub._client)
+        model = (await hub.request("GET", "/user")).json()
+        if model.get("kind") != "service" or model.get("name") != "portal":
+            raise UserError(403, mark("Only the portal may ask for this."))
+
+    def _refuse(self, error: UserError) -> None:
+        self.set_status(error.status)
+        self.finish({**error.as_dict(), "reason": error.reason})
+
+
+async def look(saver: Saver, wanted: Wanted) -> Mapping[str, Any]:
+    """The answer: sizes, what is left out, what the names of changed paths tell."""
+
+    def ask() -> Mapping[str, Any]:
+        client = saver.docker.client()
+        found = container.find(client, saver.instance, wanted)
+        told = preview(container.changed_paths(client, found.id), found.rules())
+        return {
+            "image": found.image_name,
+            "size_bytes": found.size_bytes,
+            "image_bytes": found.image_bytes,
+            "mounted": list(found.mounted),
+            "processes": found.processes,
+            **{
+                key: list(value[:NAMES_MOST]) if isinstance(value, tuple) else value
+                for key, value in asdict(told).items()
+            },
+        }
+
+    return await saver.docker.do(ask)
