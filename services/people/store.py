@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, delete, insert, select, update
 from ulid import ULID
 
-from services.people.tables import imports, people
+from services.people.tables import imports, people, ssh_keys
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +80,7 @@ def unblock(conn: Connection, name: str, *, now: datetime) -> None:
 def forget(conn: Connection, name: str) -> None:
     """The person is gone; whoever gets the name later is somebody else."""
     conn.execute(delete(people).where(people.c.name == name))
+    conn.execute(delete(ssh_keys).where(ssh_keys.c.user == name))
 
 
 def begin_import(

@@ -6,7 +6,7 @@ by and why, and what an import made, so that it can be undone. A person without 
 
 from __future__ import annotations
 
-from sqlalchemy import JSON, Column, Index, Integer, String, Table, Text
+from sqlalchemy import JSON, Column, Index, Integer, String, Table, Text, UniqueConstraint
 
 from galilean.db import UTCDateTime, metadata
 
@@ -37,4 +37,19 @@ imports = Table(
     Column("done", Integer, nullable=False, server_default="0"),
     Column("finished_at", UTCDateTime()),
     Column("undone_at", UTCDateTime()),
+)
+
+#: People's public keys for ssh (:mod:`services.people.ssh_keys`); ``public`` is ``type base64`` and nothing more.
+ssh_keys = Table(
+    "ssh_keys",
+    metadata,
+    Column("id", String(26), primary_key=True),
+    Column("user", String(255), nullable=False),
+    Column("name", String(255), nullable=False),
+    Column("kind", String(32), nullable=False),
+    Column("fingerprint", String(80), nullable=False),
+    Column("public", Text, nullable=False),
+    Column("added_at", UTCDateTime(), nullable=False),
+    Column("used_at", UTCDateTime()),
+    UniqueConstraint("user", "fingerprint"),
 )

@@ -10,7 +10,7 @@ from jupyter_server.base.websocket import WebSocketMixin
 from tornado import web
 from tornado.websocket import WebSocketHandler
 
-from spawner.node import api, terminal
+from spawner.node import api, ssh_door, terminal
 from spawner.node.bounce import bounce_target, head_target
 from spawner.node.place import Place
 
@@ -69,6 +69,7 @@ def handlers(place: Place) -> list[tuple[Any, ...]]:
     routes: list[tuple[Any, ...]] = [
         (f"{pattern}galilean/presence", PresenceSocket),
         *terminal.routes(pattern, place),
+        *ssh_door.routes(pattern, place),
         *api.routes(pattern),
     ]
     if place.rank == 0:

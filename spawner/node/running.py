@@ -16,6 +16,7 @@ from spawner.node.place import Place
 from spawner.node.presence import Reporter, http_sender
 from spawner.node.restart import Restart
 from spawner.node.ssh import SshListener
+from spawner.node.ssh_door import Door, portal_asks
 from spawner.node.standing import Standing, http_fetch
 
 
@@ -43,9 +44,12 @@ async def start(app: Any) -> None:
     if presence is not None and place.portal_url:
         send = http_sender(place.portal_url, token)
         parts.append(asyncio.create_task(Reporter(presence, place, send, log=app.log, work=busy).run()))
+    fetch = http_fetch(place.portal_url, token)
+    if place.portal_url:
+        app.web_app.settings["galilean_ssh"] = Door(os.environ, portal_asks(fetch, place), log=app.log)
     standing = Standing(
         place,
-        http_fetch(place.portal_url, token),
+        fetch,
         lambda: {
             "busy": {**(told := busy.told()), "batch": told["processes"]},
             "headless": headless.told() if headless is not None else [],

@@ -38,6 +38,7 @@ from services.portal.api import (
     release,
     sharing,
     site,
+    ssh,
     volumes,
 )
 from services.portal.api.base import Handler
@@ -256,6 +257,7 @@ def routes() -> list[tuple[str, type[APIHandler]]]:
         *machines.routes(),
         *people.routes(),
         *node.routes(),
+        *ssh.routes(),
         *release.routes(),
         *machine_time.ROUTES,
         *quotas.routes(),

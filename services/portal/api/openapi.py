@@ -30,6 +30,7 @@ from services.portal.api import (
     release,
     sharing,
     site,
+    ssh,
     volumes,
 )
 from services.portal.api.operation import PAGED, Operation
@@ -126,6 +127,7 @@ OPERATIONS: tuple[Operation, ...] = (
         answers={204: None},
     ),
     *node.OPERATIONS,
+    *ssh.OPERATIONS,
     *release.OPERATIONS,
     Operation(method="get", path="/openapi.json", summary="This document", answers={200: None}, public=True),
 )

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from galilean.errors import UserError, mark
 from galilean.web.visitor import RUN_SCOPE, scope_of
-from services.portal import people
+from services.portal import people, ssh
 from services.portal.api.usage import usage_for
 from services.portal.my_limits import given_to, limits_and_rest, lines_of
 from services.portal.pages.people import moment
@@ -83,6 +83,8 @@ class PersonOverview(PersonPage):
             "moment": moment,
             "person_name": row.name,
         }
+        if own and self.portal.settings.ssh.enabled:
+            values |= {"ssh": ssh.ready(self), "ssh_keys": await ssh.keys_of(self.portal, name)}
         page = (
             "account.html" if own and not self.request.path.startswith(f"{self.portal.prefix}admin/") else ""
         )
@@ -133,6 +135,8 @@ class Tokens(PersonPage):
             body["scopes"] = look
         elif kind == "run":
             body["scopes"] = [*look[:2], f"servers!user={name}", f"access:servers!user={name}", RUN_SCOPE]
+        elif kind == "ssh":
+            body["scopes"] = [f"access:servers!user={name}"]
         path = f"/users/{quote(name, safe='')}/tokens"
         made = (await self.hub_as_visitor().request("POST", path, json=body)).json()
         self.set_header("HX-Trigger", "galilean:people")

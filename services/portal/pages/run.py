@@ -49,6 +49,7 @@ from services.portal.pages.run_words import (
 from services.portal.quotas import until_said
 from services.portal.release_said import duration, explained
 from services.portal.said import Said, cards, cores, counted, memory, say, size_of_cluster
+from services.portal.ssh import host_of
 from services.portal.viewers import viewer_of
 from spawner import records
 from spawner.ports import ports_of
@@ -57,6 +58,8 @@ from spawner.records import NodeInterval, Run
 LOOK_SECONDS = 0.25
 KEEPALIVE_SECONDS = 5.0
 STREAM_MOST_SECONDS = 3600
+#: More nodes than this are not listed one by one.
+SSH_LISTED_MOST = 8
 MOVING = frozenset({"waiting", "starting", "releasing"})
 
 
@@ -175,6 +178,9 @@ class RunPage(ProjectPage):
                 "again": _again(run),
                 "ports": ports_of(run),
                 "owns_run": run.user == self.person.name,
+                "ssh_hosts": [host_of(run.server, rank) for rank in range(min(run.nodes, SSH_LISTED_MOST))]
+                if self.portal.settings.ssh.enabled
+                else [],
                 "node_doors": [
                     (f"node-{node.rank}", ways(self.portal, run, node.rank), node.gone_at is None)
                     for node in latest_attempt(found.nodes)

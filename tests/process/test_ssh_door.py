@@ -1,0 +1,400 @@
+"""ssh from outside into real nodes, by the real client through the real proxy: who comes in, how far, and who is cut off."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import httpx
+import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+
+from galilean import ssh_proxy
+from services.people.ssh_keys import parse
+from spawner.node.ssh_door import Allowed, fingerprint_of, options
+from tests.process.hub import Hub, eventually
+
+pytestmark = [
+    pytest.mark.process,
+    pytest.mark.skipif(not shutil.which("ssh") or not shutil.which("ssh-keygen"), reason="no OpenSSH here"),
+]
+
+
+class Keys(ThreadingHTTPServer):
+    """A portal that tells nodes whom to let in."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Answers)
+        self.keys: list[str] = []
+        self.forward, self.away = "localhost", False
+        self.asked: list[dict[str, Any]] = []
+        self.url = f"http://127.0.0.1:{self.server_port}/services/portal"
+        Thread(target=self.serve_forever, daemon=True).start()
+
+
+class _Answers(BaseHTTPRequestHandler):
+    server: Any
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        said = b""
+        status = 204
+        if self.path.endswith("/node/ssh-keys"):
+            self.server.asked.append(body)
+            found = [parse(line) for line in self.server.keys]
+            keys = [{"fingerprint": key.fingerprint, "public": key.public} for key in found]
+            said = json.dumps({"keys": keys, "forward": self.server.forward}).encode()
+            status = 503 if self.server.away else 200
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(said)))
+        self.end_headers()
+        self.wfile.write(said)
+
+    def do_GET(self) -> None:
+        self.send_response(404)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+class Person:
+    """Somebody's computer: a home with a key, a token, and the lines that the account page gives."""
+
+    def __init__(self, home: Path, hub: Hub, name: str, *, into: str = "") -> None:
+        self.home, self.folder = home, home / ".ssh"
+        self.folder.mkdir(parents=True, mode=0o700)
+        self.key()
+        self.environment = {**os.environ, "HOME": str(home), "GALILEAN_SSH_TOKEN": hub.token(name)}
+        account = subprocess.check_output(["id", "-un"], text=True).strip()
+        script = Path(ssh_proxy.__file__)
+        (self.folder / "config").write_text(
+            "Host *.galilean\n"
+            f"  User {account}\n"
+            f"  ProxyCommand {sys.executable} {script} connect {hub.url}/user/{into or name}/ %r@%h\n"
+            f"  UserKnownHostsFile {self.folder}/galilean_hosts/%h\n"
+            f"  IdentityFile {self.folder}/id\n"
+            "  IdentitiesOnly yes\n"
+            "  StrictHostKeyChecking yes\n"
+            "  BatchMode yes\n"
+        )
+
+    def key(self, kind: str = "ed25519") -> str:
+        for file in (self.folder / "id", self.folder / "id.pub"):
+            file.unlink(missing_ok=True)
+        subprocess.run(
+            ["ssh-keygen", "-q", "-t", kind, "-N", "", "-C", "a laptop", "-f", str(self.folder / "id")],
+            check=True,
+        )
+        return self.public
+
+    @property
+    def public(self) -> str:
+        return (self.folder / "id.pub").read_text()
+
+    def do(self, *command: str, **more: Any) -> subprocess.CompletedProcess[str]:
+        program, *rest = command
+        given = ["-F", str(self.folder / "config")] if program in ("ssh", "scp", "sftp") else []
+        return subprocess.run(
+            [program, *given, *rest],
+            env=self.environment, capture_output=True, text=True, timeout=60, cwd=self.home, **more,
+        )  # fmt: skip
+
+    def open(self, *command: str, **more: Any) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            ["ssh", "-F", str(self.folder / "config"), *command],
+            env=self.environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            **more,
+        )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def keys() -> Iterator[Keys]:
+    server = Keys()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory, zygote: Any, keys: Keys) -> Iterator[Hub]:
+    running = Hub(tmp_path_factory.mktemp("hub") / "state", zygote=zygote.path, portal=keys.url)
+    for name in ("ada", "bob"):
+        running.user(name)
+    running.run("ada", "heat", nodes=2)
+    yield running
+    for server in ("heat", "short"):
+        if running.ready("ada", server):
+            running.release("ada", server)
+    running.stop()
+
+
+@pytest.fixture
+def ada(tmp_path: Path, hub: Hub, keys: Keys) -> Person:
+    person = Person(tmp_path / "ada", hub, "ada")
+    keys.keys, keys.forward, keys.away, keys.asked = [person.public], "localhost", False, []
+    return person
+
+
+def test_a_command_runs_in_the_node_that_is_named(ada: Person) -> None:
+    first = ada.do("ssh", "heat.galilean", "echo $GALILEAN_RANK $PWD; cat; exit 7", input="told\n")
+    assert (first.returncode, first.stderr) == (7, "")
+    rank, work, told = first.stdout.split()
+    assert rank == "0" and work.endswith("/work") and told == "told"
+    assert ada.do("ssh", "node-1.heat.galilean", "echo $GALILEAN_RANK").stdout == "1\n"
+    assert ada.do("ssh", "heat.galilean", "env").stdout.count("JUPYTERHUB_API_TOKEN") == 0
+
+
+def test_which_key_it_was_is_told_to_the_portal(ada: Person, keys: Keys) -> None:
+    assert ada.do("ssh", "heat.galilean", "true").returncode == 0
+    used = parse(ada.public).fingerprint
+    eventually(lambda: any(asked["used"] == [used] for asked in keys.asked))
+    assert {asked["server"] for asked in keys.asked} == {"heat"}
+
+
+@pytest.mark.parametrize("kind", ["rsa", "ecdsa"])
+def test_keys_of_other_kinds_open_it_too(ada: Person, keys: Keys, kind: str) -> None:
+    keys.keys = [ada.key(kind)]
+    assert ada.do("ssh", "heat.galilean", "true").returncode == 0
+
+
+def test_files_go_both_ways_whole(ada: Person) -> None:
+    content = os.urandom(3_000_000)
+    (ada.home / "there").write_bytes(content)
+    assert ada.do("scp", "there", "heat.galilean:sent").returncode == 0
+    back = ada.do("scp", "node-1.heat.galilean:sent", "back")
+    assert back.returncode == 0, back.stderr
+    assert (ada.home / "back").read_bytes() == content
+
+
+@pytest.mark.skipif(not shutil.which("rsync"), reason="rsync is not installed")
+def test_rsync_brings_a_tree_and_then_only_what_changed(ada: Person) -> None:
+    tree = ada.home / "tree"
+    (tree / "deep").mkdir(parents=True)
+    (tree / "deep" / "a").write_text("a")
+    ssh = f"ssh -F {ada.folder}/config"
+    for changed in (True, False):
+        done = ada.do("rsync", "-ai", "-e", ssh, "tree/", "heat.galilean:copied/")
+        assert done.returncode == 0, done.stderr
+        assert ("deep/a" in done.stdout) is changed
+    assert ada.do("ssh", "heat.galilean", "cat copied/deep/a").stdout == "a"
+
+
+def test_a_program_of_the_node_is_reached_as_editors_do(ada: Person) -> None:
+    """VS Code Remote: a server on some port of the node's loopback, and a dynamic forward to it."""
+    with _free() as port:
+        local = port
+    program = (
+        "import http.server, sys\n"
+        "s = http.server.HTTPServer(('127.0.0.1', 0), http.server.SimpleHTTPRequestHandler)\n"
+        "print(s.server_port, flush=True)\ns.serve_forever()\n"
+    )
+    opened = ada.open("-D", str(local), "heat.galilean", f'python3 -u -c "{program}"')
+    try:
+        assert opened.stdout is not None
+        port = int(opened.stdout.readline())
+        with _socks(local, "localhost", port) as line:
+            line.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            assert line.recv(12).startswith(b"HTTP/1.0 200")
+    finally:
+        opened.kill()
+        opened.wait()
+
+
+@pytest.mark.parametrize(
+    "host", ["169.254.169.254", "metadata.example.test", "10.0.0.1", "0.0.0.0", "2130706433"]
+)
+def test_nothing_beyond_the_node_is_reached_through_it(ada: Person, host: str) -> None:
+    done = ada.do("ssh", "-W", f"{host}:80", "heat.galilean")
+    assert done.returncode != 0 and "administratively prohibited" in done.stderr
+
+
+def test_nothing_is_forwarded_where_the_centre_says_so(ada: Person, keys: Keys) -> None:
+    keys.forward = "no"
+    done = ada.do("ssh", "-W", "localhost:22", "heat.galilean")
+    assert done.returncode != 0 and "prohibited" in done.stderr
+
+
+def test_no_port_of_the_machine_is_opened_through_a_node(ada: Person) -> None:
+    with _free() as port:
+        pass
+    done = ada.do(
+        "ssh", "-o", "ExitOnForwardFailure=yes", "-R", f"{port}:localhost:1", "heat.galilean", "true"
+    )
+    assert done.returncode != 0 and "forwarding failed" in done.stderr
+
+
+def test_another_persons_node_is_nobody_elses(tmp_path: Path, hub: Hub, ada: Person, keys: Keys) -> None:
+    """Even if the portal let the key in by mistake: the hub does not let the token in."""
+    bob = Person(tmp_path / "bob", hub, "bob", into="ada")
+    keys.keys = [bob.public]
+    done = bob.do("ssh", "heat.galilean", "true")
+    assert done.returncode == 255 and "does not take the token" in done.stderr
+    assert not keys.asked
+
+
+def test_a_key_that_is_not_hers_opens_nothing(ada: Person, keys: Keys) -> None:
+    keys.keys = []
+    assert "Permission denied (publickey)" in ada.do("ssh", "heat.galilean", "true").stderr
+    keys.keys = [ada.public]
+    ada.key()
+    assert "Permission denied (publickey)" in ada.do("ssh", "heat.galilean", "true").stderr
+
+
+def test_nobody_comes_in_while_nobody_can_say_which_keys_hold(ada: Person, keys: Keys) -> None:
+    keys.away = True
+    assert ada.do("ssh", "heat.galilean", "true").returncode == 255
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("cold.galilean", "does not run"),
+        ("node-7.heat.galilean", "does not run"),
+        ("node-01.heat.galilean", "no name of a node"),
+        ("node-1.node-1.heat.galilean", "no name of a node"),
+        ("HEAT.galilean", ""),
+    ],
+)
+def test_what_is_no_running_node_is_said_to_be_so(ada: Person, name: str, said: str) -> None:
+    done = ada.do("ssh", name, "echo in")
+    if said:
+        assert done.returncode == 255 and said in done.stderr
+    else:  # ssh itself writes names small
+        assert done.stdout == "in\n"
+
+
+def test_a_token_in_an_address_or_a_cookie_is_not_taken(hub: Hub, ada: Person) -> None:
+    token = ada.environment["GALILEAN_SSH_TOKEN"]
+    address = hub.url.replace("http", "ws", 1) + "/user/ada/heat/galilean/ssh"
+    for more in (f"?token={token}", ""):
+        with pytest.raises(InvalidStatus) as refused:
+            connect(address + more)
+        assert refused.value.response.status_code in (302, 403)
+    both = {"Authorization": f"token {token}"}
+    with pytest.raises(InvalidStatus) as refused:
+        connect(f"{address}?token={token}", additional_headers=both)
+    assert refused.value.response.status_code == 403
+    browser = hub.browser("ada")
+    assert browser.get("/user/ada/heat/galilean/terminal").status_code == 200
+    assert browser.get("/user/ada/heat/galilean/ssh").status_code == 403
+
+
+def test_a_page_of_another_site_does_not_get_a_line(hub: Hub, ada: Person) -> None:
+    headers = {
+        "Authorization": f"token {ada.environment['GALILEAN_SSH_TOKEN']}",
+        "Origin": "https://evil.test",
+    }
+    with pytest.raises(InvalidStatus) as refused:
+        connect(hub.url.replace("http", "ws", 1) + "/user/ada/heat/galilean/ssh", additional_headers=headers)
+    assert refused.value.response.status_code == 403
+
+
+@pytest.mark.parametrize("what", ["key", "token"])
+def test_who_is_connected_is_cut_off_with_the_key_or_the_token(
+    tmp_path: Path, hub: Hub, ada: Person, keys: Keys, what: str
+) -> None:
+    opened = ada.open("heat.galilean", "echo in; exec sleep 600")
+    assert opened.stdout is not None and opened.stdout.readline() == "in\n"
+    if what == "key":
+        keys.keys = []
+    else:
+        mine = httpx.Client(headers={"Authorization": f"token {ada.environment['GALILEAN_SSH_TOKEN']}"})
+        for token in hub.api.get("/users/ada/tokens").json()["api_tokens"]:
+            if token["note"] == "test":
+                hub.api.delete(f"/users/ada/tokens/{token['id']}")
+        mine.close()
+    eventually(lambda: opened.poll() is not None, 40, "the connection ended")
+    opened.communicate()
+
+
+def test_a_connection_stays_while_the_portal_is_away(ada: Person, keys: Keys) -> None:
+    opened = ada.open("heat.galilean", "echo in; read line; echo got $line")
+    assert opened.stdout is not None and opened.stdin is not None and opened.stdout.readline() == "in\n"
+    keys.away = True
+    before = len(keys.asked)
+    eventually(lambda: len(keys.asked) > before, 40, "the node asked while the portal was away")
+    opened.stdin.write("word\n")
+    opened.stdin.flush()
+    assert opened.stdout.readline() == "got word\n"
+    opened.communicate()
+
+
+def test_the_end_of_a_run_ends_what_came_in(hub: Hub, ada: Person) -> None:
+    hub.run("ada", "short")
+    opened = ada.open("short.galilean", "echo in; exec sleep 600")
+    assert opened.stdout is not None and opened.stdout.readline() == "in\n"
+    hub.release("ada", "short")
+    eventually(lambda: opened.poll() is not None, 30, "the connection ended")
+    opened.communicate()
+    assert "does not run" in ada.do("ssh", "short.galilean", "true").stderr
+
+
+def test_the_token_is_kept_for_its_owner_alone(tmp_path: Path) -> None:
+    environment = {**os.environ, "HOME": str(tmp_path)}
+    command = [sys.executable, ssh_proxy.__file__, "token"]
+    done = subprocess.run(
+        command, input="0123456789abcdef\n", text=True, env=environment, capture_output=True
+    )
+    kept = tmp_path / ".ssh" / "galilean-token"
+    assert done.returncode == 0 and kept.read_text() == "0123456789abcdef\n"
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    assert "0123456789abcdef" not in done.stdout + done.stderr
+    bad = subprocess.run(command, input="two words\n", text=True, env=environment, capture_output=True)
+    assert bad.returncode == 1 and kept.read_text() == "0123456789abcdef\n"
+
+
+def test_a_line_with_options_never_reaches_sshd() -> None:
+    said = {"keys": [
+        {"fingerprint": "SHA256:a", "public": 'command="id" ssh-ed25519 AAAA'},
+        {"fingerprint": "SHA256:b", "public": "ssh-ed25519 AAAA\nssh-ed25519 BBBB"},
+        {"fingerprint": "SHA256:c", "public": "ssh-ed25519 AAAA"},
+    ]}  # fmt: skip
+    assert dict(Allowed.read(said).keys) == {"SHA256:c": "ssh-ed25519 AAAA"}
+
+
+def test_only_sshds_own_word_tells_of_a_key() -> None:
+    good = "SHA256:" + "a" * 43
+    assert (
+        fingerprint_of(
+            f"Accepted publickey for ada from UNKNOWN port 65535 ssh2: ED25519 {good}\r\n".encode()
+        )
+        == good
+    )
+    for line in (f"Failed publickey for ada ssh2: ED25519 {good}", f"x Accepted publickey for {good}", good):
+        assert fingerprint_of(line.encode()) == ""
+
+
+def test_a_word_that_nobody_knows_forwards_nothing() -> None:
+    assert "AllowTcpForwarding=no" in options(Allowed({}, "everywhere"), Path("/keys"))
+
+
+@contextlib.contextmanager
+def _free() -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+def _socks(proxy: int, host: str, port: int) -> socket.socket:
+    """A line through a SOCKS 5 proxy, as editors ask for one."""
+    line = socket.create_connection(("127.0.0.1", proxy), 10)
+    line.sendall(b"\x05\x01\x00")
+    assert line.recv(2) == b"\x05\x00"
+    name = host.encode()
+    line.sendall(b"\x05\x01\x00\x03" + bytes([len(name)]) + name + port.to_bytes(2, "big"))
+    answer = line.recv(10)
+    assert answer[1] == 0, answer
+    return line
