@@ -231,7 +231,7 @@ def _things(connection: psycopg.Connection[Any]) -> list[tuple[str, str]]:
         SELECT 'TYPE', typname FROM pg_type
         WHERE typnamespace = current_schema()::regnamespace AND typtype IN ('e', 'd')
         UNION ALL
-        SELECT 'FUNCTION', proname FROM pg_proc WHERE pronamespace = current_schema()::regnamespace
+        SELECT 'ROUTINE', proname FROM pg_proc WHERE pronamespace = current_schema()::regnamespace
         AND NOT EXISTS (SELECT 1 FROM pg_depend WHERE objid = pg_proc.oid AND deptype = 'e'
                         AND classid = 'pg_proc'::regclass)
         """

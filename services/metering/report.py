@@ -18,12 +18,20 @@ from functools import cache
 from operator import attrgetter
 from typing import Any, Literal, get_args
 
-from sqlalchemy import BigInteger, Connection, bindparam, cast, func, select
+from sqlalchemy import Connection, bindparam, func, select
 
 from galilean.amounts import GIB
 from services.metering.cells import SUMS, USE, Calendar, Key, Sums, by_day, moment_of, tiles, us_of, widened
 from services.metering.rollup import KEY_COLUMNS, NEVER, NOT_ROLLED_UP, spans_of, state
-from services.metering.tables import BLOCK, WIDE, run_use, usage_daily, usage_keys, usage_projects
+from services.metering.tables import (
+    BLOCK,
+    WIDE,
+    run_use,
+    usage_daily,
+    usage_keys,
+    usage_projects,
+    usage_sum,
+)
 from services.metering.usage import LiveProjects, live_projects
 from spawner.tables import clusters
 
@@ -346,7 +354,8 @@ def _read(
         values["b_blocks"] = [facet + tile for tile in tiles(wide_first, wide_last + 1)]
     if first <= last:
         # All at once: everybody's projects are thousands of rows, and a row of a cursor costs more than its sums.
-        rows: Sequence[Any] = conn.execute(_rolled(by, narrow, tuple(sorted(filters))), values).all()
+        one = len(values.get("b_blocks", ())) == 1
+        rows: Sequence[Any] = conn.execute(_rolled(by, narrow, tuple(sorted(filters)), one), values).all()
         for key, cpu, memory, gpu, *sums in rows:
             key = name_of(key - facet) if by_days else key
             known = lines.get(key)
@@ -411,15 +420,14 @@ _COLUMN = {
 
 
 @cache
-def _rolled(by: By, narrow: bool, filters: tuple[str, ...]) -> Any:
-    """The statement over the roll-up; built once for each kind of question."""
+def _rolled(by: By, narrow: bool, filters: tuple[str, ...], one_block: bool = False) -> Any:
+    """The statement over the roll-up; built once for each kind of question.
+
+    In ``one_block`` a key stands once: there is nothing to add up.
+    """
     d = usage_daily.c
     by_days = by in ("day", "month")
-    # Sums stay within 64 bits (see the tables); PostgreSQL would make decimal numbers of them.
-    sums = [
-        func.min(d.first_us).label("first_us"),
-        *(cast(func.sum(d[name]), BigInteger).label(name) for name in SUMS[1:]),
-    ]
+    sums = [func.min(d.first_us).label("first_us"), *(usage_sum(d[name]).label(name) for name in SUMS[1:])]
     if by_days:
         inside = (d.block >= bindparam("b_first")) & (d.block <= bindparam("b_last"))
     else:
@@ -429,6 +437,11 @@ def _rolled(by: By, narrow: bool, filters: tuple[str, ...]) -> Any:
         what, size = d.block, (keys.cpu_millicores, keys.memory_bytes, keys.gpu)
         query = select(what, *size, *sums).join(usage_keys, keys.id == d.key_id).where(inside)
         query = query.group_by(what, *size)
+    elif not filters and one_block:
+        keys = usage_keys.c
+        size = (keys.cpu_millicores, keys.memory_bytes, keys.gpu)
+        query = select(keys[_COLUMN[by]], *size, *(d[name] for name in SUMS))
+        query = query.join(usage_keys, keys.id == d.key_id).where(inside)
     elif not filters:  # added up by the number of the key first: that is what costs
         inner = select(d.key_id, *sums).where(inside).group_by(d.key_id).subquery("of_keys")
         keys = usage_keys.c
