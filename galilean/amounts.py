@@ -80,3 +80,20 @@ def format_bytes(size_bytes: int) -> str:
             return f"{int(size)}\u00a0B" if unit == "B" else f"{size:.1f}\u00a0{unit}"
         size /= 1024
     return f"{size:.1f}\u00a0TB"
+
+
+def format_apart(one_bytes: int, other_bytes: int) -> tuple[str, str]:
+    """Two sizes that a sentence compares, with so many digits that they do not read the same.
+
+    ``4.9 KB`` and ``4.9 KB`` say nothing; ``4.94 KB`` and ``4.90 KB`` do, and where three decimals do not, bytes do.
+    """
+    first, second = format_bytes(one_bytes), format_bytes(other_bytes)
+    if first != second or one_bytes == other_bytes:
+        return first, second
+    unit = first.partition("\u00a0")[2]
+    scale = {"KB": KIB, "MB": MIB, "GB": GIB}.get(unit, TIB)
+    for decimals in (2, 3):
+        first, second = (f"{size / scale:.{decimals}f}\u00a0{unit}" for size in (one_bytes, other_bytes))
+        if first != second:
+            return first, second
+    return f"{one_bytes:,}\u00a0B", f"{other_bytes:,}\u00a0B"

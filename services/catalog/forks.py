@@ -22,9 +22,18 @@ DEPTH_MOST = 20
 
 
 def make(
-    conn: Connection, viewer: Viewer, plan: Fork, *, volume_id: str, now: datetime, slug: str | None = None
+    conn: Connection,
+    viewer: Viewer,
+    plan: Fork,
+    *,
+    volume_id: str,
+    now: datetime,
+    slug: str | None = None,
+    given_by: str = "",
 ) -> Project:
     """Make a fork's row, private and busy until its files are copied (:func:`services.catalog.lifecycle.end`).
+
+    ``given_by`` is who made it for the viewer, where it was not the viewer.
 
     Raises
     ------
@@ -47,6 +56,7 @@ def make(
         .where(projects.c.id == made.id)
         .values(
             forked_from=plan.forked_from,
+            given_by=given_by,
             field=plan.field,
             tags=list(plan.tags),
             cover=plan.cover,

@@ -481,15 +481,19 @@ def delete(conn: Connection, project: Project, *, now: datetime) -> None:
     _change_one(conn, project.id, {"deleted_at": now})
 
 
-def cancel(conn: Connection, project: Project, *, now: datetime) -> None:
+def cancel(conn: Connection, project: Project, *, now: datetime) -> bool:
     """Mark a fork that is being copied as deleted; whoever copies it takes its files away.
 
-    Raises
-    ------
-    UserError
-        404 when it was deleted already.
+    Returns whether it was still being copied: one that is whole by now is a project like any other.
     """
-    _change_one(conn, project.id, {"deleted_at": now})
+    done = conn.execute(
+        sql_update(projects)
+        .where(projects.c.id == project.id, projects.c.busy == "copying", projects.c.deleted_at.is_(None))
+        .values(deleted_at=now)
+    )
+    if done.rowcount:
+        cards.put(conn, "project", project.id)
+    return bool(done.rowcount)
 
 
 def restore(conn: Connection, project_id: str, *, now: datetime) -> Project:

@@ -96,6 +96,8 @@ projects = Table(
     Column("tags", JSON, nullable=False, server_default="[]"),
     Column("published_at", UTCDateTime()),
     Column("forked_from", String(26)),
+    # Who gave this fork to its owner as a member of a group; empty = its owner made it.
+    Column("given_by", String(255), nullable=False, server_default=""),
     # What is being done to its files, which keeps it from being run: copying, moving, importing; empty = nothing.
     Column("busy", String(16), nullable=False, server_default=""),
     # As last counted; null = never.

@@ -25,7 +25,7 @@ from datetime import datetime, timedelta
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from galilean.amounts import format_bytes
+from galilean.amounts import format_apart
 from galilean.clock import Clock, utcnow
 from galilean.errors import UserError, mark
 from services.files import kernel, paths, trees
@@ -486,12 +486,13 @@ def no_room(path: str, size_bytes: int, left_bytes: int) -> UserError:
     """What is said when a person's own space is used up; an empty path is all of a project."""
     whole = mark("There is room for {left}, and the files have more. Delete files, or ask for more space.")
     one = mark("“{path}” has {size}, and you have room for {left}. Delete files, or ask for more space.")
+    size, left = format_apart(size_bytes, left_bytes)
     return UserError(
         507,
         one if path else whole,
         path=shown(path),
-        size=format_bytes(size_bytes),
-        left=format_bytes(left_bytes),
+        size=size,
+        left=left,
         reason="quota",
     )
 

@@ -165,6 +165,64 @@ async def give(
     return told
 
 
+async def cancel(
+    portal: Portal, person: Visitor, project: Project, group: str, *, address: str = ""
+) -> list[Given]:
+    """End the copies that this person gave to a group's members and that are still on their way.
+
+    Nothing of these is left. What is whole is its owner's and stays, and so does what a member forked by themselves.
+
+    Raises
+    ------
+    UserError
+        403, 404, 409 as :func:`give`.
+    """
+    need_giver(person)
+    people = {one.name for one in await members(portal, group)}
+    now = portal.clock()
+
+    def end(conn: Connection) -> int:
+        rows = conn.execute(
+            select(projects.c.id, projects.c.owner).where(
+                projects.c.forked_from == project.id,
+                projects.c.given_by == person.name,
+                projects.c.busy == "copying",
+                projects.c.deleted_at.is_(None),
+            )
+        ).all()
+        ended = 0
+        for row in rows:
+            fork = store.by_id(conn, row.id) if row.owner in people else None
+            if fork is None or not store.cancel(conn, fork, now=now):
+                continue
+            ended += 1
+            notices.tell(
+                conn,
+                row.owner,
+                now=now,
+                kind="fork",
+                text=mark("{giver} took the copy of “{name}” back before it was whole."),
+                address="projects",
+                giver=person.name,
+                name=fork.name,
+            )
+        if ended:
+            write_audit(
+                conn,
+                actor=person.name,
+                action="project.forks-for-group-cancelled",
+                at=now,
+                subject=project.id,
+                address=address,
+                after={"group": group, "forks": ended},
+            )
+        return ended
+
+    if await portal.db.run(end):
+        wake(portal, "copies")
+    return await how_far(portal, person, project, group)
+
+
 async def _give_one(portal: Portal, viewer: Viewer, project: Project, giver: str) -> Given:
     size, room = project.size_bytes or 0, await room_of(portal, viewer.name)
     if room is not None and size > room:
@@ -191,7 +249,7 @@ async def _give_one(portal: Portal, viewer: Viewer, project: Project, giver: str
         if not may_see(level):
             raise UserError(404, mark("May not see this project. Share it with the group, or publish it."))
         plan = forking.plan_fork(viewer, fresh, level, links.links_of(conn, fresh.id))
-        made = forks.make(conn, viewer, plan, volume_id=volume_id, now=portal.clock())
+        made = forks.make(conn, viewer, plan, volume_id=volume_id, now=portal.clock(), given_by=giver)
         notices.tell(
             conn,
             viewer.name,

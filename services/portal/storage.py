@@ -18,7 +18,7 @@ from typing import Any
 from sqlalchemy import Connection, and_, exists, func, or_, select
 
 from extensions.quota.policy import Policy
-from galilean.amounts import format_bytes
+from galilean.amounts import format_apart
 from galilean.errors import UserError, mark
 from galilean.file_threads import beside
 from galilean.web.context import Portal
@@ -91,12 +91,13 @@ async def need_room(portal: Portal, owner: str, size_bytes: int) -> None:
     """
     room = await room_of(portal, owner)
     if room is not None and size_bytes > room:
+        size, left = format_apart(size_bytes, room)
         raise UserError(
             507,
             mark("It has {size}; you may keep {room} more. Delete something, or ask an administrator."),
             reason="quota",
-            size=format_bytes(size_bytes),
-            room=format_bytes(room),
+            size=size,
+            room=left,
         )
 
 

@@ -9,7 +9,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from galilean.amounts import format_bytes, gigabytes, parse_bytes, parse_millicores, plain_number
+from galilean.amounts import (
+    format_apart,
+    format_bytes,
+    gigabytes,
+    parse_bytes,
+    parse_millicores,
+    plain_number,
+)
 
 
 @pytest.mark.parametrize(
@@ -82,3 +89,24 @@ def test_sizes_are_written_with_one_decimal_and_a_space_that_does_not_break():
 def test_numbers_carry_no_decimals_that_say_nothing():
     assert [plain_number(value) for value in (2.0, 0.5, 0.125, 10.0, 0.0)] == ["2", "0.5", "0.125", "10", "0"]
     assert gigabytes(2**31) == 2
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "said"),
+    [
+        (7, 5, ("7 B", "5 B")),
+        (5010, 5020, ("4.89 KB", "4.90 KB")),
+        (5 * 2**30 + 1, 5 * 2**30, ("5,368,709,121 B", "5,368,709,120 B")),
+        (5 * 2**30 + 2**22, 5 * 2**30, ("5.004 GB", "5.000 GB")),
+        (2**20, 2**20, ("1.0 MB", "1.0 MB")),
+        (3 * 2**20, 2**30, ("3.0 MB", "1.0 GB")),
+    ],
+)
+def test_two_sizes_that_are_compared_do_not_read_the_same(one: int, other: int, said: tuple[str, str]):
+    assert tuple(text.replace("\u00a0", " ") for text in format_apart(one, other)) == said
+
+
+@given(st.integers(0, 2**60), st.integers(0, 2**60))
+def test_sizes_that_differ_read_differently(one: int, other: int):
+    first, second = format_apart(one, other)
+    assert (first == second) == (one == other)

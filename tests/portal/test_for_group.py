@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from galilean import notices
 from services.catalog import lifecycle
+from services.catalog.tables import projects
 from services.portal import for_group
+from services.portal.api import life
 from tests.portal.conftest import Sign, made
 from tests.portal.live import LiveSite
 from tests.portal.test_gallery import copied, put_file
@@ -104,3 +107,34 @@ def test_the_page_offers_it_to_who_may_and_shows_how_far_it_is(
     assert "2 of 3 have their copy" in after
     assert "every 2s" not in after
     assert sign("alice").post(tab + "-for", data={"group": "course"}).status_code == 403
+
+
+def test_copies_that_are_on_their_way_are_ended_together_and_whole_ones_stay(
+    site: LiveSite, sign: Sign, course: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, alice = sign("root"), sign("alice")
+    root.put("/projects/root/heat-flow/publication")
+    monkeypatch.setattr(for_group, "wake", lambda *_: None)  # nobody copies
+    root.post(FORKS)
+    with site.portal.db.write() as conn:
+        conn.execute(update(projects).where(projects.c.owner == "alice").values(busy=""))
+    assert alice.delete(FORKS).status_code == 403
+    ended = root.delete(FORKS)
+    assert ended.status_code == 202
+    assert states(ended) == {"alice": "there", "bob": "none", "nobody": "none"}
+    assert sign("bob").get("/projects").json()["items"] == []
+    with site.portal.db.read() as conn:
+        assert any("took the copy" in notice.text for notice in notices.list_for(conn, "bob"))
+        assert not any("took the copy" in notice.text for notice in notices.list_for(conn, "alice"))
+    assert states(root.post(FORKS))["bob"] == "copying", "it can be given again"
+
+
+def test_a_fork_that_a_member_made_is_not_taken_from_them(
+    site: LiveSite, sign: Sign, course: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = sign("root")
+    root.put("/projects/root/heat-flow/publication")
+    monkeypatch.setattr(life, "wake", lambda *_: None)
+    assert sign("bob").post("/projects/root/heat-flow/forks").status_code == 202
+    assert states(root.get(FORKS))["bob"] == "copying"
+    assert states(root.delete(FORKS))["bob"] == "copying"

@@ -13,7 +13,7 @@ from services.portal.api.projects import project_for
 
 
 class ForksFor(Handler):
-    """GET tells how far it is, POST gives."""
+    """GET tells how far it is, POST gives, DELETE ends what is on its way."""
 
     async def get(self, owner: str, slug: str, group: str) -> None:
         project = await project_for(self.portal, self.person, owner, slug)
@@ -23,6 +23,12 @@ class ForksFor(Handler):
         project = await project_for(self.portal, self.person, owner, slug)
         self._answer(
             await for_group.give(self.portal, self.person, project, group, address=self.address), status=202
+        )
+
+    async def delete(self, owner: str, slug: str, group: str) -> None:
+        project = await project_for(self.portal, self.person, owner, slug)
+        self._answer(
+            await for_group.cancel(self.portal, self.person, project, group, address=self.address), status=202
         )
 
     def _answer(self, found: Iterable[for_group.Given], status: int = 200) -> None:
@@ -51,6 +57,12 @@ OPERATIONS = (
         method="post",
         path=PATH,
         summary="Give every member of a group a fork of a project who has none (with the right)",
+        answers={202: models.ListOf[models.GivenFork]},
+    ),
+    Operation(
+        method="delete",
+        path=PATH,
+        summary="End those forks that one gave to a group and that are still being copied (with the right)",
         answers={202: models.ListOf[models.GivenFork]},
     ),
 )

@@ -8,7 +8,6 @@ from typing import Any
 from sqlalchemy import Connection
 
 from galilean import notices
-from galilean.amounts import format_bytes
 from galilean.errors import UserError, mark
 from galilean.web.context import Portal
 from galilean.web.handlers import APIHandler
@@ -32,7 +31,7 @@ from services.portal.api.projects import (
     wake,
 )
 from services.portal.binned import purge
-from services.portal.storage import room_of
+from services.portal.storage import need_room
 from services.portal.viewers import actor_of, viewer_of
 
 PROJECT = "/projects/{owner}/{slug}"
@@ -66,15 +65,7 @@ async def fork(
     project, level = await reach(portal, person, owner, slug)
     viewer, size = viewer_of(person), project.size_bytes or 0
     read = spoken(project, current.get())  # a fork is called what its maker read
-    room = await room_of(portal, person.name)
-    if room is not None and size > room:
-        raise UserError(
-            507,
-            mark("It has {size}; you may keep {room} more. Delete something, or ask an administrator."),
-            reason="quota",
-            size=format_bytes(size),
-            room=format_bytes(max(0, room)),
-        )
+    await need_room(portal, person.name, size)
     volume_id = await catalogue(portal).place(size)
 
     def make(conn: Connection) -> Made:

@@ -7,6 +7,7 @@ but *not there* (404): its name and existence are nobody's business. Whoever has
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import Connection, func, select
@@ -21,6 +22,7 @@ from services.catalog.environments import check_environment
 from services.catalog.projects import Projects
 from services.portal.addresses import project_path
 from services.portal.api import models
+from services.portal.shelf import offered
 from services.portal.viewers import viewer_of
 from spawner import records
 from spawner.records import Run
@@ -126,6 +128,7 @@ async def create_project(
 ) -> store.Project:
     """Make a project with its directory on the emptiest volume (CG-8, CG-36)."""
     need_role(person)
+    others = await others_than(portal, person, body.environment)
     return await catalogue(portal).create(
         person.name,
         body.name,
@@ -134,7 +137,13 @@ async def create_project(
         environment=body.environment,
         starter=body.starter,
         language=language,
+        others=others,
     )
+
+
+async def others_than(portal: Portal, person: Visitor, name: str) -> Mapping[str, object]:
+    """Environments kept online that somebody may use; asked for only when the settings do not know the name."""
+    return {} if not name or name in portal.settings.environments else await offered(portal, person)
 
 
 async def change_project(
@@ -142,8 +151,9 @@ async def change_project(
 ) -> store.Project:
     """Change what is sent; the address never changes."""
     need_role(person)
-    if body.environment is not None:
-        check_environment(portal.settings, body.environment)
+    if body.environment is not None and body.environment != project.environment:
+        others = await others_than(portal, person, body.environment)
+        check_environment(portal.settings, body.environment, others)
     request: dict[str, Any] | None = None
     if body.default_request is not None:
         wanted = body.default_request.model_dump(exclude_none=True)
@@ -178,10 +188,10 @@ async def delete_project(
         409 while a cluster of it is held.
     """
     need_role(person)
-    if project.busy == "copying":  # a fork on its way: whoever copies it ends, and nothing of it is left
-        await portal.db.run(store.cancel, project, now=portal.clock())
-        wake(portal, "copies")
-    elif project.busy:
+    copying = project.busy == "copying"
+    if copying and await portal.db.run(store.cancel, project, now=portal.clock()):
+        wake(portal, "copies")  # a fork on its way: whoever copies it ends, and nothing of it is left
+    elif project.busy and not copying:
         raise forking.busy(project)
     else:
         await catalogue(portal).delete(project)

@@ -10,7 +10,7 @@ from services.portal.pages.project_frame import ProjectPage, said
 
 
 class ForksFor(ProjectPage):
-    """The list of a group's members; a press gives each who has none a fork."""
+    """The list of a group's members; a press gives each who has none a fork, another ends what is on its way."""
 
     least = Access.OWN
 
@@ -22,7 +22,8 @@ class ForksFor(ProjectPage):
     async def post(self, owner: str, slug: str) -> None:
         await self.enter(owner, slug)
         group = self.get_body_argument("group", "")
-        given = await for_group.give(self.portal, self.person, self.project, group, address=self.address)
+        act = for_group.cancel if self.get_body_argument("do", "") == "cancel" else for_group.give
+        given = await act(self.portal, self.person, self.project, group, address=self.address)
         await self._show(group, given)
 
     async def _show(self, group: str, given: list[for_group.Given]) -> None:
