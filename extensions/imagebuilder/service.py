@@ -158,7 +158,7 @@ class Savers:
             async with node, self._slots:
                 task.check()
                 wanted = await self.db.run_read(wanted_of, row.owner, row.run_id, row.rank)
-                result = await self.saver.save(task, wanted, ImageName(row.name, row.tag))
+                result = await self.saver.save(task, wanted, ImageName(row.name, row.tag), history=True)
             await self._ready(row, task, result)
             return
         except GivenUp:
@@ -354,7 +354,7 @@ async def look(saver: Saver, wanted: Wanted) -> Mapping[str, Any]:
     def ask() -> Mapping[str, Any]:
         client = saver.docker.client()
         found = container.find(client, saver.instance, wanted)
-        told = preview(container.changed_paths(client, found.id), found.rules())
+        told = preview(container.changed_paths(client, found.id), found.rules(history=True))
         return {
             "image": found.image_name,
             "size_bytes": found.size_bytes,
