@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("galilean.hub")
 
 MACHINES_SECONDS = 15
+#: How soon the hub sees that somebody asked for a node to be made anew; one question of an index that is empty.
+RENEWAL_SECONDS = 1.0
 
 
 class Chore:
@@ -99,6 +101,7 @@ class Wiring:
         their own: finishing one off waits for the backend, and the sweeper need not.
         """
         from spawner.leftovers import finish_leftovers
+        from spawner.renewing import attend_all
         from spawner.sweeper import Sweeper
 
         sweeper = Sweeper(self.database, self.inventory, self.clock)
@@ -116,6 +119,7 @@ class Wiring:
         found = [
             Chore("Finishing leftovers", every, finish),
             Chore("The sweeper", every, sweep),
+            Chore("Making nodes anew", RENEWAL_SECONDS, lambda: attend_all(hub, self.database)),
             Chore("Following roles", role_sync.SECONDS, lambda: self.following.look(hub.db, self.database)),
         ]
         if hasattr(self.room, "learn"):

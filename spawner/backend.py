@@ -121,3 +121,39 @@ class Backend(Protocol):
             When it cannot be sure; it is called again with growing pauses.
         """
         ...
+
+    async def check_node(self, run: Run, rank: int, how: str) -> None:
+        """Whether one node of a running cluster can be made again, before anything of it is ended.
+
+        Raises
+        ------
+        NodeFailed
+            When it cannot: what it is made from is not known or not there any more.
+        """
+        ...
+
+    async def end_node(self, run: Run, rank: int) -> NodeEnd | None:
+        """End whatever runs of one node and come back when nothing of it does; the others are not touched.
+
+        Its end, without an ``exit_reason`` if it lived until now; ``None`` when nothing of it was there. Whatever
+        a creation that was cancelled a moment ago still makes is waited for and ended, too.
+
+        Raises
+        ------
+        Exception
+            When it cannot be sure; it is called again with growing pauses.
+        """
+        ...
+
+    async def make_node(self, run: Run, rank: int, how: str, progress: NodeProgress) -> None:
+        """Make one node of a running cluster again, of which nothing runs; come back when it answers.
+
+        From what its cluster was made from, with the same keys; where it can, at the same address. ``how`` is
+        ``restart`` (its files stay) or ``reset`` (they go, but for the project's and the data sets).
+
+        Raises
+        ------
+        NodeFailed
+            When it cannot be.
+        """
+        ...

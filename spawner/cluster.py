@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, TypeVar
@@ -39,7 +39,8 @@ from spawner.collaborators import Admitted, Collaborators, Person
 from spawner.loss import judge
 from spawner.plan import ClusterPlan
 from spawner.progress import StartProgress
-from spawner.records import Run
+from spawner.records import NodeInterval, Run
+from spawner.renewing import Renewals, follow
 from spawner.request import ClusterRequest
 from spawner.states import Status
 from spawner.steps import NodeEnd
@@ -92,6 +93,7 @@ class VirtualCluster(Spawner):
         self._admission: asyncio.Task[Any] | None = None
         self._start_task: asyncio.Task[str] | None = None
         self._stop_task: asyncio.Task[None] | None = None
+        self.renewals = Renewals(self)
         self._telling = asyncio.Lock()
         self._progress: StartProgress | None = None
         self._plan: ClusterPlan | None = None
@@ -108,6 +110,7 @@ class VirtualCluster(Spawner):
         self._lost: dict[int, NodeEnd] = {}
         self._seen_at: dict[int, datetime] = {}
         self._absences: Mapping[int, int] = {}
+        self._head_away = False
 
     @property
     def _with(self) -> Collaborators:
@@ -129,6 +132,18 @@ class VirtualCluster(Spawner):
 
     async def remove_nodes(self, run: Run) -> Mapping[int, NodeEnd]:
         """See :meth:`spawner.backend.Backend.remove_nodes`."""
+        raise NotImplementedError
+
+    async def check_node(self, run: Run, rank: int, how: str) -> None:
+        """See :meth:`spawner.backend.Backend.check_node`."""
+        raise NotImplementedError
+
+    async def end_node(self, run: Run, rank: int) -> NodeEnd | None:
+        """See :meth:`spawner.backend.Backend.end_node`."""
+        raise NotImplementedError
+
+    async def make_node(self, run: Run, rank: int, how: str, progress: NodeProgress) -> None:
+        """See :meth:`spawner.backend.Backend.make_node`."""
         raise NotImplementedError
 
     # ------------------------------------------------------------------------------- what others read
@@ -364,7 +379,7 @@ class VirtualCluster(Spawner):
         if run is None or run.status == Status.QUEUED:
             return 0
         if run.status == Status.RUNNING and not self._cancelled:
-            cause = await self._loss(run)
+            cause = await self._head_of_before() or await self._loss(run)
             if cause is None:
                 return None
             self._cause = cause
@@ -404,7 +419,7 @@ class VirtualCluster(Spawner):
         await self._settle()
         database, clock = self._with.database, self._with.clock
         cause = self._cause or _ASKED
-        run = await self._insist(
+        run = await self.insist(
             "note the end",
             lambda: database.run(
                 steps.begin_stop,
@@ -416,20 +431,21 @@ class VirtualCluster(Spawner):
         )
         if run is not None:
             self._run = run
-            found = await self._insist(f"remove the nodes of {run.id}", lambda: self.remove_nodes(run))
+            found = await self.insist(f"remove the nodes of {run.id}", lambda: self.remove_nodes(run))
             known = {rank: end for rank, end in self._lost.items() if end.at or not _dated(found.get(rank))}
             ends = {**found, **known}
-            queued = cause.reason == "not_placed" and await self._insist(
+            queued = cause.reason == "not_placed" and await self.insist(
                 "wait in line", lambda: database.run(steps.back_to_queue, run, ends=ends, now=clock())
             )
             if not queued:
-                await self._insist(
+                await self.insist(
                     "close the row", lambda: database.run(steps.close, run, ends=ends, now=clock())
                 )
         self._forget()
 
     async def _settle(self) -> None:
         """Wait until no start of ours is under way: what it was about to write is then written."""
+        await self.renewals.settle()
         start = self._start_task
         if start is not None and not start.done():
             start.cancel()
@@ -437,7 +453,8 @@ class VirtualCluster(Spawner):
         if under_way:
             await asyncio.wait(under_way)
 
-    async def _insist(self, what: str, attempt: Callable[[], Awaitable[R]]) -> R:
+    async def insist(self, what: str, attempt: Callable[[], Awaitable[R]]) -> R:
+        """Do it, again and again with growing pauses until it is done."""
         tries = 0
         while True:
             try:
@@ -463,11 +480,23 @@ class VirtualCluster(Spawner):
             return None
         self._run, nodes = found
         if self._run.status == Status.RUNNING:
-            self._urls = {node.rank: node.url for node in nodes if node.gone_at is None}
-            # The metering may have written a node off before any hub looked; that alone releases nothing.
-            goes_on = self._run.on_node_loss == "keep"
-            self._gone = {node.rank for node in nodes if node.gone_at and node.rank and goes_on}
+            self._take_nodes(self._run, nodes)
         return self._run
+
+    def _take_nodes(self, run: Run, nodes: Sequence[NodeInterval]) -> None:
+        """What the rows say of the nodes of a run that an earlier hub began; what was asked of them is done."""
+        self._urls = {node.rank: node.url for node in nodes if node.gone_at is None and node.url}
+        # The metering may have written a node off before any hub looked; that alone releases nothing. One that
+        # did not come back is waited for no more; without node 0 no hub takes a cluster over.
+        self._gone = {
+            node.rank
+            for node in nodes
+            if node.gone_at and node.rank and (run.on_node_loss == "keep" or node.asked_at)
+        }
+        self._head_away = any(node.rank == 0 and node.asked_at and not node.ready_at for node in nodes)
+        for node in nodes:
+            if node.coming_back:
+                self.renewals.begin(run, node)
 
     async def _loss(self, run: Run) -> Cause | None:
         """Why a running cluster must end, if it must; nodes lost on the way are written down."""
@@ -477,8 +506,9 @@ class VirtualCluster(Spawner):
         except Exception as error:
             self.log.warning("%s: cannot look at the nodes, asking again: %s", self._log_name, error)
             return None
-        living = set(range(run.nodes)) - self._gone
-        loss = judge(seen, living, self._absences, run.on_node_loss, self._seen_at)
+        under_way = self.renewals.ranks
+        living = set(range(run.nodes)) - self._gone - under_way
+        loss = judge(seen, living, self._absences, run.on_node_loss, self._seen_at, others=len(under_way))
         self._seen_at |= dict.fromkeys((rank for rank, node in seen.items() if node.alive), looked_at)
         self._absences = loss.absences
         if loss.release:
@@ -499,6 +529,54 @@ class VirtualCluster(Spawner):
             )
             self._gone.add(rank)
             self._urls.pop(rank, None)
+
+    # ---------------------------------------------------------------------------- nodes that are made anew
+
+    def goes_on(self, run: Run) -> bool:
+        """Whether this run is the one that runs, and nothing ends it."""
+        mine = self._run
+        return (
+            mine is not None
+            and mine.id == run.id
+            and mine.status == Status.RUNNING
+            and not self._cancelled
+            and not _busy(self._stop_task)
+        )
+
+    def seen_at(self, rank: int) -> datetime | None:
+        """When a node was last seen alive."""
+        return self._seen_at.get(rank)
+
+    def node_away(self, rank: int) -> None:
+        """A node is being ended on purpose: no look at it means anything."""
+        self._gone.add(rank)
+        if rank:
+            self._urls.pop(rank, None)
+
+    async def _head_of_before(self) -> Cause | None:
+        """Wait for node 0 that was being made anew when the last hub ended; this hub does not know it otherwise.
+
+        It asks for its address right after it has looked. A cluster whose node 0 does not come back goes.
+        """
+        if not self._head_away:
+            return None
+        await self.renewals.finished(0)
+        self._head_away = False
+        if 0 in self._urls:
+            return None
+        return Cause("node_lost", {"message": _NO_HEAD, "params": {}})
+
+    async def node_back(self, rank: int, url: str) -> None:
+        """A node answers again; routes follow."""
+        self._gone.discard(rank)
+        self._absences = {other: times for other, times in self._absences.items() if other != rank}
+        self._urls[rank] = url
+        try:
+            await follow(self, rank, url)
+        except Exception as error:  # the next check of routes does it
+            self.log.warning(
+                "%s: the route of node %d is left to the next check: %s", self._log_name, rank, error
+            )
 
     # ------------------------------------------------------------------------- the hub's other questions
 
@@ -545,6 +623,9 @@ class VirtualCluster(Spawner):
 
 
 _HUB_LOST = mark("The platform was restarted while the cluster was being started, so nothing of it was kept.")
+_NO_HEAD = mark(
+    "The platform was restarted while node 0 was being made anew, and it did not come back; the cluster was released."
+)
 _LEFT_OVER = mark("The hub no longer knew this cluster, so it was released.")
 _RENAME = mark("A cluster is named after its project and cannot be renamed. Rename the project instead.")
 

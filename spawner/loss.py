@@ -51,6 +51,8 @@ def judge(
     absences: Mapping[int, int],
     on_node_loss: str,
     seen_at: Mapping[int, datetime] = MappingProxyType({}),
+    *,
+    others: int = 0,
 ) -> Loss:
     """The meaning of a complete look.
 
@@ -66,6 +68,8 @@ def judge(
         ``release`` or ``keep``.
     seen_at
         When each was last seen alive, UTC: where a node ends whose end the backend does not know.
+    others
+        How many nodes are being made anew: they count as rest.
     """
     lost: dict[int, NodeEnd] = {}
     missing: dict[int, int] = {}
@@ -79,5 +83,5 @@ def judge(
             lost[rank] = NodeEnd(
                 at=node.ended_at, exit_reason=node.exit_reason or "ended", seen_at=seen_at.get(rank)
             )
-    goes_on = on_node_loss == "keep" and 0 not in lost and len(lost) < len(living)
+    goes_on = on_node_loss == "keep" and 0 not in lost and len(lost) < len(living) + others
     return Loss(lost, missing, release=bool(lost) and not goes_on)

@@ -15,13 +15,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, and_, bindparam, case, func, insert, update
+from sqlalchemy import Connection, and_, bindparam, case, func, insert, or_, update
 from sqlalchemy.exc import IntegrityError
 
 from galilean.db import together
 from galilean.errors import UserError, mark
 from spawner.plan import ClusterPlan
-from spawner.records import GONE_NODE, NODE_IS, Run, sight_nodes
+from spawner.records import NODE_IS, Run
 from spawner.request import ClusterRequest
 from spawner.states import Status, Target
 from spawner.tables import cluster_nodes, clusters
@@ -286,8 +286,43 @@ def back_to_queue(conn: Connection, run: Run, *, ends: Mapping[int, NodeEnd], no
 
 
 def end_node(conn: Connection, run: Run, rank: int, end: NodeEnd, *, now: datetime) -> None:
-    """One node is no more while the others go on; an end that is written already stays."""
-    _end(conn, run, {rank: end}, now)
+    """One node is no more while the others go on; an end that is written already stays.
+
+    An attempt that was asked for and has not begun stays asked for.
+    """
+    end_rows(conn, run.id, {rank: end}, now, ready_only=True)
+
+
+def end_rows(
+    conn: Connection, run_id: str, ends: Mapping[int, NodeEnd], now: datetime, *, ready_only: bool = False
+) -> None:
+    """End what is open of these ranks, whichever attempts; ``ready_only`` leaves those that never answered."""
+    told = [
+        {"b_run": run_id, "b_rank": rank, "b_at": end.at, "b_why": (end.exit_reason or "ended")[:128]}
+        for rank, end in ends.items()
+        if end.at is not None
+    ]
+    unseen = [
+        {
+            "b_run": run_id,
+            "b_rank": rank,
+            "b_now": now,
+            "b_why": f"{end.exit_reason[:100] or 'lost'}, {UNSEEN}",
+        }
+        for rank, end in ends.items()
+        if end.at is None
+    ]
+    if told:
+        conn.execute(_GONE_TOLD.where(_EVER_READY) if ready_only else _GONE_TOLD, told)
+    if unseen:
+        seen = [
+            {"b_run": run_id, "b_rank": rank, "b_at": end.seen_at}
+            for rank, end in ends.items()
+            if end.at is None and end.seen_at is not None
+        ]
+        if seen:
+            conn.execute(_SIGHTED, seen)
+        conn.execute(_GONE_UNSEEN.where(_EVER_READY) if ready_only else _GONE_UNSEEN, unseen)
 
 
 # ------------------------------------------------------------------------------------------------- inside
@@ -321,29 +356,9 @@ def _key(run: Run, rank: int) -> dict[str, Any]:
 
 
 def _end_nodes(conn: Connection, run: Run, ends: Mapping[int, NodeEnd], now: datetime) -> None:
-    _end(conn, run, ends, now)
+    end_rows(conn, run.id, ends, now)
     if len(ends) < run.nodes:
         conn.execute(_GONE_REST, {"b_run": run.id, "b_now": now})
-
-
-def _end(conn: Connection, run: Run, ends: Mapping[int, NodeEnd], now: datetime) -> None:
-    told = [
-        {**_key(run, rank), "b_at": end.at, "b_why": (end.exit_reason or "ended")[:128]}
-        for rank, end in ends.items()
-        if end.at is not None
-    ]
-    unseen = [
-        {**_key(run, rank), "b_now": now, "b_why": f"{end.exit_reason[:100] or 'lost'}, {UNSEEN}"}
-        for rank, end in ends.items()
-        if end.at is None
-    ]
-    if told:
-        conn.execute(GONE_NODE, told)
-    if unseen:
-        for rank, end in ends.items():
-            if end.at is None and end.seen_at is not None:
-                sight_nodes(conn, [(run.id, rank, run.attempt)], end.seen_at)
-        conn.execute(_GONE_UNSEEN, unseen)
 
 
 _ID = clusters.c.id == bindparam("b_id")
@@ -419,10 +434,32 @@ _LAST_SEEN = case(
     (cluster_nodes.c.sighted_at > cluster_nodes.c.ready_at, cluster_nodes.c.sighted_at),
     else_=cluster_nodes.c.ready_at,
 )
-_GONE_UNSEEN = (
+_EVER_READY = cluster_nodes.c.ready_at.is_not(None)
+_OPEN_OF_RANK = (
+    cluster_nodes.c.cluster_id == bindparam("b_run"),
+    cluster_nodes.c.rank == bindparam("b_rank"),
+    cluster_nodes.c.gone_at.is_(None),
+)
+_AT = bindparam("b_at", type_=cluster_nodes.c.gone_at.type)
+_GONE_TOLD = (
     update(cluster_nodes)
-    .where(*NODE_IS, cluster_nodes.c.gone_at.is_(None))
-    .values(gone_at=_LAST_SEEN, exit_reason=bindparam("b_why"))
+    .where(*_OPEN_OF_RANK)
+    .values(
+        gone_at=case((cluster_nodes.c.ready_at > _AT, cluster_nodes.c.ready_at), else_=_AT),
+        exit_reason=bindparam("b_why"),
+    )
+)
+_GONE_UNSEEN = (
+    update(cluster_nodes).where(*_OPEN_OF_RANK).values(gone_at=_LAST_SEEN, exit_reason=bindparam("b_why"))
+)
+_SIGHTED = (
+    update(cluster_nodes)
+    .where(
+        *_OPEN_OF_RANK,
+        _EVER_READY,
+        or_(cluster_nodes.c.sighted_at.is_(None), cluster_nodes.c.sighted_at < _AT),
+    )
+    .values(sighted_at=_AT)
 )
 _GONE_REST = (
     update(cluster_nodes)

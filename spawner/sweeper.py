@@ -9,7 +9,7 @@ slip. A ghost's row is closed at the last moment its nodes were seen.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -155,6 +155,9 @@ class Sweeper:
         sightings = await self._inventory.inventory()
         rows = await self._database.run_read(records.all_open)
         found = compare(rows, sightings, self._clock(), young=self._young)
+        if found.ghosts:
+            waited_for = await self._database.run_read(waits_for_nodes, found.ghosts)
+            found = replace(found, ghosts=tuple(run for run in found.ghosts if run not in waited_for))
         sure = twice(self._absent, found.ghosts)
         self._absent = found.ghosts
         removed, errors = 0, []
@@ -181,6 +184,15 @@ class Sweeper:
         )
 
 
+def waits_for_nodes(conn: Connection, run_ids: Sequence[str]) -> set[str]:
+    """Those of these runs of which a node is being made anew, or was and did not come back: their owner was told."""
+    return {
+        run_id
+        for run_id, nodes in records.intervals(conn, run_ids).items()
+        if any(node.asked_at is not None and node.ready_at is None for node in records.present(nodes))
+    }
+
+
 def close_ghost(conn: Connection, run: Run, now: datetime) -> bool:
     """Close the row of a run of which nothing exists; usage ends where each node was last seen."""
     present = records.open_run(conn, run.user, run.server)
@@ -192,6 +204,6 @@ def close_ghost(conn: Connection, run: Run, now: datetime) -> bool:
     ends = {
         node.rank: NodeEnd(exit_reason="disappeared")
         for node in records.intervals(conn, [run.id])[run.id]
-        if node.gone_at is None and node.attempt == run.attempt
+        if node.gone_at is None
     }
     return steps.close(conn, stopping, ends=ends, now=now)

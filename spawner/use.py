@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
-from sqlalchemy import Connection, case, insert, literal, select, update
+from sqlalchemy import Connection, case, func, insert, literal, select, update
 from sqlalchemy.exc import IntegrityError
 
 from spawner.records import Run
-from spawner.tables import node_use
+from spawner.tables import cluster_nodes, node_use
 
 BUSY = ("kernels", "queued", "terminals", "processes")
 
@@ -101,7 +101,7 @@ def tell_busy(conn: Connection, run: Run, rank: int, busy: Mapping[str, int], no
         just_now = literal(now - timedelta(microseconds=1), node_use.c.busy_at.type)
         worked = node_use.c.busy_at == node_use.c.told_at
         values["busy_at"] = case((worked, just_now), else_=node_use.c.busy_at)
-    key = {"cluster_id": run.id, "rank": rank, "attempt": run.attempt}
+    key = {"cluster_id": run.id, "rank": rank, "attempt": _attempt(conn, run, rank)}
     row = [node_use.c[name] == value for name, value in key.items()]
     if conn.execute(update(node_use).where(*row).values(values)).rowcount:
         return
@@ -118,8 +118,17 @@ def use_of(conn: Connection, run: Run, rank: int) -> Mapping[str, Any] | None:
     """The row of a node as last measured and told; ``None`` when there is none yet."""
     found = conn.execute(
         select(node_use).where(
-            node_use.c.cluster_id == run.id, node_use.c.rank == rank, node_use.c.attempt == run.attempt
+            node_use.c.cluster_id == run.id,
+            node_use.c.rank == rank,
+            node_use.c.attempt == _attempt(conn, run, rank),
         )
     ).mappings()
     row = found.first()
     return None if row is None else {str(name): value for name, value in row.items()}
+
+
+def _attempt(conn: Connection, run: Run, rank: int) -> int:
+    """The newest attempt of a node that ever answered; before that, the run's."""
+    n = cluster_nodes.c
+    query = select(func.max(n.attempt)).where(n.cluster_id == run.id, n.rank == rank, n.ready_at.is_not(None))
+    return conn.execute(query).scalar() or run.attempt

@@ -218,6 +218,6 @@ def _close(conn: Connection, run: Run, lived: Collection[int], now: datetime) ->
         if life.rank in lived
         else steps.NodeEnd(exit_reason="disappeared")
         for life in records.intervals(conn, [run.id])[run.id]
-        if life.attempt == run.attempt
+        if life.gone_at is None
     }
     return stopping is not None and steps.close(conn, stopping, ends=ends, now=now)

@@ -25,6 +25,7 @@ from spawner.process.layout import base_name
 from spawner.process.nodes import THREADS, ProcessNodes, described
 from spawner.process.prepare import ClusterSpec
 from spawner.records import Run
+from spawner.renewal import RESET
 from spawner.steps import NodeEnd
 
 _threads = ThreadPoolExecutor(THREADS, thread_name_prefix="galilean-nodes")
@@ -105,3 +106,13 @@ class ProcessCluster(VirtualCluster, SimpleLocalProcessSpawner):
         ends = await self.nodes.remove(self.user.name, self.name)
         self.log.info("%s: removed (%s)", self._log_name, described(ends))
         return {rank: NodeEnd(at=end.ended_at, exit_reason=end.exit_reason) for rank, end in ends.items()}
+
+    async def check_node(self, run: Run, rank: int, how: str) -> None:
+        await self.nodes.check(self.user.name, self.name, rank)
+
+    async def end_node(self, run: Run, rank: int) -> NodeEnd | None:
+        end = await self.nodes.end(self.user.name, self.name, run.id, rank)
+        return None if end is None else NodeEnd(at=end.ended_at, exit_reason=end.exit_reason)
+
+    async def make_node(self, run: Run, rank: int, how: str, progress: NodeProgress) -> None:
+        await self.nodes.make(self.user.name, self.name, run.id, rank, progress, empty=how == RESET)

@@ -6,7 +6,7 @@
     node-<i>.json       process, start time, address of node i, written right after it was started
     node-<i>.exit.json  when and how it ended, written by whoever collected the process
     node-<i>.log        what the server of node i printed
-    secrets/            cookie secret (0600)
+    secrets/            cookie secret, and what each node is made from (0600)
     ssh/                keys and configuration, per run (0700)
     home/node-<i>/      HOME of node i; ``work`` leads to the project's directory
     bin/                ssh, scp, sftp that know the nodes
@@ -71,6 +71,9 @@ class ClusterDirectory:
     @property
     def cookie_secret(self) -> Path:
         return self.secrets / "cookie_secret"
+
+    def recipe_file(self, rank: int) -> Path:
+        return self.secrets / f"{node_name(rank)}.json"
 
     @property
     def ssh(self) -> Path:

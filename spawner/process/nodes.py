@@ -30,7 +30,15 @@ from spawner.process.exits import ended_at, exit_reason, write_exit
 from spawner.process.family import end_family
 from spawner.process.handles import Handle
 from spawner.process.layout import ClusterDirectory
-from spawner.process.prepare import ClusterSpec, PreparedNode, prepare, write_node
+from spawner.process.prepare import (
+    ClusterSpec,
+    PreparedNode,
+    Recipe,
+    prepare,
+    prepare_again,
+    read_recipe,
+    write_node,
+)
 from spawner.process.start import Started, start_node
 
 THREADS = 8
@@ -43,6 +51,10 @@ _NO_PROGRAM = mark(
     "The program of its environment is missing on this machine: {program}. Choose another environment, or tell "
     "an administrator."
 )
+_NO_RECIPE = mark(
+    "Node {rank} was made by an older version, which did not write down from what. Release the cluster and run it again."
+)
+_NO_WORK = mark("Node {rank} cannot be made again: the project's directory is not there.")
 _NO_ROOM = mark("The cluster could not be prepared on this machine: {why}")
 
 
@@ -119,6 +131,83 @@ class ProcessNodes:
                 loop.remove_reader(node.ready)
                 node.ready.close()
 
+    async def check(self, user: str, server: str, rank: int) -> None:
+        """Whether a node can be made again.
+
+        Raises
+        ------
+        NodeFailed
+            When nobody wrote down what it was made from, or that is not there any more.
+        """
+        await self._in_thread(self._check, self.directory(user, server), rank)
+
+    @staticmethod
+    def _check(directory: ClusterDirectory, rank: int) -> None:
+        recipe = read_recipe(directory, rank)
+        if recipe is None:
+            raise NodeFailed(rank, _NO_RECIPE)
+        if recipe.python and not os.access(recipe.python, os.X_OK):
+            raise NodeFailed(rank, _NO_PROGRAM, program=recipe.python)
+        if not Path(recipe.work).is_dir():
+            raise NodeFailed(rank, _NO_WORK)
+
+    async def end(self, user: str, server: str, run: str, rank: int) -> NodeLook | None:
+        """End every process of one node; how it ended, ``None`` when nothing of it was there.
+
+        Raises
+        ------
+        StillThere, OSError
+            When it cannot be sure that nothing is left.
+        """
+        return await self._in_thread(end_one, self.directory(user, server), run, rank)
+
+    async def make(
+        self, user: str, server: str, run: str, rank: int, progress: NodeProgress, *, empty: bool
+    ) -> None:
+        """Make one node again, of which nothing runs; come back when it answers.
+
+        Raises
+        ------
+        NodeFailed
+            When it cannot be started or ends before it answers.
+        Unwanted
+            When the run was removed meanwhile.
+        """
+        directory = self.directory(user, server)
+        recipe = await self._in_thread(read_recipe, directory, rank)
+        if recipe is None:
+            raise NodeFailed(rank, _NO_RECIPE)
+        try:
+            node = await self._in_thread(self._prepare_again, directory, run, rank, recipe, empty)
+        except OSError as error:
+            raise NodeFailed(rank, _NOT_STARTED, why=error.strerror or str(error)) from error
+        loop = asyncio.get_running_loop()
+        try:
+            started = await self._in_thread(self._start_wanted, run, directory, node)
+            self._placed(directory, node, started, progress)
+            await self._answered(directory, node, _first_byte(loop, node), progress)
+        finally:
+            loop.remove_reader(node.ready)
+            node.ready.close()
+            node.close()
+
+    @staticmethod
+    def _prepare_again(
+        directory: ClusterDirectory, run: str, rank: int, recipe: Recipe, empty: bool
+    ) -> PreparedNode:
+        with directory.locked():
+            if directory.wanted_run() != run:
+                raise Unwanted
+            return prepare_again(directory, rank, recipe, empty=empty)
+
+    def _start_wanted(self, run: str, directory: ClusterDirectory, node: PreparedNode) -> Started:
+        with directory.locked():
+            if directory.wanted_run() != run:
+                raise Unwanted
+            started = self._start_one(run, directory, node)
+        node.close()
+        return started
+
     async def remove(self, user: str, server: str) -> dict[int, NodeLook]:
         """End everything of the cluster and remove its directory; how each node ended, by rank.
 
@@ -157,18 +246,14 @@ class ProcessNodes:
         """Start one node after the other: a start is milliseconds, what takes long runs in the nodes."""
         try:
             for node in prepared:
-                with directory.locked():
-                    if directory.wanted_run() != spec.run:
-                        raise Unwanted
-                    started = self._start_one(spec, directory, node)
-                node.close()
+                started = self._start_wanted(spec.run, directory, node)
                 with contextlib.suppress(RuntimeError):  # the loop is closed: the hub ends
                     placed(node, started)
         finally:
             for node in prepared:
                 node.close()
 
-    def _start_one(self, spec: ClusterSpec, directory: ClusterDirectory, node: PreparedNode) -> Started:
+    def _start_one(self, run: str, directory: ClusterDirectory, node: PreparedNode) -> Started:
         try:
             started = start_node(node.command, self._zygote)
         except FileNotFoundError as error:
@@ -180,7 +265,7 @@ class ProcessNodes:
             directory,
             node.rank,
             {
-                "run": spec.run,
+                "run": run,
                 "rank": node.rank,
                 "url": node.url,
                 "zygote": started.popen is None,
@@ -245,6 +330,36 @@ def look_at(directory: ClusterDirectory, run: str | None = None) -> dict[int, No
         reason = exit_reason(record["code"]) if record is not None and at is not None else "ended"
         found[rank] = NodeLook(alive=False, ended_at=at, exit_reason=reason)
     return found
+
+
+def end_one(directory: ClusterDirectory, run: str, rank: int) -> NodeLook | None:
+    """End every process of one node of a run, what it left running too; how it ended. Blocks.
+
+    What is written of it stays until it is made again: whoever looks meanwhile learns when it ended.
+
+    Raises
+    ------
+    StillThere, OSError
+        When it cannot be sure that nothing is left; to be called again.
+    """
+    path = str(directory.path)
+
+    def belongs(mark: Mark) -> bool:
+        return (mark.directory, mark.run, mark.rank) == (path, run, rank)
+
+    with directory.locked():
+        before = look_at(directory, run).get(rank)
+        said = directory.nodes().get(rank)
+    handle = Handle.from_dict(said) if said and said.get("run") == run else None
+    found = end_family(belongs, [handle] if handle else [])
+    if before is None or handle is None:
+        return NodeLook(alive=False, ended_at=datetime.now(UTC)) if found else None
+    if not before.alive:
+        return before
+    until = time.monotonic() + RECORD_SECONDS
+    while (at := ended_at(directory.exit_of(rank), handle.pid)) is None and time.monotonic() < until:
+        time.sleep(0.01)
+    return NodeLook(alive=False, ended_at=at or datetime.now(UTC))
 
 
 def remove_cluster(directory: ClusterDirectory, logs: Path | None = None) -> dict[int, NodeLook]:

@@ -2,16 +2,21 @@
 
 Ports are bound here and handed over open, so nobody can take one in between, and every node's address and
 ssh port is known to all nodes from the beginning. Blocking; belongs into a thread.
+
+What a node was made from is kept among the cluster's secrets, for it names the hub's token: :func:`prepare_again`
+makes the same node once more (:mod:`spawner.renewal`), at the same ports where nobody took them meanwhile.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import pwd
 import shutil
 import socket
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,10 +26,11 @@ from spawner.node.arguments import server_arguments
 from spawner.node.home import write_home, write_links
 from spawner.node.place import Place
 from spawner.node.variables import host_file, parallel_variables, shared_host_variables
-from spawner.process.layout import ClusterDirectory, write_json, write_secret
+from spawner.process.layout import ClusterDirectory, read_json, write_json, write_secret
 from spawner.process.start import NodeCommand
 
 ADDRESS = "127.0.0.1"
+SERVICE_URL = "JUPYTERHUB_SERVICE_URL"
 #: JupyterLab's extension as ``scripts/assets`` or the wheel brings it; a node may have another Python than ours.
 LABEXTENSIONS = Path(__file__).resolve().parents[2] / "extensions" / "lab" / "labextensions"
 #: Gives the hub's part of a node's environment: (rank, "http://host:port") → variables.
@@ -116,21 +122,50 @@ def prepare(spec: ClusterSpec, directory: ClusterDirectory) -> list[PreparedNode
     ]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What one node is made from.
+
+    Attributes
+    ----------
+    port, ssh_port
+        On the loopback address.
+    work, datasets
+        What its home leads to.
+    arguments, environment, python
+        As :class:`~spawner.process.start.NodeCommand` has them.
+    """
+
+    port: int
+    ssh_port: int
+    work: str
+    datasets: Mapping[str, str]
+    arguments: Sequence[str]
+    environment: Mapping[str, str] = field(repr=False)
+    python: str = ""
+
+    @property
+    def url(self) -> str:
+        return f"http://{ADDRESS}:{self.port}"
+
+    def at(self, port: int, ssh_port: int) -> Recipe:
+        """The same at other ports."""
+        moved = {
+            name: value.replace(self.url, f"http://{ADDRESS}:{port}", 1) if name == SERVICE_URL else value
+            for name, value in self.environment.items()
+        }
+        return replace(self, port=port, ssh_port=ssh_port, environment=moved)
+
+
 def _prepare_node(
     spec: ClusterSpec, directory: ClusterDirectory, rank: int, ssh_socket: socket.socket, master_port: int
 ) -> PreparedNode:
     home = directory.home(rank)
-    write_home(home, spec.work, rank)
-    write_links(home / "datasets", spec.datasets)
-    _write_client(directory, home)
     listen = _bound()
-    url = f"http://{ADDRESS}:{listen.getsockname()[1]}"
-    # A pair of sockets, not a pipe: it closes itself when a cancelled start forgets it.
-    ready, write = socket.socketpair()
-    ready.setblocking(False)
+    port = int(listen.getsockname()[1])
     node = Place.of(spec, rank)
     environment = {
-        **spec.environment(rank, url),
+        **spec.environment(rank, f"http://{ADDRESS}:{port}"),
         **node.variables(),
         **parallel_variables(
             node, master_address=ADDRESS, master_port=master_port, hostfile=str(directory.hostfile)
@@ -143,10 +178,11 @@ def _prepare_node(
         "SHELL": "/bin/bash",
     }
     environment["PATH"] = os.pathsep.join([str(directory.programs), environment.get("PATH", os.defpath)])
-    public = {name: value for name, value in environment.items() if name not in ssh.SECRET_VARIABLES}
-    script = ssh.login_script(public, home / "work", ssh.find_sftp_server())
-    write_secret(directory.ssh / f"login-{rank}", script.encode(), 0o700)
-    command = NodeCommand(
+    recipe = Recipe(
+        port=port,
+        ssh_port=int(ssh_socket.getsockname()[1]),
+        work=str(spec.work),
+        datasets={name: str(path) for name, path in spec.datasets.items()},
         arguments=server_arguments(
             node,
             home=str(home),
@@ -154,17 +190,104 @@ def _prepare_node(
             labextensions=str(LABEXTENSIONS) if LABEXTENSIONS.is_dir() else "",
         ),
         environment=environment,
+        python=spec.python,
+    )
+    write_json(directory.recipe_file(rank), asdict(recipe))
+    return _prepared(directory, rank, recipe, listen, ssh_socket)
+
+
+def read_recipe(directory: ClusterDirectory, rank: int) -> Recipe | None:
+    """What a node was made from; ``None`` when nobody wrote it down."""
+    said = read_json(directory.recipe_file(rank))
+    try:
+        return None if said is None else Recipe(**said)
+    except TypeError:  # of another version
+        return None
+
+
+def prepare_again(directory: ClusterDirectory, rank: int, recipe: Recipe, *, empty: bool) -> PreparedNode:
+    """Make ready a node of which nothing runs; call with the cluster's lock held.
+
+    Parameters
+    ----------
+    directory, rank, recipe
+        Which, and what it was made from.
+    empty
+        Whether its home begins anew; what it leads to is not touched.
+
+    Raises
+    ------
+    OSError
+        When the disk is full, or the project's directory is missing.
+    """
+    if empty:
+        _empty(directory.home(rank))
+    directory.exit_file(rank).unlink(missing_ok=True)
+    listen, ssh_socket = _bound(recipe.port), _bound(recipe.ssh_port)
+    moved = recipe.at(int(listen.getsockname()[1]), int(ssh_socket.getsockname()[1]))
+    if moved != recipe:
+        write_json(directory.recipe_file(rank), asdict(moved))
+    if moved.ssh_port != recipe.ssh_port:
+        nodes = int((directory.run() or {}).get("nodes", rank + 1))
+        ports = [known.ssh_port if (known := read_recipe(directory, other)) else 0 for other in range(nodes)]
+        _write_client_config(directory, ports)
+    return _prepared(directory, rank, moved, listen, ssh_socket)
+
+
+def _prepared(
+    directory: ClusterDirectory, rank: int, recipe: Recipe, listen: socket.socket, ssh_socket: socket.socket
+) -> PreparedNode:
+    home = directory.home(rank)
+    write_home(home, Path(recipe.work), rank)
+    write_links(home / "datasets", {name: Path(path) for name, path in recipe.datasets.items()})
+    _write_client(directory, home)
+    # A pair of sockets, not a pipe: it closes itself when a cancelled start forgets it.
+    ready, write = socket.socketpair()
+    ready.setblocking(False)
+    public = {name: value for name, value in recipe.environment.items() if name not in ssh.SECRET_VARIABLES}
+    script = ssh.login_script(public, home / "work", ssh.find_sftp_server())
+    write_secret(directory.ssh / f"login-{rank}", script.encode(), 0o700)
+    command = NodeCommand(
+        arguments=recipe.arguments,
+        environment=recipe.environment,
         directory=home / "work",
         log=directory.log_file(rank),
         exit_file=directory.exit_file(rank),
         descriptors={"ready": write.fileno(), "listen": listen.fileno(), "ssh": ssh_socket.fileno()},
-        python=spec.python,
+        python=recipe.python,
     )
-    return PreparedNode(rank, url, command, ready, [listen, ssh_socket, write])
+    return PreparedNode(rank, recipe.url, command, ready, [listen, ssh_socket, write])
 
 
-def _bound() -> socket.socket:
+def _empty(home: Path) -> None:
+    """Remove a home; follows no link out of it. What its owner made read-only goes, too."""
+
+    def again(function: Callable[[str], object], path: str, _: object) -> None:
+        for place_ in (os.path.dirname(path), path):
+            if not os.path.islink(place_):
+                with contextlib.suppress(OSError):
+                    os.chmod(place_, 0o700)
+        function(path)
+
+    if home.exists():
+        shutil.rmtree(home, onerror=again)
+
+
+def _bound(port: int = 0) -> socket.socket:
+    """A listening socket; at ``port`` if nobody took it meanwhile."""
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    if port:
+        # Connections of the node that was here linger for a minute.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((ADDRESS, port))
+            listener.listen(128)
+            return listener
+        except OSError as error:
+            listener.close()
+            if error.errno != errno.EADDRINUSE:
+                raise
+            listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listener.bind((ADDRESS, 0))
     listener.listen(128)
     return listener
@@ -182,9 +305,7 @@ def _write_ssh(directory: ClusterDirectory, keys: ClusterKeys, ports: list[int])
     folder.mkdir(mode=0o700, exist_ok=True)
     for name, content in keys.ssh_files().items():
         write_secret(folder / name, content)
-    user = pwd.getpwuid(os.geteuid()).pw_name
-    config = ssh.client_config(ports, folder, user, sshd=ssh.find_sshd() is not None)
-    write_secret(folder / "config", config.encode())
+    _write_client_config(directory, ports)
     for rank in range(len(ports)):
         write_secret(folder / f"sshd-{rank}.conf", ssh.server_config(folder, rank).encode())
     directory.programs.mkdir(mode=0o700, exist_ok=True)
@@ -192,6 +313,12 @@ def _write_ssh(directory: ClusterDirectory, keys: ClusterKeys, ports: list[int])
         found = shutil.which(program)
         if found:
             write_secret(directory.programs / program, ssh.wrapper(found).encode(), 0o700)
+
+
+def _write_client_config(directory: ClusterDirectory, ports: Sequence[int]) -> None:
+    user = pwd.getpwuid(os.geteuid()).pw_name
+    config = ssh.client_config(ports, directory.ssh, user, sshd=ssh.find_sshd() is not None)
+    write_secret(directory.ssh / "config", config.encode())
 
 
 def _write_client(directory: ClusterDirectory, home: Path) -> None:

@@ -84,3 +84,16 @@ else:
     c.ProcessCluster.state_dir = str(state)
     c.ProcessCluster.zygote_socket = os.environ.get("TEST_ZYGOTE", "")
     c.ProcessCluster.portal_url = os.environ.get("TEST_PORTAL", "")
+
+    from jupyterhub.handlers.base import BaseHandler
+
+    from spawner.renewing import attend_all
+
+    class Attend(BaseHandler):
+        """What the product's hub does every second: see what was asked of single nodes."""
+
+        async def get(self):
+            await attend_all(self.settings["app"], database)
+            self.finish("{}")
+
+    c.JupyterHub.extra_handlers = [(r"/attend", Attend)]

@@ -38,6 +38,7 @@ class Node:
     started_at: datetime | None = None
     ended_at: datetime | None = None
     exit_reason: str = ""
+    how: str = ""
 
 
 class World:
@@ -52,7 +53,9 @@ class World:
         self.slow_ranks: set[int] = set()
         self.remove_failures = 0
         self.unreachable = False
+        self.imageless_ranks: set[int] = set()
         self.url = ""
+        self.moved_url = ""
         self._server: HTTPServer | None = None
 
     def __deepcopy__(self, memo: Any) -> World:
@@ -172,6 +175,31 @@ class MemoryCluster(VirtualCluster):
             ended_at = utcnow() if node.alive else node.ended_at
             ends[rank] = NodeEnd(at=ended_at, exit_reason=node.exit_reason or "released")
         return ends
+
+    async def check_node(self, run: Run, rank: int, how: str) -> None:
+        await self.world.pass_("check")
+        if self.world.unreachable:
+            raise ConnectionError("the backend does not answer")
+        if rank in self.world.imageless_ranks:
+            raise NodeFailed(rank, "The image of node {rank} is not there any more.")
+
+    async def end_node(self, run: Run, rank: int) -> NodeEnd | None:
+        await self.world.pass_("end")
+        node = self.world.nodes.pop((self.user.name, self.name, rank), None)
+        if node is None:
+            return None
+        return NodeEnd(at=utcnow() if node.alive else node.ended_at, exit_reason=node.exit_reason)
+
+    async def make_node(self, run: Run, rank: int, how: str, progress: NodeProgress) -> None:
+        await self.world.pass_("again")
+        if rank in self.world.broken_ranks:
+            raise NodeFailed(rank, "Node {rank} ended before it answered ({why}).", why="exited 1")
+        key = (self.user.name, self.name, rank)
+        assert key not in self.world.nodes, "two of a rank"
+        self.world.nodes[key] = Node(run.id, started_at=utcnow(), how=how)
+        progress.placed(rank, host="there")
+        await self.world.pass_("answer again")
+        progress.ready(rank, url=self.world.moved_url or self.world.url)
 
 
 class NoopCluster(MemoryCluster):
