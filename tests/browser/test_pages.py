@@ -113,7 +113,7 @@ def test_slash_goes_to_the_search(open_page: OpenPage) -> None:
 
 
 def test_theme_and_language_are_remembered(open_page: OpenPage) -> None:
-    page = open_page("alice")
+    page = open_page("alice", width=1600)
     page.locator("#dark-theme-toggle").click()
     page.get_by_role("button", name="中文").click()
     expect(page.locator("h1")).to_contain_text("欢迎")

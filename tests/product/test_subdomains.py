@@ -207,6 +207,7 @@ def test_language_theme_and_signing_out_hold_on_all_hosts(
     split: SplitProduct, eve: Person, tab: Callable[[], Page]
 ):
     page = tab()
+    page.set_viewport_size({"width": 1600, "height": 900})  # narrower, both are in the account's menu
     home = at_home(page, split, eve)
     seen = "document.documentElement.lang + ' ' + document.documentElement.getAttribute('data-bs-theme')"
     assert page.evaluate(seen) == "en light"
