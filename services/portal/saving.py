@@ -21,6 +21,7 @@ from extensions.imagebuilder.saved import SavedImage
 from extensions.imagebuilder.tables import saved_images
 from galilean.errors import UserError, mark
 from galilean.web.context import Portal
+from galilean.web.jinja import portal_public_url
 from galilean.web.visitor import Visitor
 from spawner import records
 from spawner.records import Run
@@ -49,6 +50,14 @@ class Node:
 def offered(portal: Portal) -> bool:
     """Whether nodes can be saved here."""
     return bool(portal.parts.get("images_url"))
+
+
+def address(portal: Portal, run: Run, rank: int) -> str | None:
+    """Where a node of a running cluster is saved, for its owner's browser; None where it cannot be."""
+    if not offered(portal) or run.backend != "docker" or run.word != "running":
+        return None
+    site = portal_public_url(portal.settings) if portal.settings.web.subdomain_host else portal.prefix
+    return f"{site}clusters/{run.id}/nodes/{rank}/save"
 
 
 def may_save(portal: Portal, person: Visitor, run: Run) -> bool:

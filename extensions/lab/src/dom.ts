@@ -27,6 +27,7 @@ const PATHS: Record<string, string> = {
   desktop: "M1.5 2.5h13v8.5h-13zM5.5 13.5h5M8 11v2.5",
   terminal: "M2 3h12v10H2zM4.5 6l2 2-2 2M8 10.5h3",
   hourglass: "M4 2h8M4 14h8M5 2v3l3 3 3-3V2M5 14v-3l3-3 3 3v3",
+  image: "M2 5l6-3 6 3v6l-6 3-6-3zM2 5l6 3 6-3M8 8v6",
   bell: "M4 11V7a4 4 0 0 1 8 0v4l1.2 1.5H2.8zM6.7 14h2.6",
   plug: "M6 2v3M10 2v3M4 5h8v3a4 4 0 0 1-8 0zM8 12v2.5",
   restart: "M13 8a5 5 0 1 1-1.6-3.7M13.2 2.5v3h-3",

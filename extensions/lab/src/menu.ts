@@ -35,6 +35,13 @@ export class Menu {
     icon("desktop"),
     el("span", { class: "galilean-rowtext" })
   );
+  /** Saves this node as an image, where the backend can. */
+  private readonly save = el(
+    "a",
+    { class: "galilean-row", target: "_blank", rel: "noopener" },
+    icon("image"),
+    el("span", { class: "galilean-rowtext" })
+  );
   private readonly terminal: HTMLButtonElement;
   private readonly whenDone: HTMLButtonElement;
   private readonly notify: HTMLButtonElement;
@@ -57,6 +64,8 @@ export class Menu {
     this.extend = el("button", { type: "button", class: "galilean-primary" }, say("Extend"));
     this.extend.onclick = () => void actions.extend();
     this.other.onclick = () => this.close();
+    this.save.onclick = () => this.close();
+    put(this.save.querySelector(".galilean-rowtext") as HTMLElement, say("Save image …"));
     this.terminal = this.row("terminal", say("Open terminal"), () => actions.terminal());
     this.whenDone = this.row("hourglass", say("Continue without me"), () => void actions.whenDone());
     hint(this.whenDone, say("release when done"));
@@ -78,6 +87,7 @@ export class Menu {
       this.nodes,
       this.other,
       this.terminal,
+      this.save,
       this.whenDone,
       this.notify,
       el("hr"),
@@ -157,6 +167,8 @@ export class Menu {
     this.other.hidden = !other;
     this.other.href = other?.url ?? "";
     put(this.other.querySelector(".galilean-rowtext") as HTMLElement, other?.open ?? "");
+    this.save.hidden = !own?.save_url;
+    this.save.href = own?.save_url ?? "";
     this.whenDone.hidden = !status.can.when_done || !!status.release?.when_done;
     this.notify.hidden = !("Notification" in window) || Notification.permission !== "default";
     this.restart.hidden = !status.can.restart;

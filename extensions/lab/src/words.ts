@@ -94,6 +94,7 @@ export const CHINESE: Record<string, string> = {
   "{n} program runs": "{n} 个程序正在运行",
   "{n} programs run": "{n} 个程序正在运行",
   ", ": "，",
+  "Save image …": "保存镜像…",
   "Back to the project": "返回项目",
   "Connection lost. Trying again …": "连接已断开，正在重试…",
   "The node restarts …": "节点正在重启…",
