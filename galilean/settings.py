@@ -8,6 +8,7 @@ Secrets never stand here: they are files under ``<state>/secrets`` or environmen
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,6 +19,8 @@ import yaml
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from galilean.amounts import parse_bytes, parse_millicores
+from galilean.settings_applications import NAME as APPLICATION_NAME
+from galilean.settings_applications import Application
 from galilean.settings_docker import Docker
 from galilean.settings_doors import Ssh
 from galilean.settings_environments import DesktopApplication as DesktopApplication
@@ -286,6 +289,10 @@ class Settings(Section):
     mail: Mail = Mail()
     use: Use = Use()
     ssh: Ssh = Ssh()
+    applications: dict[Annotated[str, Field(pattern=APPLICATION_NAME)], Application] = Field(
+        default={},
+        description="Programs that nodes offer; one file for each in the folder `applications` beside this file says the same.",
+    )
     gang_timeout_seconds: int = Field(
         default=120, ge=5, description="All nodes are placed within this, or none stays."
     )
@@ -409,14 +416,67 @@ def load_settings(path: Path | None = None, *, environ: dict[str, str] | None = 
         named = env.get("GALILEAN_CONFIG", "")
         path = Path(named) if named else Path("galilean.yaml")
         if not named and not path.exists():
-            return _from(None, {}, env, "")
+            return with_applications(_from(None, {}, env, ""), None)
     try:
         source = path.read_text(encoding="utf-8")
     except OSError as error:
         raise SettingsError([f"{path}: cannot be read: {error.strerror}"]) from error
     except UnicodeDecodeError as error:
         raise SettingsError([f"{path}: is not UTF-8 text: {error}"]) from error
-    return parse_settings(source, name=str(path), environ=env)
+    return with_applications(parse_settings(source, name=str(path), environ=env), path.parent)
+
+
+def with_applications(settings: Settings, folder: Path | None) -> Settings:
+    """Settings with the applications of files: the product's own, then those beside ``galilean.yaml``.
+
+    Raises
+    ------
+    SettingsError
+        With what is wrong in which file, line by line.
+    """
+    found: dict[str, Application] = {}
+    problems: list[str] = []
+    for place in (Path(__file__).parent / "applications", folder / "applications" if folder else None):
+        for path in sorted(place.glob("*.yaml")) if place is not None and place.is_dir() else ():
+            if not re.fullmatch(APPLICATION_NAME, path.stem):
+                problems.append(
+                    f"{path}: the name of the file has lower-case letters, digits and hyphens, at most 36"
+                )
+                continue
+            if folder is not None and path.parent.parent == folder and path.stem in settings.applications:
+                problems.append(f"{path}: applications.{path.stem} stands in galilean.yaml already")
+                continue
+            try:
+                found[path.stem] = _application(path)
+            except SettingsError as error:
+                problems += error.problems
+    found |= settings.applications
+    for name, application in found.items():
+        for environment in application.environments:
+            if environment not in settings.environments:
+                problems.append(f"applications.{name}.environments: there is no environment {environment!r}")
+    if problems:
+        raise SettingsError(problems)
+    return settings.model_copy(update={"applications": found})
+
+
+def _application(path: Path) -> Application:
+    try:
+        source = path.read_text(encoding="utf-8")
+        node, data = yaml.compose(source, Loader=yaml.SafeLoader), yaml.safe_load(source)
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError([f"{path}: cannot be read: {error}"]) from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise SettingsError([f"{where}: not YAML: {getattr(error, 'problem', None) or error}"]) from error
+    problems = list(repeated_keys(node, str(path)))
+    if problems:
+        raise SettingsError(problems)
+    try:
+        return Application.model_validate(data if isinstance(data, dict) else {})
+    except ValidationError as error:
+        raise SettingsError([_problem(node, str(path), item) for item in error.errors()]) from error
 
 
 def parse_settings(

@@ -53,9 +53,9 @@ class Door:
     Attributes
     ----------
     key
-        ``lab``, ``desktop``, ``terminal`` or ``port-<n>``; stable, for programs.
+        ``lab``, ``desktop``, ``terminal``, ``app-<name>`` or ``port-<n>``; stable, for programs.
     title
-        What the button says: a gettext id over ``{port}``.
+        What the button says: a gettext id over ``{port}``; of an application, what its file says.
     path
         Below the node's base, without a slash in front.
     icon
@@ -91,8 +91,18 @@ def port_door(port: int) -> Door:
     )
 
 
+def application_door(name: str, title: str, icon: str) -> Door:
+    """The door to an application: its form, then the program."""
+    title = (title or name).replace("{", "{{").replace("}", "}}")  # not over anything
+    return Door(key=f"app-{name}", title=title, path=f"galilean/apps/{name}", icon=icon)
+
+
 def doors_of(
-    environment: DoorsOf | None, *, ports: Iterable[int] = (), missing: Collection[str] = ()
+    environment: DoorsOf | None,
+    *,
+    ports: Iterable[int] = (),
+    applications: Iterable[Door] = (),
+    missing: Collection[str] = (),
 ) -> tuple[Door, ...]:
     """The doors of each node of a run, in the order in which they are shown.
 
@@ -102,13 +112,15 @@ def doors_of(
         What the run was started from; ``None`` = it is in the settings no more, and had JupyterLab.
     ports
         Of the run: declared at its start, or added since.
+    applications
+        That the nodes of the run said they have.
     missing
         Keys of doors whose programs are known not to be there, such as ``desktop`` where the process
         backend's machine has none.
     """
     interfaces = ("jupyter",) if environment is None else environment.interfaces
     found = [door for name, door in (("jupyter", LAB), ("desktop", DESKTOP)) if name in interfaces]
-    found.append(TERMINAL)
+    found += [TERMINAL, *applications]
     own = () if environment is None else environment.ports
     wanted = sorted({port for port in (*own, *ports) if PORT_FIRST <= port <= PORT_LAST})
     found += [port_door(port) for port in wanted if port not in OWN_PORTS]

@@ -6,6 +6,8 @@ They are links and no permissions: what is reached the node itself decides, by w
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from sqlalchemy import Connection, select, update
 
 from galilean.errors import UserError, mark
@@ -15,6 +17,7 @@ from spawner.tables import clusters
 
 PORTS_MOST = 32
 KEY = "ports"
+APPLICATIONS = "applications"
 
 
 def ports_of(run: Run) -> tuple[int, ...]:
@@ -63,5 +66,25 @@ def change_ports(conn: Connection, run_id: str, *, add: int | None = None, drop:
     if len(ports) > PORTS_MOST:
         raise UserError(409, mark("A cluster shows at most {most} ports. Remove one first."), most=PORTS_MOST)
     state = {**(run.state or {}), KEY: sorted(ports)}
+    conn.execute(update(clusters).where(clusters.c.id == run_id).values(state=state))
+    return True
+
+
+def applications_of(run: Run) -> tuple[str, ...]:
+    """The applications that the nodes of a run said they have."""
+    return tuple(str(name) for name in (run.state or {}).get(APPLICATIONS, ()))
+
+
+def tell_applications(conn: Connection, run_id: str, names: Iterable[str]) -> bool:
+    """Keep which applications the nodes of an open run have; whether that is news. Call in a write transaction."""
+    row = conn.execute(
+        select(clusters).where(clusters.c.id == run_id, clusters.c.released_at.is_(None)).with_for_update()
+    ).mappings().first()  # fmt: skip
+    if row is None:
+        return False
+    kept = list(names)
+    if list(applications_of(Run(**row))) == kept:
+        return False
+    state = {**(row["state"] or {}), APPLICATIONS: kept}
     conn.execute(update(clusters).where(clusters.c.id == run_id).values(state=state))
     return True

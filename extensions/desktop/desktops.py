@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from extensions.desktop import available
-from extensions.desktop.choices import Choices
+from extensions.desktop.choices import Application, Choices
 from extensions.desktop.session import Session
 
 SIZES = ("1280x720", "1600x900", "1920x1080", "2560x1440")
@@ -39,12 +39,13 @@ class Desktops:
         self._which = which
         self._log = log or logging.getLogger(__name__)
         self.choices = Choices.read(self._environ)
+        self._offered: dict[str, Application] = {}
         self.home = Path(self._environ.get("HOME") or "/")
         self._made: dict[str, Session] = {}
 
     def get(self, name: str, language: str = "") -> Session | None:
         """The desktop of that name, made but not started; ``None`` when the environment has no such application."""
-        application = self.choices.applications.get(name)
+        application = self.choices.applications.get(name) or self._offered.get(name)
         if name and application is None:
             return None
         made = self._made.get(name)
@@ -61,6 +62,10 @@ class Desktops:
         if language and made.state in ("new", "down"):
             made.language = language
         return made
+
+    def offer(self, name: str, title: str, command: str) -> None:
+        """Have an application that may be opened alone besides those of the environment."""
+        self._offered[name] = Application(name, title[:80], command)
 
     def sizes(self) -> list[str]:
         """Sizes that may be asked for besides the window's own; none without the program that sets them."""

@@ -8,7 +8,9 @@ from urllib.parse import quote, urlsplit
 from jupyterhub.utils import subdomain_hook_idna
 
 from extensions.desktop import available
+from galilean.application_rules import said
 from galilean.errors import UserError, mark
+from galilean.web import language
 from galilean.web.context import Portal
 from galilean.web.visitor import Visitor
 from spawner import doors as rules
@@ -54,7 +56,13 @@ def doors_of_run(portal: Portal, run: Run) -> tuple[Door, ...]:
     on_this_machine = portal.settings.backend == "process"
     if entry is not None and "desktop" in entry.interfaces and on_this_machine and available.missing():
         missing.add(rules.DESKTOP.key)
-    return rules.doors_of(entry, ports=ports.ports_of(run), missing=missing)
+    known = portal.settings.applications
+    applications = [
+        rules.application_door(name, said(known[name].title, language.current.get()), known[name].icon)
+        for name in ports.applications_of(run)
+        if name in known and known[name].enabled
+    ]
+    return rules.doors_of(entry, ports=ports.ports_of(run), applications=applications, missing=missing)
 
 
 def ways(portal: Portal, run: Run, rank: int) -> list[Way]:

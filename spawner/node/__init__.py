@@ -26,9 +26,13 @@ def _load_jupyter_server_extension(app: Any) -> None:
     except ImportError as error:  # an interpreter of the centre's own, without jupyter-server-proxy
         app.log.info("User ports are not offered on this node: %s", error)
     else:
+        from spawner.node import application_pages
+        from spawner.node.applications import Applications
         from spawner.node.listening import Ports
 
-        ports.load(app, Ports(os.environ))
+        looks, place = Ports(os.environ), Place.read(os.environ)
+        ports.load(app, looks)
+        application_pages.load(app, Applications(os.environ, place.node_prefix, looks), place.name)
     if "desktop" in os.environ.get("GALILEAN_INTERFACES", "").split(","):
         _load_desktop(app)
 

@@ -47,6 +47,7 @@ async def start(app: Any) -> None:
     fetch = http_fetch(place.portal_url, token)
     if place.portal_url:
         app.web_app.settings["galilean_ssh"] = Door(os.environ, portal_asks(fetch, place), log=app.log)
+        parts.append(asyncio.create_task(_tell_applications(app, fetch, place)))
     standing = Standing(
         place,
         fetch,
@@ -63,3 +64,21 @@ async def start(app: Any) -> None:
     )
     app.galilean_parts = parts
     app.galilean_command = await asyncio.to_thread(start_command, os.environ, app.log)
+
+
+async def _tell_applications(app: Any, fetch: Any, place: Place) -> None:
+    """Find out which applications this node has, and show them."""
+    from spawner.node.applications import tell
+
+    settings = app.web_app.settings
+    applications = settings.get("galilean_applications")
+    if applications is None:  # a node without user ports
+        return
+    from spawner.node.application_pages import show_tiles
+
+    desktops = settings.get("galilean_desktops")
+    if desktops is not None:
+        applications.desktop = desktops.offer
+    language = os.environ.get("GALILEAN_LANGUAGE", "")
+    learned = lambda names: show_tiles(settings, applications, language)  # noqa: E731
+    await tell(applications, fetch, place, log=app.log, learned=learned)
