@@ -357,6 +357,48 @@ def clusters_release(
         raise typer.Exit(1)
 
 
+@clusters_app.command("restart")
+def clusters_restart(
+    run_id: Annotated[str, typer.Argument(metavar="ID", help="As the list shows it.")],
+    rank: Annotated[int, typer.Argument(metavar="NODE", help="Its number: 0 for node-0.", min=0)],
+    reset: Annotated[
+        bool,
+        typer.Option("--reset", help="Bring the node back to its image; only work and data sets stay."),
+    ] = False,
+) -> None:
+    """Make one node of a running cluster anew; the others go on. Exit code 1 when it does not come back."""
+    settings = _migrated(load_settings())
+    said, params, well = _run(_renew(settings, run_id.strip().upper(), rank, "reset" if reset else "restart"))
+    say(said, **params)
+    if not well:
+        raise typer.Exit(1)
+
+
+async def _renew(settings: Settings, run_id: str, rank: int, how: str) -> tuple[str, dict[str, object], bool]:
+    from galilean.clock import utcnow
+    from galilean.db import Database
+    from spawner import attempts, records
+
+    database = Database(settings.database_url)
+    try:
+        row = await database.run(
+            lambda conn: attempts.ask(conn, run_id, rank, how, by="command", now=utcnow())
+        )
+        for _ in range(1800):
+            nodes = (await database.run_read(records.intervals, [run_id]))[run_id]
+            now = next(node for node in records.present(nodes) if node.rank == rank)
+            told = now.explanation or {}
+            if now.attempt < row.attempt or now.gone_at is not None:
+                message = str(told.get("message") or mark("Node {rank} did not come back."))
+                return message, {"rank": rank, **(told.get("params") or {})}, False
+            if now.ready_at is not None:
+                return mark("Node {rank} answers again."), {"rank": rank}, True
+            await asyncio.sleep(0.1)
+        return mark("Node {rank}: it is asked for and goes on by itself."), {"rank": rank}, True
+    finally:
+        database.close()
+
+
 async def _release(settings: Settings, run_id: str, why: str) -> str:
     from galilean.clock import utcnow
     from galilean.db import Database

@@ -81,6 +81,7 @@ ROOMS = (
     "services.portal.pages.all_datasets",
     "services.portal.pages.volumes",
     "services.portal.pages.projects",
+    "services.portal.pages.renewals",
     "services.portal.pages.class_forks",
     "services.portal.pages.explore",
     "services.portal.pages.search",

@@ -178,9 +178,8 @@ def mine_of(portal: Portal, rows: Rows) -> Mine:
 def view_of(portal: Portal, run: Run, rows: Rows) -> ClusterView:
     """One cluster with its nodes of the present attempt, by rank."""
     nodes = rows.intervals.get(run.id, ())
-    present = [node for node in nodes if node.attempt == run.attempt]
     views = []
-    for node in sorted(present, key=lambda item: item.rank):
+    for node in records.present(nodes):
         found = tuple(ways(portal, run, node.rank))
         views.append(NodeView(rank=node.rank, state=node_state(node), ways=found))
     return ClusterView(

@@ -39,14 +39,11 @@ class NodeParts:
     ----------
     standing
         How the cluster stands.
-    restart
-        Restarts the Jupyter server of this node.
     look
         Brings up to date what the node itself knows.
     """
 
     standing: Standing
-    restart: Callable[[], Awaitable[None]]
     look: Callable[[], Awaitable[Any]]
     live: Live = field(init=False)
 
@@ -174,17 +171,31 @@ class ActionHandler(_Handler):
         self.write_status()
 
 
-class RestartHandler(_Handler):
-    """``galilean/api/restart-node``: kernels and terminals of this node end; its address stays."""
+class RenewHandler(_Handler):
+    """``galilean/api/(restart|reset)-node``, body ``{"rank": n}``, else this one: the node is made anew.
+
+    The portal is asked, and the hub does it: this process may be the one that ends by it.
+    """
 
     @web.authenticated
     @authorized
-    async def post(self) -> None:
+    async def post(self, how: str) -> None:
         parts = self.parts
+        body = self.get_json_body() or {}
+        own = parts.standing.rank
+        rank = body.get("rank", own) if isinstance(body, dict) else own
+        if isinstance(rank, bool) or not isinstance(rank, int) or not 0 <= rank <= 4096:
+            raise web.HTTPError(400, "There is no such node.")
+        try:
+            await parts.standing.change(how, self.language_key, node=rank)
+        except Refused as error:
+            self.refuse(error)
+            return
         self.set_status(202)
-        await self.finish("{}")
-        parts.live.restarting()
-        await parts.restart()
+        self.write_status()
+        if rank == own:
+            parts.live.restarting()
+        parts.live.tell()
 
 
 class LiveSocket(_Language, WebSocketMixin, WebSocketHandler, JupyterHandler):
@@ -239,5 +250,5 @@ def routes(base: str) -> list[tuple[Any, ...]]:
         (f"{base}galilean/api/status", StatusHandler),
         (f"{base}galilean/api/live", LiveSocket),
         (f"{base}galilean/api/(extend|when-done|release)", ActionHandler),
-        (f"{base}galilean/api/restart-node", RestartHandler),
+        (f"{base}galilean/api/(restart|reset)-node", RenewHandler),
     ]

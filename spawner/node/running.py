@@ -14,7 +14,6 @@ from spawner.node.command import start_command
 from spawner.node.headless import Headless
 from spawner.node.place import Place
 from spawner.node.presence import Reporter, http_sender
-from spawner.node.restart import Restart
 from spawner.node.ssh import SshListener
 from spawner.node.ssh_door import Door, portal_asks
 from spawner.node.standing import Standing, http_fetch
@@ -59,7 +58,6 @@ async def start(app: Any) -> None:
     )
     app.web_app.settings["galilean_parts"] = NodeParts(
         standing=standing,
-        restart=Restart(app, place, lambda: listener.fileno() if listener is not None else None),
         look=busy.look,
     )
     app.galilean_parts = parts

@@ -74,6 +74,11 @@ class Standing:
         self._asking: dict[str, asyncio.Task[None]] = {}
         self.away = False
 
+    @property
+    def rank(self) -> int:
+        """Which node this is."""
+        return self._place.rank
+
     async def ask(self, language: str = "en") -> None:
         """Ask the portal how things stand; a question under way serves everybody. Never raises."""
         task = self._asking.get(language)
@@ -98,7 +103,7 @@ class Standing:
             self._said[language] = {**self._said.get(language, {}), "state": "released", "ended": {"why": ""}}
 
     async def change(self, what: str, language: str = "en", **more: Any) -> None:
-        """``extend``, ``when-done`` or ``release``.
+        """``extend``, ``when-done``, ``release``, ``restart`` or ``reset``.
 
         Raises
         ------
@@ -129,7 +134,7 @@ class Standing:
             said = {
                 "state": None, "project": None, "portal_url": None, "size": None, "since": None,
                 "held_seconds": None, "release": None, "extend": None, "warning": None, "use": None,
-                "can": {"when_done": False, "release": False}, "ended": None,
+                "can": {"when_done": False, "release": False}, "loses": {}, "ended": None,
                 "nodes": [
                     {
                         "rank": rank, "name": node_name(rank), "state": None,
@@ -142,7 +147,6 @@ class Standing:
         asked_at = self._asked_at.get(language)
         if said.get("held_seconds") is not None and asked_at and not said.get("ended"):
             said["held_seconds"] += max(0, int((now - asked_at).total_seconds()))
-        said["can"] = {**said["can"], "restart": not said.get("ended")}
         return {
             **said,
             **self._own(),
@@ -159,6 +163,8 @@ class Standing:
         said = self._said.get(language, {})
         at = (said.get("release") or {}).get("at")
         if said.get("ended") or said.get("warning"):
+            return SOON_SECONDS
+        if any(node.get("state") in ("starting", "restarting") for node in said.get("nodes") or ()):
             return SOON_SECONDS
         if at and (datetime.fromisoformat(at) - self._clock()).total_seconds() < SOON_BEFORE_SECONDS:
             return SOON_SECONDS

@@ -9,8 +9,9 @@ import pytest
 
 from services.portal.pages.endings import failure_of, how_it_ended
 from services.portal.pages.home import is_told
-from services.portal.pages.progress import latest_attempt, progress, typical_seconds
+from services.portal.pages.progress import progress, typical_seconds
 from spawner.records import NodeInterval, Run
+from spawner.records import present as latest_attempt
 
 T0 = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
 

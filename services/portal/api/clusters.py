@@ -18,7 +18,7 @@ from datetime import datetime
 from typing import Any
 
 from galilean import notices
-from galilean.errors import UserError, mark
+from galilean.errors import UserError, mark, render
 from galilean.hubapi import HubAPI
 from galilean.web.context import Portal
 from galilean.web.visitor import Visitor
@@ -29,9 +29,9 @@ from services.portal.doors import node_url as node_url
 from services.portal.doors import ways
 from services.portal.online import Use, row_of, uses_of
 from services.portal.pages.endings import explanation_of
-from services.portal.pages.progress import latest_attempt, progress
+from services.portal.pages.progress import progress
 from services.portal.said import Translate
-from spawner import records
+from spawner import records, renewal
 from spawner.records import NodeInterval, Run
 from spawner.states import Status
 
@@ -325,12 +325,28 @@ def cluster_model(portal: Portal, run: Run, **said: Any) -> models.Cluster:
 
 
 def node_state(node: NodeInterval) -> str:
-    """``waiting``, ``starting``, ``ready`` or ``gone``."""
+    """``waiting``, ``starting``, ``ready``, ``restarting`` or ``gone``."""
+    if node.coming_back:
+        return "restarting"
     if node.gone_at:
         return "gone"
     if node.ready_at:
         return "ready"
     return "starting" if node.placed_at else "waiting"
+
+
+def may_ask(run: Run, node: NodeInterval) -> tuple[str, ...]:
+    """What its owner may ask of a node now: ``restart``, ``reset``."""
+    return tuple(
+        how for how in renewal.offered(run.backend) if renewal.refusal(run, [node], node.rank, how) is None
+    )
+
+
+def why_of(node: NodeInterval, translate: Translate) -> str:
+    """Why a node that was to be made anew did not come back, or was left as it is; empty otherwise."""
+    said = node.explanation or {}
+    message = said.get("message")
+    return render(str(message), dict(said.get("params") or {}), translate) if message else ""
 
 
 def detail_model(
@@ -355,11 +371,14 @@ def detail_model(
             ready_at=node.ready_at,
             gone_at=node.gone_at,
             exit_reason=node.exit_reason,
+            attempt=node.attempt,
+            explanation=why_of(node, translate),
+            can=list(may_ask(run, node)),
             doors=doors(portal, run, node.rank, translate)
             if running and not node.gone_at and node.ready_at
             else [],
         )
-        for node in latest_attempt(intervals)
+        for node in records.present(intervals)
     ]
     steps = [
         models.StartStep(

@@ -314,12 +314,15 @@ class Door(Outgoing):
 class Node(Outgoing):
     rank: int
     name: str
-    state: Literal["waiting", "starting", "ready", "gone"]
+    state: Literal["waiting", "starting", "ready", "restarting", "gone"]
     host: str = ""
     placed_at: datetime | None = None
     ready_at: datetime | None = None
     gone_at: datetime | None = None
     exit_reason: str = ""
+    attempt: int = Field(default=1, description="Which life of this node it is.")
+    explanation: str = Field(default="", description="Why it did not come back, or was left as it is.")
+    can: list[str] = Field(default_factory=list, description="What may be asked of it now: restart, reset.")
     doors: list[Door] = Field(default_factory=list)
 
 

@@ -22,10 +22,11 @@ from galilean.errors import UserError, mark
 from galilean.web.context import Portal
 from galilean.web.jinja import portal_public_url
 from galilean.web.visitor import Visitor
+from services.portal import saving
 from services.portal.addresses import project_path
 from services.portal.api import models
 from services.portal.api.base import Handler
-from services.portal.api.clusters import held_seconds, node_state
+from services.portal.api.clusters import held_seconds, node_state, why_of
 from services.portal.api.operation import Operation
 from services.portal.api.presence import check_token
 from services.portal.doors import ways
@@ -34,7 +35,7 @@ from services.portal.my_limits import site_grace_seconds
 from services.portal.pages.endings import explanation_of
 from services.portal.said import Translate
 from services.release import ask
-from spawner import records, use
+from spawner import records, renewal, use
 from spawner.records import NodeInterval, Run
 
 ACTOR = "node"
@@ -66,6 +67,7 @@ class NodeStatus(models.Outgoing):
     release: dict[str, Any]
     extend: dict[str, Any] | None
     can: dict[str, bool]
+    loses: dict[str, dict[str, Any]] = Field(default_factory=dict)
     warning: dict[str, Any] | None
     use: dict[str, Any]
     ended: dict[str, Any] | None = None
@@ -216,7 +218,7 @@ def status_of(
             "url": site + project_path(run.project_owner, run.project_slug),
         },
         portal_url=site,
-        nodes=[_node(portal, run, item) for item in intervals if item.attempt == run.attempt],
+        nodes=[_node(portal, run, item, translate) for item in records.present(intervals)],
         size={
             "nodes": run.nodes,
             "cpu_millicores": run.cpu_millicores,
@@ -239,6 +241,14 @@ def status_of(
         can={
             "when_done": ask.may_when_done(run, tells=tells),
             "release": run.is_open and run.stop_asked_at is None,
+            **dict.fromkeys(renewal.offered(run.backend), run.is_open and run.stop_asked_at is None),
+        },
+        loses={
+            how: {
+                "goes": [translate(line) for line in loss.goes],
+                "stays": translate(loss.stays) if loss.stays else "",
+            }
+            for how, loss in renewal.LOSES.get(run.backend, {}).items()
         },
         warning=_warning(run, terms, kept, now),
         use=_use(run, kept),
@@ -253,18 +263,22 @@ def status_of(
     )
 
 
-def _node(portal: Portal, run: Run, item: NodeInterval) -> dict[str, Any]:
+def _node(portal: Portal, run: Run, item: NodeInterval, translate: Translate) -> dict[str, Any]:
     found = ways(portal, run, item.rank)
     urls = {way.key: way.url for way in found}
-    state: Literal["ready", "starting", "lost"] = "starting"
-    state = {"ready": "ready", "gone": "lost"}.get(node_state(item), state)  # type: ignore[assignment]
+    state: Literal["ready", "starting", "restarting", "lost"] = "starting"
+    known = {"ready": "ready", "gone": "lost", "restarting": "restarting"}
+    state = known.get(node_state(item), state)  # type: ignore[assignment]
     return {
         "rank": item.rank,
         "name": f"node-{item.rank}",
         "state": state,
+        "attempt": item.attempt,
+        "why": why_of(item, translate),
         "lab_url": urls.get("lab", found[0].url),
         "terminal_url": urls["terminal"],
         "desktop_url": urls.get("desktop"),
+        "save_url": saving.address(portal, run, item.rank) if state == "ready" else None,
     }
 
 

@@ -15,6 +15,7 @@ from statistics import median
 from galilean.errors import mark
 from services.portal.said import Said, say, seconds
 from spawner.records import NodeInterval, Run
+from spawner.records import present as latest
 
 TILES_MOST = 8
 
@@ -65,16 +66,6 @@ class Progress:
         return min(1.0, (0.08 if placed else 0.02) + 0.92 * self.answered / self.total)
 
 
-def latest_attempt(intervals: Sequence[NodeInterval]) -> list[NodeInterval]:
-    """The rows of the present placing only, one for each rank."""
-    newest: dict[int, NodeInterval] = {}
-    for interval in intervals:
-        known = newest.get(interval.rank)
-        if known is None or interval.attempt > known.attempt:
-            newest[interval.rank] = interval
-    return [newest[rank] for rank in sorted(newest)]
-
-
 def typical_seconds(runs: Iterable[Run], node_count: int) -> float | None:
     """How long starts of this many nodes took lately; ``None`` while that is not known (no promise then)."""
     took = [
@@ -99,7 +90,7 @@ def progress(
     typical
         Seconds from admission to ready in the recent past, see :func:`typical_seconds`.
     """
-    present = latest_attempt(intervals)
+    present = latest(intervals)
     end = run.released_at or now
     broken = run.status == "failed" or (run.released_at is not None and run.ready_at is None)
     answered = run.nodes if run.ready_at else sum(_answers(node) for node in present)
@@ -167,7 +158,7 @@ def progress(
         answered=answered,
         total=run.nodes,
         seconds_left=left,
-        lines=_lines(run, present, broken=broken),
+        lines=_lines(run, [node for node in intervals if node.attempt >= run.attempt], broken=broken),
     )
 
 
@@ -201,6 +192,8 @@ def _tiles(run: Run, present: Sequence[NodeInterval], *, now: datetime, broken: 
                 known = node is not None and node.placed_at is not None
                 words = say(mark("given back")) if known else say(mark("not started"))
                 tiles.append(Tile(rank=rank, name=name, state="back", words=words))
+        elif node and node.coming_back:
+            tiles.append(Tile(rank=rank, name=name, state="starting", words=say(mark("restarting"))))
         elif run.ready_at or (node and _answers(node)):
             since = _since(
                 node.placed_at if node else None, (node.ready_at if node else None) or run.ready_at
@@ -229,6 +222,11 @@ def _lines(run: Run, present: Sequence[NodeInterval], *, broken: bool) -> tuple[
         lines.append(Line(at=run.reserved_at, words=say(mark("admitted"))))
     for node in present:
         name = f"node-{node.rank}"
+        if node.asked_at:
+            asked = mark("reset of {node} asked for by {person}")
+            if node.asked_as == "restart":
+                asked = mark("restart of {node} asked for by {person}")
+            lines.append(Line(at=node.asked_at, words=say(asked, node=name, person=node.asked_by)))
         if node.placed_at:
             words = (
                 say(mark("{node} placed on {machine}"), node=name, machine=node.host)
@@ -236,8 +234,11 @@ def _lines(run: Run, present: Sequence[NodeInterval], *, broken: bool) -> tuple[
                 else say(mark("{node} placed"), node=name)
             )
             lines.append(Line(at=node.placed_at, words=words))
-        if node.ready_at:
-            lines.append(Line(at=node.ready_at, words=say(mark("{node} answers"), node=name)))
+        if (
+            node.ready_at
+        ):  # one that was made anew is counted from before, and answered after it had its place
+            answered = max(node.ready_at, node.placed_at or node.ready_at)
+            lines.append(Line(at=answered, words=say(mark("{node} answers"), node=name)))
         if node.gone_at:
             why = node.exit_reason
             lines.append(

@@ -26,7 +26,7 @@ from services.catalog.places import check_gpu_count, choose_pool
 from services.catalog.search import COUNT_MOST, Wanted, count
 from services.catalog.store import Project
 from services.machines.rules import Free, Size
-from services.portal.api.clusters import held_seconds, place_in_line
+from services.portal.api.clusters import held_seconds, may_ask, node_state, place_in_line, why_of
 from services.portal.api.dataset_models import LinkedDataset
 from services.portal.api.datasets import linked
 from services.portal.doors import ways
@@ -34,7 +34,7 @@ from services.portal.machines import gpu_choices, pool_choices
 from services.portal.machines import never as machines_never
 from services.portal.my_limits import limits_and_rest, site_grace_seconds
 from services.portal.pages.endings import failure_of
-from services.portal.pages.progress import TILES_MOST, latest_attempt, progress, typical_seconds
+from services.portal.pages.progress import TILES_MOST, progress, typical_seconds
 from services.portal.pages.project_frame import ProjectPage
 from services.portal.pages.run_bars import bars_of
 from services.portal.pages.run_choice import Choice, clamp, last_choice
@@ -181,12 +181,21 @@ class RunPage(ProjectPage):
                 "ssh_hosts": [host_of(run.server, rank) for rank in range(min(run.nodes, SSH_LISTED_MOST))]
                 if self.portal.settings.ssh.enabled
                 else [],
-                "node_doors": [
-                    (f"node-{node.rank}", ways(self.portal, run, node.rank), node.gone_at is None)
-                    for node in latest_attempt(found.nodes)
-                ],
+                "node_doors": [self._node_row(run, node) for node in records.present(found.nodes)],
             }
         return self.portal.jinja.get_template("run_drawer.html").render(values)
+
+    def _node_row(self, run: Run, node: NodeInterval) -> dict[str, Any]:
+        """A node of the running cluster: how it is, the ways into it, and what may be asked of it."""
+        return {
+            "rank": node.rank,
+            "name": f"node-{node.rank}",
+            "state": node_state(node),
+            "ways": ways(self.portal, run, node.rank),
+            "why": why_of(node, self.translate),
+            "can": may_ask(run, node) if run.user == self.person.name else (),
+            "url": f"{self.portal.prefix}clusters/{run.id}/nodes/{node.rank}",
+        }
 
     def _grace(self, run: Run | None) -> int:
         """Of the terms of a run, else of the centre's rules now."""
@@ -349,9 +358,10 @@ class Events(RunPage):
                 quiet = 0.0
                 if not await self._send(": still here\n\n"):
                     return
-            if face not in MOVING:
+            moving = any(node.coming_back for node in records.present(found.nodes))
+            if face not in MOVING and not moving:
                 return
-            pause = LOOK_SECONDS if face == "starting" else 1.0
+            pause = LOOK_SECONDS if face == "starting" or moving else 1.0
             quiet += pause
             await asyncio.sleep(pause)
 

@@ -64,7 +64,8 @@ async function load({ run = "", change = false } = {}) {
   const got = faceOf(html);
   show(html, got);
   runId = idOf(html);
-  if (["waiting", "starting", "releasing"].includes(got) && runId) follow(runId);
+  const moving = ["waiting", "starting", "releasing"].includes(got) || drawer.querySelector("[data-node-moving]");
+  if (moving && runId) follow(runId);
   if (got === "form") watchForm();
   return got;
 }
@@ -288,6 +289,14 @@ body.addEventListener("galilean:clusters", () => {
 });
 
 if ("openNow" in drawer.dataset) openDrawer(named());
+
+// ---- a node that is made anew: the drawer stays, and follows it ----
+body.addEventListener("galilean:node-asked", async () => {
+  for (const dialog of document.querySelectorAll("#dialogs dialog[open]")) close(dialog);
+  if (!drawer?.open) return;
+  control?.abort();
+  await load().catch((error) => toast(error.message, { tone: "bad" }));
+});
 
 // ---- ports: doors that are added and taken away while it runs ----
 drawer?.addEventListener("submit", (event) => {
