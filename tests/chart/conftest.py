@@ -90,3 +90,12 @@ def chart() -> Chart:
     from tests.lab.build import build
 
     return Chart(build() / "helm")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory that the kubelet's pods come through to."""
+    made = tmp_path_factory.mktemp("chart")
+    for folder in (made, *made.parents[:3]):
+        folder.chmod(folder.stat().st_mode | 0o011)
+    return made

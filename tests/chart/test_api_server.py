@@ -11,6 +11,7 @@ import pytest
 
 from tests.chart.conftest import CHART, RELEASE, Chart, Objects
 from tests.chart.test_templates import ALL, FULL
+from tests.lab.ingress import know_gateways
 from tests.lab.kubernetes import Kubernetes
 
 pytestmark = [
@@ -30,16 +31,9 @@ def namespace(kubernetes: Kubernetes) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def routes(kubernetes: Kubernetes) -> Iterator[None]:
-    """The Gateway API, whose routes the chart can make; nobody serves them here."""
-    from tests.lab.build import gateway_api
-
-    definition = str(gateway_api())
-    kubernetes.kubectl("apply", "--server-side", "-f", definition)
-    name = "crd/httproutes.gateway.networking.k8s.io"
-    kubernetes.kubectl("wait", name, "--for=condition=Established", "--timeout=30s")
-    yield
-    kubernetes.kubectl("delete", "--wait=false", "-f", definition)
+def routes(kubernetes: Kubernetes) -> None:
+    """The Gateway API, whose routes the chart can make; it stays as long as the lab."""
+    know_gateways(kubernetes)
 
 
 def rehearse(kubernetes: Kubernetes, items: list[dict[str, Any]]) -> str:

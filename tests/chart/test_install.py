@@ -1,7 +1,7 @@
 """The chart on a real Kubernetes: installed, used in a browser, its parts killed, upgraded, taken away.
 
-One install carries the tests of this module in their order, as the life of a centre's would; a second one, on
-SQLite, shows the way to try it out.
+One install carries the tests of this module in their order, as the life of a centre's would. The way to try it
+out is another, in ``test_front_door.py``.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ from tests.lab.waiting import wait_for
 from tests.postgres import PostgresServer
 from tests.product.code import in_node
 from tests.product.product import Person
-from tests.product.story import READ, WATTS, WRITE, found_forked_and_run, published
+from tests.product.story import WRITE
 from tests.product.test_browser_thread import Visit, chromium, visit  # noqa: F401 - fixtures
 from tests.product.test_browser_thread import test_the_thread as the_thread
+from tests.product.test_story import the_story
 
 pytestmark = [
     pytest.mark.kubernetes,
@@ -35,15 +36,6 @@ pytestmark = [
 ]
 
 PARTS = ("hub", "portal", "metering", "release", "queue", "machines")
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory that the kubelet's pods come through to."""
-    made = tmp_path_factory.mktemp("chart")
-    for folder in (made, *made.parents[:3]):
-        folder.chmod(folder.stat().st_mode | 0o011)
-    return made
 
 
 @pytest.fixture(scope="module")
@@ -153,16 +145,17 @@ print(json.dumps({name: reach(name, port) for name, port in %s}))
     assert {name for name, open_ in reached.items() if open_} == {f"{RELEASE}-hub", f"{RELEASE}-portal"}
 
 
-def test_a_published_project_is_found_forked_and_run_with_its_data_which_cannot_be_written(
-    ada: Person, product: Installed
+def test_a_project_published_in_a_browser_is_found_in_chinese_forked_and_run_with_data_that_cannot_be_written(
+    ada: Person,
+    product: Installed,
+    visit: Callable[..., Visit],  # noqa: F811
 ):
     student = product.person("bob", "student")
-    published(ada)
-    slug = found_forked_and_run(student, ada)
-    assert in_node(student, slug, READ) == f"{WATTS}\n"
-    assert in_node(student, slug, WRITE) == "Read-only file system\n"
-    student.stop(slug)
-    wait_for(lambda: not student.clusters(), "the cluster is released")
+
+    def cannot_be_written(slug: str) -> None:
+        assert in_node(student, slug, WRITE) == "Read-only file system\n"
+
+    the_story(product, visit, ada, student, while_it_runs=cannot_be_written)
 
 
 def test_people_go_on_working_while_the_hub_is_killed_and_comes_back(
@@ -271,27 +264,3 @@ def test_a_backup_from_the_hubs_pod_is_restored_by_the_steps_of_the_how_to(
     product: Installed, tmp_path: Path
 ):
     backed_up_and_restored(product, product.person("bea", "researcher"), tmp_path / "backup.tar.gz")
-
-
-def test_for_trying_out_it_runs_on_sqlite_here_with_a_host_for_each_person(
-    kubernetes: Kubernetes, place: Path, tmp_path: Path
-):
-    """And can be backed up and restored as well."""
-    split = {"config": {"web": {"subdomain_host": "http://hub.example.test"}}}
-    site = Installed(kubernetes, f"t{os.getpid()}-trial", place / "trial", split)
-    try:
-        site.install()
-        site.helm("test", RELEASE, "--timeout", "240s")
-        eva = site.person("eva", "researcher")
-        slug = eva.running("First steps", nodes=2)
-        for rank in (0, 1):
-            assert eva.node(slug, rank).status_code == 200
-            elsewhere = {"headers": {"Host": "hub.example.test"}, "follow_redirects": False}
-            between = f"node-{rank}/" if rank else ""
-            assert eva.api("GET", f"/user/eva/{slug}/{between}api/status", **elsewhere).status_code != 200
-        eva.stop(slug)
-        wait_for(lambda: not eva.clusters(), "the cluster is released")
-        assert (place / "trial" / "state" / "state" / "galilean.sqlite").exists()
-        backed_up_and_restored(site, site.person("bea", "researcher"), tmp_path / "backup.tar.gz")
-    finally:
-        site.close()

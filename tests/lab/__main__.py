@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tests.lab.build import build
 from tests.lab.images import built, load
+from tests.lab.ingress import build_ingress
 from tests.lab.lab import Lab
 from tests.lab.places import LOCK
 from tests.lab.remains import clear
@@ -68,6 +69,7 @@ def main() -> None:
         sys.exit("The lab starts a container runtime and writes network rules: it needs root.")
     if what == "build":
         print(f"lab: programs in {build()}")
+        print(f"lab: the ingress controller in {build_ingress()}")
     else:
         {"up": up, "down": down}[what]()
 

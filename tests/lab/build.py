@@ -31,12 +31,12 @@ PROGRAMS = {
 }
 #: What Go needs the first time, for its modules and what it has compiled.
 ROOM_GB = 12
-#: The Gateway API's definitions, which the chart's route is held against: module, version, checksum, file.
+#: The Gateway API's definitions, which the chart's route is held against: module, version, checksum, files.
 GATEWAY_API = (
     "sigs.k8s.io/gateway-api",
     "v1.3.0",
     "h1:q6okN+/UKDATola4JY7zXzx40WO4VISk7i9DIfOvr9M=",
-    "config/crd/standard/gateway.networking.k8s.io_httproutes.yaml",
+    "config/crd/standard/gateway.networking.k8s.io_{}.yaml",
 )
 
 
@@ -109,8 +109,8 @@ def _go(*words: str) -> str:
     return subprocess.run(["go", *words], capture_output=True, text=True, check=True).stdout
 
 
-def gateway_api() -> Path:
-    """The definition of HTTPRoute, out of the module that its authors publish (fetched once)."""
+def gateway_api(kinds: str = "httproutes") -> Path:
+    """The definition of a kind, out of the module that its authors publish (fetched once)."""
     module, version, checksum, file = GATEWAY_API
     command = ["go", "mod", "download", "-json", f"{module}@{version}"]
     # Not in a module of ours: its go.sum would not name it.
@@ -118,4 +118,4 @@ def gateway_api() -> Path:
     told = json.loads(done.stdout)
     if told["Sum"] != checksum:
         raise RuntimeError(f"{module}@{version} is not what it was: {told['Sum']}")
-    return Path(told["Dir"]) / file
+    return Path(told["Dir"]) / file.format(kinds)

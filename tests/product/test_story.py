@@ -40,7 +40,28 @@ def test_an_instructor_publishes_with_data_and_a_student_finds_it_in_chinese_for
     ada: Person,
     person: Callable[..., Person],
 ) -> None:
-    bob = person("student")
+    # Nodes here are processes of one account, so read-only is asked for, and said to be no more than that.
+    the_story(product, visit, ada, person("student"), links_say="“read-only” is a request, not a lock")
+
+
+def the_story(
+    product: Product,
+    visit: Callable[..., Visit],  # noqa: F811
+    ada: Person,
+    bob: Person,
+    *,
+    links_say: str = "",
+    while_it_runs: Callable[[str], None] = lambda slug: None,
+) -> None:
+    """As the instructor and the student go it; the same wherever the product is installed.
+
+    Parameters
+    ----------
+    links_say
+        What the page of a project's data sets says besides where it is mounted.
+    while_it_runs
+        Called with the fork's slug while the student's cluster is there.
+    """
     for one in (ada, bob):
         product.give_password(one.name)
 
@@ -94,8 +115,7 @@ def test_an_instructor_publishes_with_data_and_a_student_finds_it_in_chinese_for
     page.get_by_placeholder("Search data sets").fill("红外")
     page.locator("#found button", has_text="伽利略号红外谱").click()
     expect(page.locator("#links")).to_contain_text("~/datasets/io-nims")
-    # Nodes here are processes of one account, so read-only is asked for, and said to be no more than that.
-    expect(page.locator("#links")).to_contain_text("“read-only” is a request, not a lock")
+    expect(page.locator("#links")).to_contain_text(links_say)
     page.goto(project + "/settings")
     cover = {"name": "c.png", "mimeType": "image/png", "buffer": png(900, 400)}
     page.locator("[data-cover-file]").set_input_files([cover])  # type: ignore[list-item]
@@ -136,5 +156,6 @@ def test_an_instructor_publishes_with_data_and_a_student_finds_it_in_chinese_for
     expect(page.get_by_role("row").filter(has_text=ada.name)).to_be_visible()
     his.go("/services/portal/projects")
     his.look("one's projects")
+    while_it_runs(slug)
     bob.stop(slug)
     wait_for(lambda: not bob.clusters(), "the cluster is released")

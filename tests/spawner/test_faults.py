@@ -105,7 +105,8 @@ async def test_a_run_right_after_a_cancelled_one_is_refused_or_runs_but_never_do
     delete = asyncio.ensure_future(hub.delete())
     await asyncio.sleep(0.2)
     again = await hub.post()
-    assert again.status_code == 409
+    # Accepted, when for the hub the first is being started still: then it is the same.
+    assert again.status_code in (202, 409)
     assert (await delete).status_code in (202, 204)
     gate.set()
     await asyncio.wait({start})
