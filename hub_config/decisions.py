@@ -14,12 +14,17 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from extensions.imagebuilder import store as environments
+from extensions.imagebuilder.entries import Viewer, may_see
 from extensions.quota.admission import QuotaAdmission
 from extensions.quota.policy import Policy
 from extensions.quota.room import RoomCheck
 from galilean.clock import Clock, utcnow
 from galilean.db import Database
+from galilean.errors import UserError, mark
+from galilean.rights import slugs_of
 from galilean.settings import Settings
+from services.catalog.environments import Kept
 from services.catalog.resolver import CatalogResolver, Offered
 from services.portal.budgets import UsedByDays
 from services.release import rules as release
@@ -60,6 +65,28 @@ class Decisions:
         return release.terms_for(rules, roles, policy, manual).to_json()
 
 
+def kept_environment(conn: Connection, person: Person, name: str) -> Kept | None:
+    """See :class:`services.catalog.environments.Shelf`."""
+    found = environments.by_name(conn, name)
+    if found is None:
+        return None
+    viewer = Viewer(
+        name=person.name, groups=frozenset(slugs_of(person.groups)), manages="admin" in person.roles
+    )
+    if not may_see(viewer, found, environments.grantees(conn, found.id)):
+        return None
+    if found.retired_at is not None:
+        raise UserError(
+            409,
+            mark("“{environment}” is retired: it takes no new runs. Choose another environment."),
+            environment=found.title,
+            reason="retired",
+        )
+    return Kept(
+        name=found.name, settings=found.settings, digest=found.version.digest, key=found.version.key_id
+    )
+
+
 def collaborators(
     database: Database,
     settings: Settings,
@@ -72,7 +99,7 @@ def collaborators(
     decisions = Decisions()
     return Collaborators(
         database=database,
-        resolver=CatalogResolver(database, settings, clock, offers=decisions.offers),
+        resolver=CatalogResolver(database, settings, clock, offers=decisions.offers, shelf=kept_environment),
         admission=QuotaAdmission(
             database,
             decisions.policy,

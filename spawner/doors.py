@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from galilean.errors import mark
 
@@ -33,6 +33,8 @@ NODE_GEOMETRY = "GALILEAN_DESKTOP_GEOMETRY"
 NODE_DPI = "GALILEAN_DESKTOP_DPI"
 NODE_APPLICATIONS = "GALILEAN_DESKTOP_APPLICATIONS"
 
+#: In ``clusters.state``.
+KEPT = "doors"
 #: ``node``: as soon as the node answers. ``listens``: when a program of the person's listens there.
 When = Literal["node", "listens"]
 
@@ -77,6 +79,27 @@ class Door:
 LAB = Door(key="lab", title=mark("Lab"), path="lab", icon="box-arrow-up-right")
 DESKTOP = Door(key="desktop", title=mark("Desktop"), path="desktop/", icon="display")
 TERMINAL = Door(key="terminal", title=mark("Terminal"), path="galilean/terminal", icon="terminal")
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a run's environment said of doors when the run was asked for; it may say something else by now."""
+
+    interfaces: tuple[str, ...]
+    ports: tuple[int, ...]
+
+
+def to_keep(environment: DoorsOf) -> dict[str, Any]:
+    """What a run's row keeps of its environment's doors; nothing when they are as always."""
+    if tuple(environment.interfaces) == ("jupyter",) and not environment.ports:
+        return {}
+    return {KEPT: {"interfaces": list(environment.interfaces), "ports": list(environment.ports)}}
+
+
+def kept(state: Mapping[str, Any] | None) -> Kept | None:
+    """What :func:`to_keep` left in a row."""
+    found = (state or {}).get(KEPT)
+    return Kept(tuple(found["interfaces"]), tuple(found["ports"])) if found else None
 
 
 def port_door(port: int) -> Door:

@@ -58,6 +58,8 @@ class EnvironmentChoice:
         Docker: what nodes call themselves, with their rank behind it; empty = ``node-i``.
     sudo
         Docker: whether people may become root inside their nodes.
+    key
+        Under which id the name and password are kept that the image is fetched with; empty = none is needed.
     """
 
     name: str
@@ -69,6 +71,7 @@ class EnvironmentChoice:
     ports: tuple[int, ...] = ()
     hostname: str = ""
     sudo: bool = False
+    key: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,7 @@ from sqlalchemy.exc import IntegrityError
 
 from galilean.db import together
 from galilean.errors import UserError, mark
+from spawner.doors import to_keep
 from spawner.plan import ClusterPlan
 from spawner.records import NODE_IS, Run
 from spawner.request import ClusterRequest
@@ -106,8 +107,11 @@ def reserve(
         "status": _first_status(queued, names).value,
         "target": Target.RUNNING.value,
     }
+    state = to_keep(plan.environment)
     if plan.ports and not request.ports:  # the project's own, which the request does not name
-        values["state"] = {"ports": list(plan.ports)}
+        state["ports"] = list(plan.ports)
+    if state:
+        values["state"] = state
     try:
         conn.execute(_INSERT_RUN, values)
     except IntegrityError as error:

@@ -16,9 +16,10 @@ import hashlib
 import re
 import struct
 import zlib
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, delete, exists, insert, select, update
+from sqlalchemy import ColumnElement, Connection, delete, exists, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from galilean.errors import UserError, mark
@@ -196,12 +197,12 @@ def type_of(name: str) -> str:
     return TYPES[name.rpartition(".")[2]]
 
 
-def sweep(conn: Connection, *, now: datetime) -> int:
-    """Forget pictures that nothing has shown for a day; how many."""
+def sweep(conn: Connection, *, now: datetime, also: Sequence[ColumnElement[bool]] = ()) -> int:
+    """Forget pictures that nothing has shown for a day; how many. ``also`` tells where else one may be shown."""
     shown = [
         exists().where(table.c.cover == covers.c.name, table.c.purged_at.is_(None))
         for table in (projects, datasets)
     ]
     return conn.execute(
-        delete(covers).where(covers.c.used_at < now - UNUSED_KEPT, ~shown[0], ~shown[1])
+        delete(covers).where(covers.c.used_at < now - UNUSED_KEPT, *(~one for one in (*shown, *also)))
     ).rowcount

@@ -1,6 +1,7 @@
-"""Environments that a project can choose, from the settings (CG-8, CG-9).
+"""Environments that a project can choose: those of the settings, and those that are kept online (CG-8, CG-9).
 
-A picker shows title, description and a GPU badge; a run keeps the name *and* a digest of what was really
+The catalogue does not know the room that keeps them: whoever puts the rooms together hands a :class:`Shelf` in.
+Names of the file come first, so nothing that is kept online can stand in the place of one of them. A picker shows title, description and a GPU badge; a run keeps the name *and* a digest of what was really
 started, so that a report of last year can say what the numbers were computed with.
 """
 
@@ -9,16 +10,55 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from glob import escape, glob
 from pathlib import Path
+from typing import Protocol
+
+from sqlalchemy import Connection
 
 from galilean.amounts import format_bytes
 from galilean.errors import UserError, mark
 from galilean.settings import EnvironmentSettings, Settings
+from spawner.collaborators import Person
 from spawner.doors import start_variables
 from spawner.plan import EnvironmentChoice
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """An environment that is kept online, as a start needs it.
+
+    Attributes
+    ----------
+    settings
+        What it is; its image is by digest.
+    digest
+        Of the image; the run keeps it.
+    key
+        Under which id the registry's name and password are kept; empty = none is needed.
+    """
+
+    name: str
+    settings: EnvironmentSettings
+    digest: str
+    key: str = ""
+
+
+class Shelf(Protocol):
+    """Who knows the environments that are kept online; handed in at the top floor."""
+
+    def __call__(self, conn: Connection, person: Person, name: str) -> Kept | None:
+        """The one of this name that the person may start; ``None`` when there is none for them.
+
+        Raises
+        ------
+        UserError
+            409 when it is retired.
+        """
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +72,21 @@ class Environment:
     default: bool
 
 
-def environments(settings: Settings) -> list[Environment]:
-    """Everything that can be chosen, the site's default first, then in the order of the settings."""
+class Offered(Protocol):
+    """What a picker asks of an environment that is kept online."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def title(self) -> str: ...
+    @property
+    def description(self) -> str: ...
+    @property
+    def gpu(self) -> bool: ...
+
+
+def environments(settings: Settings, others: Iterable[Offered] = ()) -> list[Environment]:
+    """Everything that can be chosen: the site's default, the others of the settings, then those kept online."""
     items = [
         Environment(
             name=name,
@@ -44,28 +97,34 @@ def environments(settings: Settings) -> list[Environment]:
         )
         for name, entry in settings.environments.items()
     ]
-    return sorted(items, key=lambda item: not item.default)
+    items.sort(key=lambda item: not item.default)
+    return items + [
+        Environment(name=one.name, title=one.title, description=one.description, gpu=one.gpu, default=False)
+        for one in others
+    ]
 
 
-def check_environment(settings: Settings, name: str) -> str:
+def check_environment(settings: Settings, name: str, others: Mapping[str, object] | None = None) -> str:
     """``name`` when there is such an environment; empty stays empty (= the site's default).
+
+    ``others`` are names besides those of the file.
 
     Raises
     ------
     UserError
         400, naming those there are.
     """
-    if name and name not in settings.environments:
+    if name and name not in settings.environments and name not in (others or {}):
         raise UserError(
             400,
             mark("There is no environment “{name}”. Choose one of: {known}."),
             name=name[:60],
-            known=", ".join(settings.environments),
+            known=", ".join([*settings.environments, *list(others or {})[:20]]),
         )
     return name
 
 
-def choose(settings: Settings, name: str) -> EnvironmentChoice:
+def choose(settings: Settings, name: str, kept: Kept | None = None) -> EnvironmentChoice:
     """What a run in this environment is started from, with its digest. Touches the disk.
 
     Raises
@@ -73,15 +132,18 @@ def choose(settings: Settings, name: str) -> EnvironmentChoice:
     UserError
         400 when there is no such environment.
     """
-    choice = unlooked(settings, name)
+    choice = unlooked(settings, name, kept)
+    if kept is not None:
+        return choice
     entry = settings.environments[choice.name]
     return replace(choice, digest=choice.image[:128] or digest_of(entry))
 
 
-def unlooked(settings: Settings, name: str) -> EnvironmentChoice:
-    """The same without its digest, and without touching the disk."""
-    name = check_environment(settings, name) or settings.defaults.environment
-    entry = settings.environments[name]
+def unlooked(settings: Settings, name: str, kept: Kept | None = None) -> EnvironmentChoice:
+    """The same without its digest, and without touching the disk; ``kept`` is the one of this name, if it is one."""
+    if kept is None:
+        name = check_environment(settings, name) or settings.defaults.environment
+    entry = settings.environments[name] if kept is None else kept.settings
     image = entry.image
     if not image and settings.backend in ("kubernetes", "docker"):
         image = settings.kubernetes.image if settings.backend == "kubernetes" else settings.docker.image
@@ -95,6 +157,8 @@ def unlooked(settings: Settings, name: str) -> EnvironmentChoice:
     )
     return EnvironmentChoice(
         name=name,
+        digest=kept.digest if kept else "",
+        key=kept.key if kept else "",
         python=entry.python,
         image=image,
         variables={**entry.variables, **said},

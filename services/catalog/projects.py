@@ -69,17 +69,19 @@ class Projects:
         default_request: Mapping[str, Any] | None = None,
         starter: bool = False,
         language: str = "en",
+        others: Mapping[str, object] | None = None,
     ) -> Project:
         """Make a project and its directory, on the volume with most space.
 
-        ``starter`` puts a small notebook into it that shows the nodes and how to reach them.
+        ``starter`` puts a small notebook into it that shows the nodes and how to reach them; ``others`` are
+        environments that the owner may use besides those of the settings.
 
         Raises
         ------
         UserError
             400, 409 as :func:`store.create`; 503 or 507 when no volume takes it.
         """
-        environments.check_environment(self._settings, environment)
+        environments.check_environment(self._settings, environment, others)
         volume_id = await self.place()
 
         def make(conn: Connection) -> Project:

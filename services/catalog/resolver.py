@@ -84,6 +84,8 @@ class CatalogResolver:
     offers
         Which release policies somebody may choose; ``None`` = all that the settings name. Whether somebody may
         keep a cluster until it is released by hand, admission asks in any case.
+    shelf
+        Who knows environments that the settings do not name; ``None`` = nobody.
     """
 
     def __init__(
@@ -94,12 +96,14 @@ class CatalogResolver:
         *,
         disk_seconds: float = DISK_SECONDS,
         offers: Offers | None = None,
+        shelf: environments.Shelf | None = None,
     ) -> None:
         self._db = db
         self._settings = settings
         self._clock = clock
         self._disk_seconds = disk_seconds
         self._offers = offers
+        self._shelf = shelf
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="galilean-catalog")
 
     async def resolve(self, person: Person, server: str, request: ClusterRequest) -> ClusterPlan:
@@ -120,8 +124,9 @@ class CatalogResolver:
                 data = links.mounts_of_run(conn, self._settings, viewer_of(person), project)
                 claims = volume_store.claims(conn) if project.volume_root or data.registered else {}
                 offered = self._offers(conn, person, self._clock()) if self._offers else None
-            plan = fill(self._settings, person, server, project, request, offered)
-            environment = environments.choose(self._settings, plan.environment.name)
+                kept = self._kept(conn, person, environment_of(self._settings, project, request))
+            plan = fill(self._settings, person, server, project, request, offered, kept)
+            environment = environments.choose(self._settings, plan.environment.name, kept)
             prepare_directory(self._settings, project)
             work = replace(plan.work, read_only=work_read_only(level))
             there, away = present(data.mounts)
@@ -130,6 +135,11 @@ class CatalogResolver:
             return replace(plan, environment=environment, mounts=mounts, missing=missing)
 
         return await self._on_disk(look)
+
+    def _kept(self, conn: Connection, person: Person, name: str) -> environments.Kept | None:
+        if self._shelf is None or not name or name in self._settings.environments:
+            return None
+        return self._shelf(conn, person, name)
 
     async def _on_disk(self, function: Callable[[], T]) -> T:
         work = asyncio.get_running_loop().run_in_executor(self._threads, function)
@@ -231,6 +241,7 @@ def fill(
     project: Project,
     request: ClusterRequest,
     offered: Offered | None = None,
+    kept: environments.Kept | None = None,
 ) -> ClusterPlan:
     """The plan of a request, without touching database or disk.
 
@@ -258,9 +269,9 @@ def fill(
     gpu = _first(request.gpu, own.gpu, site.gpu)
     gpu_model = places.choose_gpu_model(settings, gpu, request.gpu_model, own.gpu_model)
     places.check_gpu_count(settings, gpu, gpu_model)
-    environment = _first(request.environment, own.environment, project.environment or site.environment)
-    choice = environments.unlooked(settings, environment)
-    environments.check_fits(settings.environments[choice.name], gpu=gpu, memory_bytes=memory)
+    choice = environments.unlooked(settings, environment_of(settings, project, request), kept)
+    entry = kept.settings if kept else settings.environments[choice.name]
+    environments.check_fits(entry, gpu=gpu, memory_bytes=memory)
     return ClusterPlan(
         user=person.name,
         server=server,
@@ -281,6 +292,12 @@ def fill(
         on_node_loss=_first(request.on_node_loss, own.on_node_loss, "release"),
         ports=request.ports or own.ports,
     )
+
+
+def environment_of(settings: Settings, project: Project, request: ClusterRequest) -> str:
+    """The environment that a request names, else the project's, else the site's."""
+    own = store.request_of(project.default_request or {})
+    return _first(request.environment, own.environment, project.environment or settings.defaults.environment)
 
 
 def _first(asked: T | None, own: T | None, site: T) -> T:

@@ -83,6 +83,7 @@ ROOMS = (
     "services.portal.pages.projects",
     "services.portal.pages.renewals",
     "services.portal.pages.class_forks",
+    "services.portal.pages.environments",
     "services.portal.pages.explore",
     "services.portal.pages.search",
     "services.portal.pages.all_projects",

@@ -16,10 +16,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
+from sqlalchemy import exists
+
+from extensions.imagebuilder.tables import environments
 from galilean.service import LEASE_SECONDS, Lease, pause_after
 from galilean.web.context import Portal
 from services.catalog import cards, covers, lifecycle
 from services.catalog.starters import install as starters
+from services.catalog.tables import covers as pictures
 from services.portal import archives, binned, copying, drains, old_uploads, storage, withdrawn
 
 log = logging.getLogger("galilean.portal.chores")
@@ -27,6 +31,9 @@ log = logging.getLogger("galilean.portal.chores")
 LEASE = "portal-chores"
 #: What was counted once a day is kept for so long, for clocks that differ.
 COUNTED_KEPT = timedelta(days=2)
+_SHOWN_BY_ENVIRONMENTS = exists().where(
+    environments.c.logo == pictures.c.name, environments.c.deleted_at.is_(None)
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +70,7 @@ async def forget_counted(portal: Portal) -> None:
     """Rows that kept somebody from being counted twice on a day that is over; images that nothing shows."""
     now = portal.clock()
     await portal.db.run(lifecycle.forget_counted, (now - COUNTED_KEPT).date())
-    await portal.db.run(covers.sweep, now=now)
+    await portal.db.run(covers.sweep, now=now, also=[_SHOWN_BY_ENVIRONMENTS])
 
 
 CHORES: tuple[Chore, ...] = (

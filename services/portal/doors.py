@@ -50,7 +50,8 @@ def node_url(portal: Portal, user: str, server: str, rank: int = 0, path: str = 
 
 def doors_of_run(portal: Portal, run: Run) -> tuple[Door, ...]:
     """What each node of a run offers."""
-    entry = portal.settings.environments.get(run.environment)
+    # The file says what its entries are; of others only the row knows what they were when it was asked for.
+    entry = portal.settings.environments.get(run.environment) or rules.kept(run.state)
     missing: set[str] = set()
     # The process backend's nodes are processes of this machine; an image says by itself what it has.
     on_this_machine = portal.settings.backend == "process"

@@ -23,6 +23,7 @@ from services.portal.api.usage import limits_of
 from services.portal.held import Mine, mine_of, read_mine, read_runs, view_of
 from services.portal.longer import extend_cluster, go_on_without
 from services.portal.machines import park_of, read_notices, wrong_now
+from services.portal.shelf import titles
 from spawner import records
 
 COUNT_SECONDS = 20.0
@@ -131,6 +132,7 @@ class Frame:
             item(mark("Projects"), "projects", "folder"),
             item(mark("Data sets"), "datasets", "database"),
             item(mark("Explore"), "explore", "compass"),
+            item(mark("Environments"), "environments", "box"),
             item(mark("Machine time"), "machine-time", "activity"),
             item(mark("Schedules"), "schedules", "clock"),
         ]
@@ -166,9 +168,7 @@ async def meter_values(handler: PageHandler, mine: Mine) -> dict[str, Any]:
         "mine": mine,
         "limits": await limits_of(handler.portal, handler.person),
         "grace_seconds": mine.grace_seconds,
-        "environment_titles": {
-            name: entry.title for name, entry in handler.portal.settings.environments.items()
-        },
+        "environment_titles": await titles(handler.portal),
     }
 
 

@@ -15,6 +15,7 @@ RIGHT_WORDS: dict[str, str] = {
     "release:manage": mark("Decide when clusters go back"),
     "projects:manage": mark("See, change, hide and delete everybody’s projects"),
     "datasets:manage": mark("See, change, hide and delete everybody’s data sets"),
+    "environments:manage": mark("Make, change, retire and delete everybody’s environments"),
     "volumes:manage": mark("Register, drain and delete volumes"),
     "machines:manage": mark("Look at machines, add and take them out"),
     "site:manage": mark("Write the home page and messages to everybody"),

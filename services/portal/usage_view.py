@@ -7,7 +7,7 @@ whoever lacks it never sees a line of somebody else, whatever the address says.
 from __future__ import annotations
 
 import time as clocks
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from typing import Any
@@ -17,6 +17,7 @@ from galilean.errors import UserError, mark
 from galilean.web.context import Portal
 from galilean.web.visitor import Visitor
 from services.metering.report import KINDS, Line, Report, Window, name_projects, report
+from services.portal.shelf import titles
 
 RIGHT = "usage:read-all"
 SPANS = {
@@ -229,9 +230,10 @@ async def read(
     if by == "pool":
         _title(found.lines, {name: pool.title for name, pool in settings.pools.items()})
     elif by == "environment":
-        _title(found.lines, {name: entry.title for name, entry in settings.environments.items()})
+        known = await titles(portal)
+        _title(found.lines, known)
         for line in found.lines:
-            line.deleted = line.key not in settings.environments
+            line.deleted = line.key not in known
     elif by == "user" and found.lines:
         there = await people(portal)
         for line in found.lines:
@@ -239,7 +241,7 @@ async def read(
     return found
 
 
-def _title(lines: Sequence[Line], titles: dict[str, str]) -> None:
+def _title(lines: Sequence[Line], titles: Mapping[str, str]) -> None:
     for line in lines:
         line.label = titles.get(line.key) or line.label
 

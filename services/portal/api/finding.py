@@ -12,6 +12,7 @@ from itertools import islice
 
 from sqlalchemy import Connection
 
+from extensions.imagebuilder.store import Wanted as Entries
 from galilean.errors import UserError, mark
 from galilean.web import language
 from galilean.web.context import Portal
@@ -19,12 +20,11 @@ from galilean.web.handlers import APIHandler
 from galilean.web.visitor import Visitor
 from services.catalog import search, words
 from services.catalog.access import Kind
-from services.catalog.environments import environments
 from services.catalog.search import Wanted
 from services.catalog.starters.spoken import spoken
 from services.people import store as people_store
 from services.portal.admin import entries_for
-from services.portal.api import models
+from services.portal.api import environments, models
 from services.portal.api.base import Handler
 from services.portal.api.gallery import item_path
 from services.portal.api.operation import Operation
@@ -102,25 +102,25 @@ async def find_all(portal: Portal, person: Visitor, text: str, *, each: int = EA
         return found
 
     found = await portal.db.run_read(look)
-    found += _environments(portal, text, each)
+    found += await _environments(portal, person, text, each)
     if may_people:
         found += await _people(portal, text, each)
     found += _pages(portal, person, text, each)
     return found
 
 
-def _environments(portal: Portal, text: str, most: int) -> list[Found]:
+async def _environments(portal: Portal, person: Visitor, text: str, most: int) -> list[Found]:
+    page = await environments.find(portal, person, Entries(text=text), limit=most)
     return [
         Found(
             group="environments",
-            title=entry.title,
-            detail=entry.name,
-            url=f"{portal.prefix}explore?environment={entry.name}",
+            title=item.title,
+            detail=item.name,
+            url=f"{portal.prefix}environments/{item.id}",
             icon="box",
         )
-        for entry in environments(portal.settings)
-        if _fits(text, entry.title, entry.name, entry.description)
-    ][:most]
+        for item in page.items[:most]
+    ]
 
 
 async def _people(portal: Portal, text: str, most: int) -> list[Found]:

@@ -14,7 +14,6 @@ from galilean.errors import UserError, mark
 from galilean.web.handlers import APIHandler, NotFoundAPI
 from galilean.web.paging import Cursor
 from services.catalog.access import Access
-from services.catalog.environments import environments
 from services.portal.addresses import project_path
 from services.portal.api import (
     archives,
@@ -22,6 +21,7 @@ from services.portal.api import (
     clusters,
     dataset_handlers,
     doors,
+    environments,
     file_work,
     finding,
     gallery,
@@ -36,6 +36,7 @@ from services.portal.api import (
     projects,
     quotas,
     release,
+    registries,
     renewals,
     sharing,
     site,
@@ -176,24 +177,6 @@ class Cluster(Handler):
             self.set_status(204)
 
 
-class Environments(Handler):
-    async def get(self) -> None:
-        self.write_json(
-            models.ListOf[models.Environment](
-                items=[
-                    models.Environment(
-                        name=entry.name,
-                        title=entry.title,
-                        description=entry.description,
-                        gpu=entry.gpu,
-                        default=entry.default,
-                    )
-                    for entry in environments(self.portal.settings)
-                ]
-            )
-        )
-
-
 class Presence(Handler):
     nodes_enter = True
 
@@ -264,7 +247,8 @@ def routes() -> list[tuple[str, type[APIHandler]]]:
         *machine_time.ROUTES,
         *quotas.routes(),
         *site.routes(),
-        (r"/api/v1/environments", Environments),
+        *registries.routes(),
+        *environments.routes(),
         (r"/api/v1/presence", Presence),
         (r"/api(?:/.*)?", NotFoundAPI),
     ]

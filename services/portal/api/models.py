@@ -405,14 +405,6 @@ class AmountsPerNode(Outgoing):
     storage_bytes: int | None
 
 
-class Environment(Outgoing):
-    name: str
-    title: str
-    description: str
-    gpu: bool
-    default: bool
-
-
 # --- presence ------------------------------------------------------------------------------------------
 
 

@@ -26,6 +26,7 @@ from services.catalog.tables import cards
 from services.portal import drawn
 from services.portal.api.gallery import SORTS, find, item_path, set_favourite
 from services.portal.pages.project_frame import said
+from services.portal.shelf import offered
 
 SHOWN = 24
 TAGS_SHOWN = 12
@@ -143,7 +144,7 @@ class Explore(PageHandler):
             "before": int(before) if before.isdigit() else 0,
             "most": search.COUNT_MOST,
             "sorts": SORTS,
-            "environments": self.portal.settings.environments,
+            "environments": await offered(self.portal, self.person) if self.kind == "project" else {},
             **card_values(self),
         }
         if self.is_fragment and self.get_query_argument("cursor", ""):

@@ -6,7 +6,7 @@ what is shown, with plain numbers and UTC times.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -24,6 +24,7 @@ from services.portal.addresses import project_path
 from services.portal.pages.endings import explanation_of, how_it_ended
 from services.portal.pages.project_frame import ProjectPage, said
 from services.portal.said import Said, size_of_node
+from services.portal.shelf import titles
 from services.portal.usage_csv import csv_text, send_csv, stamp, stream_usage
 from services.portal.usage_view import PAGE_SIZE, SPANS, Seen, UsageView, read, see, today_of
 from spawner import records
@@ -248,7 +249,7 @@ class MachineTime(PageHandler):
             most=max((bar.seconds for bar in graph), default=0),
             total=seen.report.total if not view.text else together(seen.lines),
             filters=await self.filter_names(view, seen),
-            choices=self.choices() if self.everybody else {},
+            choices=self.choices(await titles(self.portal)) if self.everybody else {},
             difference=await self.difference() if self.everybody else None,
             zone=self.portal.settings.site.timezone,
             said=said,
@@ -264,8 +265,8 @@ class MachineTime(PageHandler):
                 words = await self.portal.db.run_read(project_name, value) or value
             elif name == "pool" and value in settings.pools:
                 words = settings.pools[value].title or value
-            elif name == "environment" and value in settings.environments:
-                words = settings.environments[value].title or value
+            elif name == "environment":
+                words = (await titles(self.portal)).get(value) or value
             found.append((name, self.translate(HEADS[name]), words))
         return found
 
@@ -274,12 +275,12 @@ class MachineTime(PageHandler):
         found = await self.portal.db.run_read(difference)
         return found and {**found, "looked_at": datetime.fromisoformat(found["looked_at"])}
 
-    def choices(self) -> dict[str, dict[str, str]]:
+    def choices(self, environments: Mapping[str, str]) -> dict[str, dict[str, str]]:
         """What can be filtered by, without a line to press: query's name → values and their titles."""
         settings = self.portal.settings
         return {
             "role": {name: role.title or name for name, role in settings.roles.items()},
-            "environment": {name: entry.title or name for name, entry in settings.environments.items()},
+            "environment": dict(environments),
             **(
                 {"pool": {name: pool.title or name for name, pool in settings.pools.items()}}
                 if len(settings.pools) > 1

@@ -29,6 +29,7 @@ from services.portal.for_group import may_give
 from services.portal.pages.explore import card_values
 from services.portal.pages.files import files_frame
 from services.portal.pages.project_frame import ProjectPage, room_words, said
+from services.portal.shelf import kept_for, titles
 from services.portal.viewers import viewer_of
 
 SORTS = {"recent": mark("Changed last"), "name": mark("Name"), "created": mark("Newest")}
@@ -87,7 +88,7 @@ class ProjectList(PageHandler):
             open_runs=open_runs,
             last_started=last,
             next_cursor=following,
-            environments=self.portal.settings.environments,
+            environment_titles=await titles(self.portal),
             default_environment=self.portal.settings.defaults.environment,
         )
 
@@ -96,12 +97,15 @@ class NewProject(PageHandler):
     """A name suffices; what follows is filled in."""
 
     async def get(self) -> None:
+        offered = environments(self.portal.settings, await kept_for(self.portal, self.person))
+        chosen, names = self.get_query_argument("environment", ""), {one.name for one in offered}
         await self.render_page(
             "project_new.html",
-            environments=environments(self.portal.settings),
+            environments=offered,
             slug_length=SLUG_LENGTH,
             may=self.person.has_role,
             name=self.get_query_argument("name", "")[:100],
+            chosen_environment=chosen if chosen in names else self.portal.settings.defaults.environment,
             room_words=room_words,
             upload=self.get_query_argument("upload", "") != "",
         )
@@ -213,7 +217,7 @@ class Settings(ProjectPage):
         await self.render_page(
             "project_settings.html",
             **frame,
-            environments=environments(self.portal.settings),
+            environments=environments(self.portal.settings, await kept_for(self.portal, self.person)),
             usage=usage,
             in_the_way=in_the_way,
             has_role=self.person.has_role,

@@ -50,6 +50,7 @@ from services.portal.quotas import until_said
 from services.portal.release_said import duration, explained
 from services.portal.said import Said, cards, cores, counted, memory, say, size_of_cluster
 from services.portal.ssh import host_of
+from services.portal.shelf import offered as offered_environments
 from services.portal.viewers import viewer_of
 from spawner import records
 from spawner.ports import ports_of
@@ -207,7 +208,9 @@ class RunPage(ProjectPage):
         if face_of(found.run) not in ("form", "failed") or not self.person.has_role:
             return None
         mine = await limits_and_rest(self.portal, self.person.name, self.person.roles)
-        settings, limits, wish = self.portal.settings, mine.limits, self.wish(found)
+        settings, limits = self.portal.settings, mine.limits
+        environments = await offered_environments(self.portal, self.person)
+        wish = self.wish(found, environments)
         pools = await self.pools()
         asked = replace(clamp(wish, limits, mine.offered, mine.default), pool=pool_of(wish.pool, pools))
         models = [
@@ -217,7 +220,7 @@ class RunPage(ProjectPage):
         self.most_seconds = mine.most_seconds
         self.links = await linked(self.portal, self.person, self.project)
         viewer = viewer_of(self.person)
-        self.used = await self.portal.db.run_read(used_by, viewer, tuple(settings.environments))
+        self.used = await self.portal.db.run_read(used_by, viewer, tuple(environments))
         return run_form(
             settings,
             limits,
@@ -233,6 +236,7 @@ class RunPage(ProjectPage):
             until=lambda granted: until_said(granted, self.portal.clock(), settings.site.zone),
         )
 
+            environments=environments,
     def _today(self) -> date:
         return self.portal.clock().astimezone(self.portal.settings.site.zone).date()
 
@@ -265,9 +269,9 @@ class RunPage(ProjectPage):
         )
         return None if error is None else Said(error.message, error.params)
 
-    def wish(self, found: Scene) -> Choice:
+    def wish(self, found: Scene, environments: Mapping[str, Any]) -> Choice:
         asked = found.last.request if found.last else self.project.default_request
-        return last_choice(self.portal.settings, self.project.environment, asked)
+        return last_choice(self.portal.settings, self.project.environment, asked, environments)
 
 
 class Drawer(RunPage):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -52,7 +52,12 @@ class Choice:
         }
 
 
-def last_choice(settings: Settings, environment: str, request: Mapping[str, Any] | None) -> Choice:
+def last_choice(
+    settings: Settings,
+    environment: str,
+    request: Mapping[str, Any] | None,
+    environments: Container[str] | None = None,
+) -> Choice:
     """The choice to begin with: the last request of the project, else the site's defaults.
 
     Parameters
@@ -63,9 +68,12 @@ def last_choice(settings: Settings, environment: str, request: Mapping[str, Any]
         The project's default environment; empty or gone means the site's.
     request
         ``clusters.request`` of the last run or ``projects.default_request``; either spelling of the keys.
+    environments
+        That the person may pick; left out = those of the settings.
     """
     defaults = settings.defaults
-    known = environment if environment in settings.environments else defaults.environment
+    there: Container[Any] = settings.environments if environments is None else environments
+    known = environment if environment in there else defaults.environment
     choice = Choice(
         nodes=defaults.nodes,
         cpu_millicores=defaults.cpu,
@@ -95,7 +103,7 @@ def last_choice(settings: Settings, environment: str, request: Mapping[str, Any]
         values["cpu_millicores"] = parse_millicores(request["cpu"])
     if request.get("memory") is not None:
         values["memory_bytes"] = parse_bytes(request["memory"])
-    if values.get("environment") not in settings.environments:
+    if values.get("environment") not in there:
         values.pop("environment", None)
     if values.get("gpu_model") not in settings.gpu_models:
         values.pop("gpu_model", None)

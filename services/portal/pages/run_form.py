@@ -19,7 +19,7 @@ from extensions.quota.limits import Granted, Held, Limits
 from extensions.quota.measures import Measure
 from extensions.quota.rules import Spent
 from galilean.errors import mark
-from galilean.settings import Settings
+from galilean.settings import EnvironmentSettings, Settings
 from services.portal.pages.run_bars import Bar, bars_of
 from services.portal.pages.run_choice import NODES_MOST, Choice, cards_most, clamp
 from services.portal.pages.run_words import (
@@ -143,6 +143,7 @@ def run_form(
     spent: Mapping[Measure, Spent] | None = None,
     today: date | None = None,
     until: Callable[[Granted], Said] | None = None,
+    environments: Mapping[str, EnvironmentSettings] | None = None,
 ) -> RunForm:
     """The drawer for a wish: cut down to what may be had, every limit with its reason.
 
@@ -166,6 +167,8 @@ def run_form(
         The site's day, for the names of days.
     until
         Says how long an exception lasts.
+    environments
+        That the person may pick; left out = those of the settings.
     """
     choice = clamp(replace(wanted, pool=pool_of(wanted.pool, pools)), limits, offered, default)
     sizes = tuple(
@@ -212,7 +215,7 @@ def run_form(
             EnvironmentOption(
                 name=name, title=entry.title, description=entry.description, gpu=entry.gpu or entry.needs_gpu
             )
-            for name, entry in settings.environments.items()
+            for name, entry in (environments or settings.environments).items()
         ),
         releases=tuple(offered) or (default,),
         bars=bars_of(choice, limits, held, spent, today),

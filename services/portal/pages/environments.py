@@ -1,0 +1,253 @@
+"""Environments: the catalogue as cards, one entry with its documentation, versions and use, a new one, its settings.
+
+They show; whatever changes something goes by the API that scripts use too. Where nodes are processes there are no
+images: then the page shows the entries of the file and says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlencode
+
+from extensions.imagebuilder import entries, store
+from extensions.imagebuilder.store import Holder, Wanted
+from galilean.errors import mark
+from galilean.rights import slugs_of
+from galilean.settings import EnvironmentSettings
+from galilean.web.csp import mark_untrusted
+from galilean.web.handlers import PageHandler
+from services.catalog import search
+from services.catalog.document import POLICY, document, note
+from services.catalog.fields import FIELDS as DRAWN_FIELDS
+from services.catalog.prose import Prose
+from services.portal import drawn, shelf
+from services.portal.addresses import project_path
+from services.portal.api import environments as calls
+from services.portal.api import registries
+from services.portal.api.environments import Item
+from services.portal.pages.project_frame import said
+from services.portal.viewers import viewer_of
+
+SHOWN = 24
+USERS_SHOWN = 8
+SCOPES = {
+    "all": mark("All"),
+    "centre": mark("Of the centre"),
+    "own": mark("Yours"),
+    "shared": mark("Shared with you"),
+    "retired": mark("Retired"),
+}
+INTERFACES = {"jupyter": mark("JupyterLab"), "desktop": mark("Desktop")}
+
+
+def words(translate: Any) -> dict[str, str]:
+    """What the page's script says."""
+    texts = {
+        "Saved": mark("Saved"),
+        "Looking …": mark("Looking …"),
+        "The image could not be read. Choose another.": mark("The image could not be read. Choose another."),
+        "{size} in {layers} layers, for {platform}": mark("{size} in {layers} layers, for {platform}"),
+        "Give a name and a value as NAME=value, one in a line.": mark(
+            "Give a name and a value as NAME=value, one in a line."
+        ),
+    }
+    return {key: translate(text) for key, text in texts.items()}
+
+
+class EnvironmentPage(PageHandler):
+    """What all of them show."""
+
+    def values(self) -> dict[str, Any]:
+        settings, viewer = self.portal.settings, shelf.viewer(self.person)
+        return {
+            "fields": entries.fields_of(settings),
+            "interfaces": INTERFACES,
+            "images": settings.backend != "process",
+            "may_make": entries.may_make(viewer, settings, centre=False),
+            "may_make_centre": entries.may_make(viewer, settings, centre=True),
+            "manages": viewer.manages,
+            "said": said,
+            "drawn_name": lambda field, key: drawn.name_of(field if field in DRAWN_FIELDS else "", key),
+            "words": lambda: words(self.translate),
+            "start": EnvironmentSettings(title="–"),
+            "allow_sudo": settings.allow_sudo and settings.backend == "docker",
+            "backend": settings.backend,
+        }
+
+
+class List(EnvironmentPage):
+    """The catalogue; for htmx further cards alone."""
+
+    async def get(self) -> None:
+        def word(name: str, most: int) -> str:
+            return self.get_query_argument(name, "").strip()[:most]
+
+        values = self.values()
+        chosen = {
+            "q": word("q", 200),
+            "field": word("field", 64),
+            "interface": word("interface", 20),
+            "gpu": word("gpu", 3),
+            "scope": word("scope", 10),
+        }
+        known: Mapping[str, Any] = {"field": values["fields"], "interface": INTERFACES, "gpu": ("yes", "no")}
+        chosen |= {key: "" for key, those in known.items() if chosen[key] not in those}
+        if chosen["scope"] not in SCOPES or not values["images"]:
+            chosen["scope"] = "all"
+        found = await calls.find(
+            self.portal,
+            self.person,
+            Wanted(
+                text=chosen["q"],
+                field=chosen["field"],
+                interface=chosen["interface"],
+                gpu=None if not chosen["gpu"] else chosen["gpu"] == "yes",
+                scope=chosen["scope"],
+            ),
+            limit=SHOWN,
+            cursor=self.get_query_argument("cursor", "") or None,
+        )
+        place = f"{self.portal.prefix}environments"
+
+        def address(**changes: Any) -> str:
+            asked = {**chosen, **changes}
+            if asked["scope"] == "all":
+                asked.pop("scope")
+            query = urlencode({key: value for key, value in asked.items() if value})
+            return f"{place}?{query}" if query else place
+
+        values |= {"found": found, "place": place, "address": address, "chosen": chosen, "scopes": SCOPES}
+        if self.is_fragment and self.get_query_argument("cursor", ""):
+            await self.render_fragment("environments_cards.html", **values)
+            return
+        await self.render_page("environments.html", **values)
+
+
+class OnePage(EnvironmentPage):
+    """Base of the pages of one environment."""
+
+    async def enter(self, key: str, *, change: bool = False) -> dict[str, Any]:
+        """The environment, if it is there for the visitor, and what every page of it shows."""
+        self.item = await calls.reach(self.portal, self.person, key, change=change)
+        detail = await calls.detail(self.portal, self.person, self.item, self.translate)
+        return {
+            **self.values(),
+            "item": self.item,
+            "detail": detail,
+            "address": f"{self.portal.prefix}environments/{self.item.id}",
+            "api": f"{self.portal.prefix}api/v1/environments/{self.item.id}",
+        }
+
+
+class Environment(OnePage):
+    """Documentation, how it starts, versions, who uses it."""
+
+    async def get(self, key: str) -> None:
+        frame = await self.enter(key)
+        item, viewer = self.item, viewer_of(self.person)
+        holders = await self.holders(item)
+
+        def projects(conn: Any) -> Any:
+            return search.search(
+                conn,
+                viewer,
+                search.Wanted(kind="project", environment=item.name),
+                scope="all",
+                limit=USERS_SHOWN,
+            )
+
+        page = await self.portal.db.run_read(projects)
+        current = item.entry.version.digest if item.entry else ""
+        await self.render_page(
+            "environment.html",
+            **frame,
+            projects=page.items,
+            more_projects=page.next is not None,
+            holders=holders,
+            behind=[one for one in holders if current and one.digest != current],
+            tags={one.digest: one.tag for one in frame["detail"].versions},
+            project_path=project_path,
+        )
+
+    async def holders(self, item: Item) -> list[Holder]:
+        """Open clusters: everybody's for whoever may change it or see them all, else one's own."""
+        found = await self.portal.db.run_read(store.holders, item.name)
+        everybody = self.person.may("clusters:read-all") or (
+            item.entry is not None and entries.may_change(shelf.viewer(self.person), item.entry)
+        )
+        return [one for one in found if everybody or one.user == self.person.name]
+
+
+class Documentation(OnePage):
+    """The long documentation as a document of its own: people's text, in a sandbox."""
+
+    async def get(self, key: str) -> None:
+        await self.enter(key)
+        text = self.item.entry.documentation if self.item.entry else ""
+        body = Prose("about.md").render(text) if text else note(self.translate(mark("Nothing is said yet.")))
+        mark_untrusted(self)
+        self.set_header("Content-Security-Policy", POLICY)
+        self.set_header("Content-Type", "text/html; charset=utf-8")
+        theme = self.get_query_argument("theme", "light")
+        self.finish(document(body, title=self.item.title, language=self.language, theme=theme))
+
+
+class New(EnvironmentPage):
+    """From the image at an address."""
+
+    async def get(self) -> None:
+        await self.render_page(
+            "environment_new.html",
+            **self.values(),
+            keys=await registries.keys_of(self.portal, self.person),
+            name_space="" if not self.person.name else entries.full_name(self.person.name, "").rstrip("/"),
+        )
+
+
+class Edit(OnePage):
+    """What is said of it, how it starts, who finds it; new versions; retire and delete."""
+
+    async def get(self, key: str) -> None:
+        frame = await self.enter(key, change=True)
+        rights = await self.portal.rights.get()
+        shared = await self.portal.db.run_read(store.grantees, self.item.id)
+        known = rights.groups if frame["manages"] else slugs_of(self.person.groups)
+        await self.render_page(
+            "environment_edit.html",
+            **{**frame, "start": self.item.settings},
+            shares=shared,
+            groups=sorted(known),
+            group_titles={slug: group.title for slug, group in rights.groups.items()},
+            keys=await registries.keys_of(self.portal, self.person),
+            keep=self.item.settings.model_dump(
+                mode="json", include={"display", "applications"}, exclude_defaults=True
+            ),
+        )
+
+
+class Keys(EnvironmentPage):
+    """Names and passwords of registries: kept, never shown."""
+
+    async def get(self) -> None:
+        await self.render_page(
+            "environment_keys.html",
+            **self.values(),
+            keys=await registries.keys_of(self.portal, self.person),
+        )
+
+
+def routes() -> list[tuple[str, type[Any]]]:
+    """Addresses of this module, relative to the portal's prefix."""
+    one = r"/environments/([^/]+)"
+    return [
+        (r"/environments/?", List),
+        (r"/environments/new", New),
+        (r"/environments/keys", Keys),
+        (one, Environment),
+        (one + r"/documentation", Documentation),
+        (one + r"/edit", Edit),
+    ]
+
+
+ROUTES = routes()
