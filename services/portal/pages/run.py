@@ -49,8 +49,8 @@ from services.portal.pages.run_words import (
 from services.portal.quotas import until_said
 from services.portal.release_said import duration, explained
 from services.portal.said import Said, cards, cores, counted, memory, say, size_of_cluster
-from services.portal.ssh import host_of
 from services.portal.shelf import offered as offered_environments
+from services.portal.ssh import host_of
 from services.portal.viewers import viewer_of
 from spawner import records
 from spawner.ports import ports_of
@@ -234,9 +234,9 @@ class RunPage(ProjectPage):
             spent=mine.spent,
             today=self._today(),
             until=lambda granted: until_said(granted, self.portal.clock(), settings.site.zone),
+            environments=environments,
         )
 
-            environments=environments,
     def _today(self) -> date:
         return self.portal.clock().astimezone(self.portal.settings.site.zone).date()
 
