@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from jupyterhub.apihandlers.users import UserAPIHandler, UserServerAPIHandler
+from jupyterhub.scopes import needs_scope
 from sqlalchemy import Connection
 from tornado import web
 
@@ -25,6 +26,7 @@ from galilean.errors import UserError, mark
 from galilean.settings import Settings
 from galilean.web.language import translate
 from hub_config.mail_addresses import AddressesAPIHandler
+from hub_config.told import release_of_another
 from services.catalog import departed
 from services.catalog.datasets import Dataset
 from services.catalog.store import Project
@@ -109,12 +111,17 @@ class ServerAPIHandler(StopsOnce, UserServerAPIHandler):
             with plain_words():
                 user = self.find_user(user_name)
                 self._meant = user.spawners.get(server_name) if user is not None else None
+                await self._tell_of_it(user_name=user_name, server_name=server_name)
                 await super().delete(user_name, server_name)
         except UserError as error:
             self.db.rollback()
             raise refusal(error, translate) from error
         if self._meant is not None and self._meant.pending:
             self.set_status(202)
+
+    @needs_scope("delete:servers")
+    async def _tell_of_it(self, user_name: str, server_name: str) -> None:
+        await release_of_another(self, user_name, server_name)
 
 
 class PersonAPIHandler(StopsOnce, UserAPIHandler):

@@ -31,6 +31,7 @@ from hub_config.notes import never_deny_for_a_note
 from hub_config.role_sync import apply
 from hub_config.secrets import waiting_accounts
 from hub_config.sign_out import SignOutHandler
+from hub_config.told import SETTING, tell_of_calls
 
 CONFIG_FILE = Path(__file__).parent / "jupyterhub_config.py"
 
@@ -52,6 +53,7 @@ class GalileanHub(JupyterHub):
     def init_handlers(self) -> None:
         never_deny_for_a_note()
         keep_out()
+        tell_of_calls()
         super().init_handlers()
         ours = [
             (r"/galilean/(.*)", AssetHandler, {"assets": site_assets()}),
@@ -65,6 +67,10 @@ class GalileanHub(JupyterHub):
             *handlers(self.wiring),
         ]
         self.handlers[:0] = self.add_url_prefix(self.hub_prefix, ours)
+
+    def init_tornado_settings(self) -> None:
+        super().init_tornado_settings()
+        self.tornado_settings[SETTING] = self.wiring
 
     def init_db(self) -> None:
         hub_database.upgrade(self.db_url)  # else the hub refuses tables of an older JupyterHub

@@ -90,6 +90,8 @@ class Wiring:
     portal_key: str = ""
     #: Names of those who are being deleted just now.
     going: set[str] = field(default_factory=set)
+    #: Lines of the audit log that are on their way.
+    told: set[Any] = field(default_factory=set)
 
     def __deepcopy__(self, memo: Any) -> Wiring:
         return self  # traitlets copies what is configured; a database must not be
