@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,9 +16,11 @@ from typing import Any
 import httpx
 import pytest
 
+from extensions.desktop.desktops import Desktops
 from galilean.settings import load_settings
 from galilean.settings_applications import Application
-from spawner.node.applications import has
+from spawner.node.applications import Applications, has
+from spawner.node.listening import Ports
 from tests.process.hub import eventually
 from tests.process.jupyter import Jupyter
 from tests.process.test_ports import PROGRAM
@@ -247,6 +250,31 @@ def test_applications_of_a_cluster_are_its_owners_alone(tmp_path: Path) -> None:
         other.stop()
         portal.shutdown()
         portal.server_close()
+
+
+def test_an_application_with_windows_opens_in_a_desktop_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "work").mkdir()
+    offered: list[tuple[str, str, str]] = []
+    environ = {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
+    applications = Applications(environ, "/user/ada/heat/", Ports(environ))
+    fields = {"words": {"title": "Words"}}
+    window = {
+        "thing": application(kind="desktop", command='echo "$APP_WORDS" >said; pwd >>said', fields=fields)
+    }
+    assert applications.learn(window) == []  # a node without a desktop
+    applications.desktop = lambda *said: offered.append(said)
+    assert applications.learn(window) == ["thing"]
+    applications.start("thing", {"words": "it's $(id)"})
+    ((name, title, command),) = offered
+    assert (name, title) == ("app-thing", "Thing")
+    assert applications.told("thing")["url"] == "/user/ada/heat/desktop/?app=app-thing"
+    subprocess.run(["/bin/bash", "-c", command], check=True, cwd="/", env=environ)
+    assert (tmp_path / "work" / "said").read_text() == f"it's $(id)\n{tmp_path}/work\n"
+    desktops = Desktops(environ)
+    desktops.offer(*offered[0])
+    session = desktops.get("app-thing")
+    assert session is not None and session.application is not None and session.application.command == command
+    assert desktops.get("app-other") is None
 
 
 def test_a_started_application_ends_with_the_server_of_its_node(tmp_path: Path) -> None:

@@ -7,6 +7,11 @@ const submit = form.querySelector("button[type=submit]");
 const asked = Object.keys(fields).length > 0;
 let waiting = 0, leads = false;
 
+// The portal's choice where it is known, else the system's.
+let theme = /(?:^|; )galilean_theme=(light|dark)/.exec(document.cookie)?.[1] || "";
+try { theme = localStorage.getItem("jupyterhub-bs-theme") || theme; } catch { /* private window */ }
+if (theme === "light" || theme === "dark") document.documentElement.dataset.theme = theme;
+
 function values() {
   const found = {};
   for (const [name, field] of Object.entries(fields)) {
