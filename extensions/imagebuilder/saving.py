@@ -234,11 +234,12 @@ class Saver:
             image, manifest = await self._push(task, registry, base, written, folder, wanted.user, name)
             try:
                 task.begin("placing", written.size_bytes)
+                begun = task.monotonic()
                 await self._blocking(
                     task,
                     lambda: container.fetch(self.docker.client(), str(image), self.place.for_docker, task.at),
                 )
-                task.say(f"ready as {image}")
+                task.say(f"placed in {task.monotonic() - begun:.2f} s, ready as {image}")
             except BaseException:
                 await asyncio.shield(self.forget(image))
                 raise
