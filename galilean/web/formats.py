@@ -76,6 +76,12 @@ def ticking(since: datetime | None, now: datetime) -> Markup:
     return Markup(f'<time class="held-time" {moment}>{text}</time>')  # noqa: S704 - as above
 
 
+def growing(amount: float, per_second: float, now: datetime) -> Markup:
+    """An amount that goes on by itself, such as core hours of what is held: ``<span data-per-second=…>0.42</span>``."""
+    moment = f'data-amount="{amount:.6f}" data-per-second="{per_second:.9f}" data-at="{now.timestamp()}"'
+    return Markup(f'<span class="growing" {moment}>{amount:.2f}</span>')  # noqa: S704 - numbers
+
+
 _HUES = ("indigo", "blue", "teal", "green", "amber", "rose", "violet", "slate")
 
 

@@ -82,6 +82,7 @@ class GalileanExtension(InternationalizationExtension):
             js_words=js_words,
             icon=assets.icon,
             ticking=formats.ticking,
+            growing=formats.growing,
             html_language=language.html_language,
             term=_term,
             other_language=language.other_language,

@@ -6,13 +6,14 @@ Made of rows that are read in two queries, whatever the number of clusters.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from datetime import datetime
 
 from sqlalchemy import Connection
 
 from extensions.quota.limits import Held
 from galilean.web.context import Portal
+from services.metering.usage import usage_of
 from services.portal.addresses import project_path
 from services.portal.api.clusters import node_state
 from services.portal.doors import Way, ways
@@ -51,6 +52,19 @@ class NodeView:
         return self.state == "ready"
 
 
+@dataclass(frozen=True)
+class Used:
+    """What a cluster has used so far (BX-4): hours of cores and of GPU cards, and how they grow each second."""
+
+    core_hours: float = 0.0
+    gpu_hours: float = 0.0
+    core_hours_per_second: float = 0.0
+    gpu_hours_per_second: float = 0.0
+
+    def __add__(self, other: Used) -> Used:
+        return Used(*(one + two for one, two in zip(astuple(self), astuple(other), strict=True)))
+
+
 @dataclass(frozen=True, kw_only=True)
 class ClusterView:
     """One open cluster."""
@@ -60,6 +74,7 @@ class ClusterView:
     project_url: str
     url: str
     goes_back: GoesBack
+    used: Used = Used()
 
     @property
     def release_url(self) -> str:
@@ -114,6 +129,11 @@ class Mine:
     def until(self) -> datetime | None:
         """The earliest moment at which one of them goes back, of those that do not move while one is there."""
         return min((c.goes_back.at for c in self.clusters if c.goes_back.at), default=None)
+
+    @property
+    def used(self) -> Used:
+        """What all of them have used so far."""
+        return sum((cluster.used for cluster in self.clusters), Used())
 
     @property
     def soon(self) -> bool:
@@ -190,4 +210,17 @@ def view_of(portal: Portal, run: Run, rows: Rows) -> ClusterView:
         goes_back=goes_back(
             run, portal.clock(), grace_seconds=rows.grace_seconds, tells=run.id in rows.tells
         ),
+        used=used_of(run, nodes, portal.clock()),
+    )
+
+
+def used_of(run: Run, nodes: Sequence[NodeInterval], now: datetime) -> Used:
+    """What a run has used until now, by all lives of its nodes."""
+    usage = usage_of(nodes, run, now)
+    counting = sum(node.ready_at is not None and node.gone_at is None for node in nodes)
+    return Used(
+        core_hours=usage.cpu_core_minutes / 60,
+        gpu_hours=usage.gpu_card_minutes / 60,
+        core_hours_per_second=counting * run.cpu_millicores / 1000 / 3600,
+        gpu_hours_per_second=counting * run.gpu / 3600,
     )

@@ -56,6 +56,11 @@ function write(element) {
 }
 
 export function tick() {
+  for (const element of document.querySelectorAll("[data-per-second]")) {
+    const { amount, perSecond, at } = element.dataset;
+    const text = (Number(amount) + Math.max(0, now() / 1000 - Number(at)) * Number(perSecond)).toFixed(2);
+    if (element.textContent !== text) element.textContent = text;
+  }
   for (const element of document.querySelectorAll("time[data-since]")) {
     const text = duration(now() / 1000 - Number(element.dataset.since));
     if (element.textContent !== text) element.textContent = text;
