@@ -18,6 +18,8 @@ from extensions.desktop.choices import Application, Choices
 MARK = "GALILEAN_DESKTOP_SESSION"
 SOCKET, KEY_FILE, BUS_FILE = "vnc", "xauthority", "bus.xml"
 SERVER_LOG, SESSION_LOG, INPUT_LOG = "server.log", "session.log", "input.log"
+#: In the directory of a desktop's sockets: windows are managed from now on.
+MANAGED = '"$XDG_RUNTIME_DIR/managed"'
 #: Variables of the Jupyter server that programs on a desktop have no use for.
 PRIVATE = ("JUPYTERHUB_API_TOKEN", "JPY_API_TOKEN", "JUPYTERHUB_COOKIE_SECRET")
 _FAMILY_WILD = 0xFFFF
@@ -113,14 +115,20 @@ def session_command(
         return available.session(which)
     around = available.bus(which)
     openbox = which("openbox")
-    manager = [openbox, "--sm-disable", "--config-file", str(kiosk)] if openbox else None
+    manager: list[str] | None = None
+    wait = ""
+    if openbox:
+        # A window that was there before its manager is not given the keyboard.
+        manager = [openbox, "--sm-disable", "--config-file", str(kiosk)]
+        manager += ["--startup", f"/bin/sh -c 'touch {MANAGED}'"]
+        wait = f"for _ in {{1..100}}; do [ -e {MANAGED} ] && break; sleep 0.05; done; "
     xfwm4 = which("xfwm4")
     if manager is None and xfwm4 and around:
         manager = [xfwm4, "--compositor=off"]
     if manager is None:
         return None
     # The application is the session: when it ends, the desktop does.
-    script = 'count=$1; shift; "${@:1:count}" & shift "$count"; exec /bin/bash -c "$1"'
+    script = f'count=$1; shift; "${{@:1:count}}" & shift "$count"; {wait}exec /bin/bash -c "$1"'
     inner = ["/bin/bash", "-c", script, "bash", str(len(manager)), *manager, application.command]
     return [*around, *inner]
 

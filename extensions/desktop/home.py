@@ -62,6 +62,11 @@ _BACKDROP = """<?xml version="1.0" encoding="UTF-8"?>
 </property></channel>
 """
 
+# Else a machine's own choice, which may be a program that wants more than a desktop like this has.
+_HELPERS = """TerminalEmulator=xfce4-terminal
+FileManager=thunar
+"""
+
 _FCITX = """[Groups/0]
 Name=Default
 Default Layout=us
@@ -95,6 +100,7 @@ def files_of(home: Path, folder: Path) -> Mapping[Path, str]:
         xfce / "xfwm4.xml": _XFWM,
         xfce / "xfce4-session.xml": _SESSION,
         xfce / "xfce4-desktop.xml": _BACKDROP,
+        config / "xfce4/helpers.rc": _HELPERS,
         config / "fcitx5/profile": _FCITX,
         config / "user-dirs.dirs": f'XDG_DESKTOP_DIR="{folder}"\n',
         config / "user-dirs.conf": "enabled=False\n",

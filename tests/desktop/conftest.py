@@ -27,6 +27,7 @@ APPLICATIONS = {
     "paper": {"title": "Paper", "command": "exec xmessage -geometry 600x400+100+100 -bg '#cc2244' paper"},
     "broken": {"title": "Broken", "command": "echo 'no licence was found' >&2; exit 3"},
     "short": {"title": "Short", "command": "sleep 1"},
+    "keys": {"title": "Keys", "command": "exec stdbuf -oL xev -event keyboard > ~/keys.log"},
 }
 
 

@@ -41,10 +41,11 @@ def open_page(desktop: Node, chromium: Browser) -> Iterator[OpenPage]:
 
 
 def colour(page: Page) -> list[int]:
-    """Red, green and blue in the middle of the picture."""
+    """Red, green and blue in the middle of the picture; nothing of each while there is none."""
     return page.evaluate(
         """() => {
             const canvas = document.querySelector(".screen canvas");
+            if (!canvas || !canvas.width) return [0, 0, 0];
             const at = canvas.getContext("2d").getImageData(canvas.width / 2, canvas.height / 2, 1, 1);
             return [...at.data].slice(0, 3);
         }"""

@@ -130,6 +130,32 @@ async def test_sockets_of_its_programs_go_with_a_desktop(tmp_path: Path) -> None
     await made.stop()
 
 
+async def test_programs_that_hang_keep_nobody_from_a_restart(tmp_path: Path) -> None:
+    made = session(tmp_path, "openbox & sleep 1000 & hung=$!; kill -STOP $hung; wait")
+    await made.ensure()
+    home = tmp_path / "home"
+    wait_for(lambda: {"openbox", "sleep"} <= {*processes_of(home)}, "its programs run")
+    assert made._server is not None
+    old = made._server.pid
+    await made.restart()
+    assert made.state == "running"
+    assert made._server.pid != old
+    await made.stop()
+    assert processes_of(home) == []
+
+
+@pytest.mark.timeout(300)
+async def test_twenty_desktops_start_at_once_and_each_has_a_screen_of_its_own(tmp_path: Path) -> None:
+    made = [session(tmp_path / str(number)) for number in range(20)]
+    try:
+        await asyncio.gather(*(one.ensure() for one in made))
+        assert [one.state for one in made] == ["running"] * 20
+        assert len({one._display for one in made}) == 20
+    finally:
+        await asyncio.gather(*(one.stop() for one in made))
+    assert not [name for number in range(20) for name in processes_of(tmp_path / str(number) / "home")]
+
+
 async def test_a_session_that_ends_at_once_is_told_with_its_last_lines(tmp_path: Path) -> None:
     made = session(tmp_path, "echo one; echo the display driver is missing >&2; exit 7")
     await made.ensure()

@@ -33,6 +33,8 @@ UID = 1000
 #: Links between a namespace and this machine; a range that belongs to nobody's network.
 LINKS = IPv4Network("198.18.0.0/16")
 _HOSTS_OWN = ("/usr", "/bin", "/sbin", "/lib", "/lib64")
+#: What programs of this machine read besides: a desktop's defaults and type, MPI's.
+_SETTINGS_OF = ("/etc/alternatives", "/etc/fonts", "/etc/openmpi", "/etc/ssh", "/etc/X11", "/etc/xdg")
 
 
 def only_if_possible() -> str:
@@ -238,7 +240,7 @@ class Daemon:
     def mounts() -> list[dict[str, Any]]:
         """This machine's programs and this clone, as a node sees them."""
         places = [name for name in _HOSTS_OWN if not Path(name).is_symlink() and Path(name).is_dir()]
-        places += [str(ROOT), "/etc/alternatives", "/etc/ssh", *_python_places()]
+        places += [str(ROOT), *_SETTINGS_OF, *_python_places()]
         return [
             {"Type": "bind", "Source": place, "Target": place, "ReadOnly": True}
             for place in dict.fromkeys(places)
@@ -271,7 +273,7 @@ class Daemon:
 
 def _parts() -> list[str]:
     """Every directory on the way to what is mounted: an image has to have them, for it is not ours to write."""
-    places = [str(ROOT), "/etc/alternatives", "/etc/ssh", *_python_places()]
+    places = [str(ROOT), *_SETTINGS_OF, *_python_places()]
     found: list[str] = []
     for place in places:
         parts = Path(place).parts[1:]

@@ -14,27 +14,43 @@ import httpx
 import pytest
 
 from spawner.docker import names
-from tests.docker.daemon import IMAGE, UID, Daemon
+from tests.docker.daemon import IMAGE, UID, Daemon, free_port
 from tests.product.product import GALILEAN, ROOT, Product, wait_for
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
 
 
 class DockerProduct(Product):
-    """An installation on the machine of the tests' Docker."""
+    """An installation on the machine of the tests' Docker.
 
-    def __init__(self, directory: Path, daemon: Daemon) -> None:
+    Parameters
+    ----------
+    more
+        Settings on top of those that it needs there.
+    cluster
+        How nodes begin; by this machine's own programs when left out.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        daemon: Daemon,
+        more: dict[str, Any] | None = None,
+        cluster: dict[str, Any] | None = None,
+    ) -> None:
         self.daemon = daemon
-        cluster = {
-            "command": [sys.executable, "-m", "spawner.node.container"],
-            "extra_host_config": {"Mounts": daemon.mounts()},
-        }
+        if cluster is None:
+            cluster = {
+                "command": [sys.executable, "-m", "spawner.node.container"],
+                "extra_host_config": {"Mounts": daemon.mounts()},
+            }
         settings: dict[str, Any] = {
             "backend": "docker",
-            "docker": {"image": IMAGE, "url": daemon.url, "cpu_overcommit": 8, "instance": f"p{os.getpid()}"},
+            "docker": {"image": IMAGE, "url": daemon.url, "cpu_overcommit": 8, "instance": f"p{free_port()}"},
             "web": {"host": daemon.machine.address},
             "environments": {"jupyter": {"title": "JupyterLab", "variables": {"PYTHONPATH": str(ROOT)}}},
             "jupyterhub": {"DockerCluster": cluster},
+            **(more or {}),
         }
         super().__init__(directory, settings)
         self.instance = settings["docker"]["instance"]

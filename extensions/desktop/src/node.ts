@@ -34,10 +34,21 @@ export class Node {
     return new URL(this.address("vnc"), location.href).href.replace(/^http/, "ws");
   }
 
-  fetch(url: string, init: RequestInit = {}): Promise<Response> {
+  /** Asks the node. JupyterHub wants its value with every question of a script, also with those that change nothing. */
+  async fetch(url: string, init: RequestInit = {}): Promise<Response> {
+    const answer = await this.once(url, init);
+    const now = kept();
+    if (answer.status !== 403 || !now || now === this.data.xsrf) {
+      return answer;
+    }
+    this.data.xsrf = now; // somebody signed in anew, in another tab
+    return this.once(url, init);
+  }
+
+  private once(url: string, init: RequestInit): Promise<Response> {
     const headers = new Headers(init.headers);
+    headers.set("X-XSRFToken", this.data.xsrf);
     if (init.method && init.method !== "GET") {
-      headers.set("X-XSRFToken", this.data.xsrf);
       headers.set("Content-Type", "application/json");
     }
     return fetch(url, { ...init, headers, credentials: "same-origin", redirect: "manual" });
@@ -46,4 +57,9 @@ export class Node {
   api(what: string, init: RequestInit = {}, query: Record<string, string> = {}): Promise<Response> {
     return this.fetch(this.address(`api/${what}`, query), init);
   }
+}
+
+/** The value as the browser has it by now. */
+function kept(): string {
+  return /(?:^|; )_xsrf=([^;]+)/.exec(document.cookie)?.[1] ?? "";
 }
