@@ -28,10 +28,12 @@ ALL = (
     "release",
     "lab",
     "gallery",
+    "scan",
     "desktop",
+    "terminal",
 )
 KUBERNETES = ("kube-start", "kube-scale", "kube-sweep")
-DOCKER = ("docker",)
+DOCKER = ("docker", "save")
 
 
 def main() -> int:

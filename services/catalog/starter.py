@@ -1,7 +1,7 @@
 """The first notebook of a new project, so that nobody begins with an empty page.
 
 It runs as it is in every environment: the standard library only. It greets, shows the nodes of the cluster
-it runs on, and says something to each of them.
+it runs on, says something to each of them, and, where ipyparallel is, has all of them work at once while one watches.
 """
 
 from __future__ import annotations
@@ -24,6 +24,11 @@ _TEXTS = {
         "Hello from",
         "There is one node; ask for two to see more here.",
         "There is no ssh on this machine, so the nodes cannot be reached from here.",
+        "## All nodes at once, watched live\n\nipyparallel finds the nodes by itself and starts a Python on each of "
+        "them. The numbers below change while the nodes work. These Pythons end with this notebook's kernel.",
+        "ipyparallel is not in this environment.",
+        "Pythons at work:",
+        "Pieces done by each node:",
     ),
     "zh_CN": (
         "# 欢迎\n\n从上到下，在每个灰色单元格里按 **Shift+Enter**。与本笔记本放在一起的文件都在 `~/work` 里，"
@@ -34,6 +39,11 @@ _TEXTS = {
         "来自以下主机的问候：",
         "目前只有一个节点；选择两个节点后，这里会显示更多内容。",
         "这台机器没有安装 ssh，因此无法从这里访问其他节点。",
+        "## 让所有节点同时工作，并实时查看\n\nipyparallel 会自动找到各个节点，并在每个节点上启动 Python。"
+        "节点工作时，下面的数字会随之变化。这些 Python 会随本笔记本的内核一同结束。",
+        "此环境没有安装 ipyparallel。",
+        "正在工作的 Python：",
+        "各节点完成的份数：",
     ),
 }
 
@@ -59,10 +69,52 @@ else:
         print(subprocess.run(["ssh", f"node-{{number}}", "hostname"], capture_output=True, text=True).stdout)
 """
 
+_ENGINES = """\
+import importlib.util
+
+engines = None
+if nodes == 1:
+    print({alone!r})
+elif importlib.util.find_spec("ipyparallel") is None:
+    print({missing!r})
+else:
+    import ipyparallel
+
+    cluster = ipyparallel.Cluster(log_level=30)
+    engines = cluster.start_and_connect_sync(activate=False)
+    print({at_work!r}, len(engines))
+"""
+
+_LIVE = """\
+from collections import Counter
+
+
+def throw(points):
+    import os
+    import random
+
+    inside = sum(random.random() ** 2 + random.random() ** 2 < 1 for _ in range(points))
+    return "node-" + os.environ.get("GALILEAN_RANK", "0"), inside
+
+
+points, hits, done = 100_000, 0, Counter()
+if engines is None:
+    name, hits = throw(points)
+    print("π ≈", 4 * hits / points)
+else:
+    shown = display("", display_id=True)
+    for name, inside in engines.load_balanced_view().map_async(throw, [points] * 60, ordered=False):
+        hits += inside
+        done[name] += 1
+        shown.update(f"π ≈ {{4 * hits / points / done.total():.5f}}   {pieces} {{dict(sorted(done.items()))}}")
+"""
+
 
 def starter_notebook(language: str) -> bytes:
     """The notebook's file in a language; English for one we do not speak."""
-    welcome, your_nodes, others, hello, alone, no_ssh = _TEXTS.get(language, _TEXTS["en"])
+    (
+        welcome, your_nodes, others, hello, alone, no_ssh, all_nodes, missing, at_work, pieces,
+    ) = _TEXTS.get(language, _TEXTS["en"])  # fmt: skip
     here = {"zh_CN": "← 本笔记本"}.get(language, "← this notebook")
     cells = [
         ("markdown", welcome),
@@ -71,6 +123,9 @@ def starter_notebook(language: str) -> bytes:
         ("code", _NODES.format(here=here)),
         ("markdown", others),
         ("code", _REACH.format(alone=alone, no_ssh=no_ssh)),
+        ("markdown", all_nodes),
+        ("code", _ENGINES.format(alone=alone, missing=missing, at_work=at_work)),
+        ("code", _LIVE.format(pieces=pieces)),
     ]
     return json.dumps(notebook_of(cells, "welcome"), ensure_ascii=False, indent=1).encode() + b"\n"
 

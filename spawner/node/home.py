@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from spawner.node import engines
 from spawner.node.place import node_name
 
 _LANGUAGE = re.compile(r"[a-z]{2,3}(_[A-Z]{2})?", re.ASCII)
@@ -65,9 +66,12 @@ def write_links(folder: Path, targets: Mapping[str, Path]) -> None:
 
 
 def write_shell(home: Path, work: Path, rank: int) -> None:
-    """Let a shell name the node in its prompt."""
+    """Let a shell name the node in its prompt, and ipyparallel find all nodes."""
     _new(home / ".bashrc", prompt_script(rank, home, work))
     _new(home / ".bash_profile", ". ~/.bashrc\n")
+    profile = home / ".ipython/profile_default"
+    profile.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _new(profile / "ipcluster_config.py", engines.PROFILE)
 
 
 def write_quiet(home: Path) -> None:

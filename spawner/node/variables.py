@@ -20,6 +20,8 @@ def parallel_variables(
         "PET_NNODES": str(place.nodes),
         "PET_NODE_RANK": str(place.rank),
         HOSTFILE: hostfile,
+        # MPI looks for graphics cards on every screen of a node, and is told by a desktop that this is not its own.
+        "HWLOC_COMPONENTS": "-gl",
         "OMPI_MCA_orte_default_hostfile": hostfile,
         "PRTE_MCA_prte_default_hostfile": hostfile,
     }

@@ -44,6 +44,9 @@ def test_the_second_half_reaches_every_node(
 
     monkeypatch.setattr("subprocess.run", lambda command, **_: asked.append(command) or Done())
     monkeypatch.setattr("shutil.which", lambda _: "/usr/bin/ssh")
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     exec(code, {})
     assert asked == [["ssh", "node-0", "hostname"], ["ssh", "node-1", "hostname"]]
-    assert "node-1" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "node-1" in said
+    assert "ipyparallel is not in this environment." in said

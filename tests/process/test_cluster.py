@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ import httpx
 import pytest
 import websockets
 
+from services.catalog.starter import starter_notebook
 from spawner.process.family import look
 from spawner.process.handles import Handle
 from spawner.process.inventory import ProcessInventory
@@ -64,14 +66,16 @@ def environment(directory: ClusterDirectory, rank: int) -> dict[str, str]:
     return said["environment"]
 
 
-def bash(directory: ClusterDirectory, rank: int, command: str) -> subprocess.CompletedProcess[str]:
+def bash(
+    directory: ClusterDirectory, rank: int, command: str, seconds: float = 30
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         ["bash", "-c", command],
         env=environment(directory, rank),
         cwd=directory.home(rank) / "work",
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=seconds,
     )
 
 
@@ -194,6 +198,41 @@ def test_ssh_reaches_every_node_from_every_node_without_a_password(cluster: Clus
 def test_files_are_copied_between_nodes(cluster: ClusterDirectory) -> None:
     done = bash(cluster, 0, "echo data > ~/one; scp -q ~/one node-1:two && ssh node-1 cat two")
     assert (done.returncode, done.stdout) == (0, "data\n"), done.stderr
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(shutil.which("sshd", path="/usr/sbin:/usr/bin") is None, reason="sshd is not installed")
+def test_the_first_notebook_has_every_node_at_work_without_an_option(cluster: ClusterDirectory) -> None:
+    notebook = cluster.home(0) / "work" / "welcome.ipynb"
+    notebook.write_bytes(starter_notebook("en"))
+    run = "from nbclient.cli import main; main(['--inplace', '--timeout=240', 'welcome.ipynb'])"
+    done = bash(cluster, 0, f'{sys.executable} -c "{run}"', seconds=280)
+    assert done.returncode == 0, done.stderr
+    cells = [cell for cell in json.loads(notebook.read_text())["cells"] if cell["cell_type"] == "code"]
+    told = "".join(
+        line for out in cells[-2]["outputs"] if out.get("name") == "stdout" for line in out["text"]
+    )
+    assert told.endswith("Pythons at work: 2\n"), told  # after the progress of their start
+    (shown,) = cells[-1]["outputs"]
+    said = "".join(shown["data"]["text/plain"])
+    assert "π ≈ 3.14" in said
+    assert "'node-0': " in said
+    assert "'node-1': " in said
+    # Engines go with the kernel that wanted them.
+    eventually(lambda: not left_of_engines(cluster), 60, "no engine is left")
+
+
+def left_of_engines(directory: ClusterDirectory) -> list[str]:
+    """Processes of ipyparallel on any node of a cluster."""
+    needle, found = str(directory.path).encode(), []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (entry / "cmdline").read_bytes()
+            if b"ipyparallel" in command and needle in (entry / "environ").read_bytes():
+                found.append(command.decode())
+        except OSError:
+            continue
+    return found
 
 
 # --------------------------------------------------------------------------------------------- presence
