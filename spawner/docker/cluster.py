@@ -80,7 +80,8 @@ class DockerCluster(VirtualCluster):
         return names.container_name(self.containers.instance, self.base, rank)
 
     async def create_nodes(self, run: Run, plan: ClusterPlan, progress: NodeProgress) -> None:
-        await self.containers.create(self.spec(run, plan), progress)
+        login = await self.login_of(plan)
+        await self.containers.create(self.spec(run, plan), progress, login)
 
     async def look_at_nodes(self, run: Run) -> Mapping[int, NodeLook]:
         user: Any = self.user
@@ -92,6 +93,18 @@ class DockerCluster(VirtualCluster):
         told = ", ".join(f"node {rank}: {end.exit_reason}" for rank, end in sorted(ends.items()))
         self.log.info("%s: removed (%s)", self._log_name, told or "no nodes")
         return ends
+
+    async def check_node(self, run: Run, rank: int, how: str) -> None:
+        user: Any = self.user
+        await self.containers.again(user.name, self.name).check(rank, how)
+
+    async def end_node(self, run: Run, rank: int) -> NodeEnd | None:
+        user: Any = self.user
+        return await self.containers.again(user.name, self.name).end(run.id, rank)
+
+    async def make_node(self, run: Run, rank: int, how: str, progress: NodeProgress) -> None:
+        user: Any = self.user
+        await self.containers.again(user.name, self.name).make(run.id, rank, how, progress)
 
     def spec(self, run: Run, plan: ClusterPlan) -> ClusterSpec:
         """What the cluster is to be.

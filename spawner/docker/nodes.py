@@ -22,7 +22,9 @@ from typing import Any
 
 from galilean.errors import UserError
 from spawner.backend import NodeFailed, NodeLook, NodeProgress
-from spawner.docker import cards, containers, names, setuid, subnets, troubles
+from spawner.collaborators import PullLogin
+from spawner.docker import again, cards, containers, names, setuid, subnets, troubles
+from spawner.docker.again import ContainerAgain
 from spawner.docker.api import APIError, Client, DockerAPI, ImageNotFound, NotFound, PullFailed, said
 from spawner.docker.spec import GRACE_SECONDS, ClusterSpec, Given
 from spawner.docker.troubles import Container
@@ -90,7 +92,7 @@ class ContainerNodes:
 
     # ------------------------------------------------------------------------------------------- making
 
-    async def create(self, spec: ClusterSpec, progress: NodeProgress) -> None:
+    async def create(self, spec: ClusterSpec, progress: NodeProgress, login: PullLogin | None = None) -> None:
         """Make all nodes in parallel; come back when every one answers. Cancelled, it lets go at once.
 
         Raises
@@ -108,7 +110,7 @@ class ContainerNodes:
             way_out = await self.api.do(lambda: setuid.first_open(spec.mounts))
             if way_out is not None:
                 raise UserError(503, troubles.SETUID, place=f"~/{way_out.target}")
-        await self._image(spec, progress)
+        await self._image(spec, progress, login)
         name = names.network_name(spec.instance, spec.base)
         there = await self.api.ask(lambda client: client.networks(names=[name]))
         if self.watch.containers(spec.base) or any(network["Name"] == name for network in there):
@@ -116,7 +118,7 @@ class ContainerNodes:
             await self.remove(spec.user, spec.server)
         given = await self._place(spec)
         try:
-            await self._on_the_way.send(spec.base, self.api.do(lambda: self._prepare(spec)))
+            await self._on_the_way.send(spec.base, self.api.do(lambda: self._prepare(spec, given)))
         except OSError as error:
             message, params = troubles.why_not_prepared(error)
             raise NodeFailed(0, message, **params) from error
@@ -169,7 +171,7 @@ class ContainerNodes:
             return ""
         return text.decode(errors="replace").strip()[-400:]
 
-    async def _image(self, spec: ClusterSpec, progress: NodeProgress) -> None:
+    async def _image(self, spec: ClusterSpec, progress: NodeProgress, login: PullLogin | None) -> None:
         if spec.pull_policy != "Always" and await self.api.ask(lambda client: _has_image(client, spec.image)):
             return
         if spec.pull_policy == "Never":
@@ -177,7 +179,7 @@ class ContainerNodes:
         progress.trouble(0, troubles.PULLING, image=spec.image)
         pull = self._pulls.get(spec.image)
         if pull is None or pull.done():  # one for all who want it; a start that is cancelled leaves it going
-            pull = self._pulls[spec.image] = asyncio.ensure_future(self.api.pull(spec.image))
+            pull = self._pulls[spec.image] = asyncio.ensure_future(self.api.pull(spec.image, login))
             pull.add_done_callback(lambda over: over.cancelled() or over.exception())
         try:
             await asyncio.shield(pull)
@@ -213,8 +215,8 @@ class ContainerNodes:
                 return given
         raise UserError(503, troubles.NO_NETWORK, reason="queued")
 
-    def _prepare(self, spec: ClusterSpec) -> None:
-        """Write the cluster's keys, and give the project's directory to the nodes' account."""
+    def _prepare(self, spec: ClusterSpec, given: Given) -> None:
+        """Write the cluster's keys and its recipe, and give the project's directory to the nodes' account."""
         folder = Path(spec.secrets)
         # Closed above, open below: who is root here hands them to an account that is nobody here.
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -226,6 +228,8 @@ class ContainerNodes:
             path.unlink(missing_ok=True)
             path.write_bytes(content)
             path.chmod(0o444)
+        bodies = {str(rank): containers.container(spec, rank, given) for rank in range(spec.nodes)}
+        again.keep(self._recipe(spec.base), spec.prefix, bodies)
         if os.geteuid() == 0:
             uid, _, gid = spec.account.partition(":")
             for mount in spec.mounts:  # what may only be read has to be readable
@@ -247,6 +251,19 @@ class ContainerNodes:
             for rank, item in self.watch.containers(base_name(user, server)).items()
             if item.run == run
         }
+
+    # ------------------------------------------------------------------------------- one node of a cluster
+
+    def again(self, user: str, server: str) -> ContainerAgain:
+        """Ends and makes single nodes of a cluster."""
+        base = base_name(user, server)
+        return ContainerAgain(
+            self.api, self.watch, self._on_the_way, base, self._recipe(base), ask=self._ask, log=self._log
+        )
+
+    def _recipe(self, base: str) -> Path:
+        """Where the bodies of a cluster's containers are kept: they name the hub's token."""
+        return self._directory / base / "containers.json"
 
     # ------------------------------------------------------------------------------------------ removing
 

@@ -9,6 +9,7 @@ from jupyterhub.app import JupyterHub
 from traitlets import Any as AnyTrait
 
 from spawner.leftovers import finish_leftovers
+from spawner.renewing import attend_all
 
 EVERY_SECONDS = 2
 
@@ -22,6 +23,7 @@ class LabHub(JupyterHub):
     async def start(self) -> None:
         await super().start()
         self._finishing = asyncio.create_task(self._finish())
+        self._renewing = asyncio.create_task(self._renew())
 
     async def _finish(self) -> None:
         while True:
@@ -30,6 +32,14 @@ class LabHub(JupyterHub):
             except Exception:
                 self.log.exception("leftovers")
             await asyncio.sleep(EVERY_SECONDS)
+
+    async def _renew(self) -> None:
+        while True:
+            try:
+                await attend_all(self, self.collaborators.database)
+            except Exception:
+                self.log.exception("nodes that are made anew")
+            await asyncio.sleep(0.3)
 
 
 if __name__ == "__main__":

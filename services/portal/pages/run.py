@@ -26,6 +26,7 @@ from services.catalog.places import check_gpu_count, choose_pool
 from services.catalog.search import COUNT_MOST, Wanted, count
 from services.catalog.store import Project
 from services.machines.rules import Free, Size
+from services.portal import saving
 from services.portal.api.clusters import held_seconds, may_ask, node_state, place_in_line, why_of
 from services.portal.api.dataset_models import LinkedDataset
 from services.portal.api.datasets import linked
@@ -196,6 +197,7 @@ class RunPage(ProjectPage):
             "why": why_of(node, self.translate),
             "can": may_ask(run, node) if run.user == self.person.name else (),
             "url": f"{self.portal.prefix}clusters/{run.id}/nodes/{node.rank}",
+            "save": saving.address(self.portal, run, node.rank) if run.user == self.person.name else None,
         }
 
     def _grace(self, run: Run | None) -> int:
