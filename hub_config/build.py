@@ -233,6 +233,7 @@ def navigation(settings: Settings, rights_now: Callable[[], Rights]) -> Callable
             entry(mark("Projects"), "projects", "folder"),
             entry(mark("Data sets"), "datasets", "database"),
             entry(mark("Explore"), "explore", "compass"),
+            entry(mark("Environments"), "environments", "box"),
             entry(mark("Machine time"), "machine-time", "activity"),
             entry(mark("Schedules"), "schedules", "clock"),
             *(entry(found.label, found.place, found.icon, admin=True) for found in entries_for(given)),

@@ -268,7 +268,8 @@ class OneImport(PeopleHandler):
     async def delete(self, import_id: str) -> None:
         await imports.undo(self, import_id)
         found = await imports.get(self, import_id)
-        self.write_json(_import(found.id, found.rows, found.done, finished=True, undone=True))
+        undone = found.undone_at is not None  # what could not be taken back stays, and it can be tried again
+        self.write_json(_import(found.id, found.rows, found.done, finished=True, undone=undone))
 
 
 def _import(import_id: str | None, rows: Any, done: int, *, finished: bool, undone: bool) -> models.Import:
