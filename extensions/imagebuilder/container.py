@@ -42,7 +42,7 @@ from spawner.process.layout import base_name
 log = logging.getLogger("galilean.imagebuilder")
 
 #: Longest that a person is held, of the two seconds that are promised: the daemon needs some to begin and to end.
-FREEZE_SECONDS = 1.5
+FREEZE_SECONDS = 1.2
 TRIES = 3
 CHUNK_BYTES = 1 << 20
 #: A daemon that compares two large trees takes its time.

@@ -21,6 +21,7 @@ from services.portal.api import (
     file_work,
     finding,
     gallery,
+    images,
     life,
     machine_time,
     machines,
@@ -118,6 +119,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *machines.OPERATIONS,
     *people.OPERATIONS,
     *environments.OPERATIONS,
+    *images.OPERATIONS,
     *registries.OPERATIONS,
     Operation(
         method="post",
