@@ -39,6 +39,31 @@ class Display(Section):
         return f"{self.width}x{self.height}"
 
 
+class Vnc(Section):
+    """A VNC or noVNC server that the image brings itself; its start command starts it."""
+
+    port: int = Field(ge=PORT_FIRST, le=PORT_LAST, description="Where it listens in the node.")
+    password: str = Field(
+        default="",
+        max_length=64,
+        description="What it asks for; no page and no address carries it. VNC looks at eight characters.",
+        repr=False,
+    )
+    web_path: str = Field(
+        default="",
+        max_length=200,
+        pattern=r"^[A-Za-z0-9._~/-]*$",
+        description="noVNC: path of its websocket, `websockify` as a rule; empty = the port speaks VNC itself.",
+    )
+
+    @field_validator("password")
+    @classmethod
+    def _password(cls, value: str) -> str:
+        if not value.isprintable():
+            raise ValueError("has signs that nobody can type")
+        return value
+
+
 class DesktopApplication(Section):
     """A program that has a desktop to itself: its window fills the page."""
 
@@ -82,6 +107,10 @@ class EnvironmentSettings(Section):
         "every node, behind the person's sign-in.",
     )
     display: Display = Field(default=Display(), description="Of the desktop.")
+    vnc: Vnc | None = Field(
+        default=None,
+        description="The desktop is the image's own, by its VNC or noVNC server; needs the interface `desktop`.",
+    )
     applications: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")], DesktopApplication] = (
         Field(
             default={},
@@ -154,6 +183,10 @@ class EnvironmentSettings(Section):
                 "offers nothing: it has neither JupyterLab nor a desktop (interfaces), and no start command with "
                 "ports to answer on"
             )
+        if self.vnc is not None and "desktop" not in self.interfaces:
+            raise ValueError("vnc needs the interface desktop")
+        if self.vnc is not None and self.vnc.port in (8888, 2222):
+            raise ValueError(f"vnc.port: {self.vnc.port} is the node's own")
         if self.applications and "desktop" not in self.interfaces:
             raise ValueError("applications need the interface desktop")
         return self

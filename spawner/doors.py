@@ -32,6 +32,9 @@ NODE_COMMAND = "GALILEAN_START_COMMAND"
 NODE_GEOMETRY = "GALILEAN_DESKTOP_GEOMETRY"
 NODE_DPI = "GALILEAN_DESKTOP_DPI"
 NODE_APPLICATIONS = "GALILEAN_DESKTOP_APPLICATIONS"
+NODE_VNC_PORT = "GALILEAN_VNC_PORT"
+NODE_VNC_PASSWORD = "GALILEAN_VNC_PASSWORD"  # noqa: S105 - a name
+NODE_VNC_WEB_PATH = "GALILEAN_VNC_WEB_PATH"
 
 #: In ``clusters.state``.
 KEPT = "doors"
@@ -160,6 +163,9 @@ def start_variables(
     geometry: str = "",
     dpi: int = 0,
     applications: Mapping[str, Mapping[str, str]] | None = None,
+    vnc_port: int = 0,
+    vnc_password: str = "",
+    vnc_web_path: str = "",
 ) -> Mapping[str, str]:
     """The variables by which a node learns what its environment says; what is as always has none.
 
@@ -173,5 +179,8 @@ def start_variables(
         NODE_GEOMETRY: geometry,
         NODE_DPI: str(dpi) if dpi else "",
         NODE_APPLICATIONS: json.dumps(applications) if applications else "",
+        NODE_VNC_PORT: str(vnc_port) if vnc_port else "",
+        NODE_VNC_PASSWORD: vnc_password,
+        NODE_VNC_WEB_PATH: vnc_web_path,
     }
     return {name: value for name, value in said.items() if value}

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from extensions.desktop import available
 from extensions.desktop.choices import Application, Choices
+from extensions.desktop.foreign import Foreign, ForeignSession
 from extensions.desktop.session import Session
 
 SIZES = ("1280x720", "1600x900", "1920x1080", "2560x1440")
@@ -41,14 +42,17 @@ class Desktops:
         self.choices = Choices.read(self._environ)
         self._offered: dict[str, Application] = {}
         self.home = Path(self._environ.get("HOME") or "/")
-        self._made: dict[str, Session] = {}
+        self.foreign = Foreign.read(self._environ)
+        self._made: dict[str, Session | ForeignSession] = {}
 
-    def get(self, name: str, language: str = "") -> Session | None:
+    def get(self, name: str, language: str = "") -> Session | ForeignSession | None:
         """The desktop of that name, made but not started; ``None`` when the environment has no such application."""
         application = self.choices.applications.get(name) or self._offered.get(name)
         if name and application is None:
             return None
         made = self._made.get(name)
+        if made is None and self.foreign is not None and not name:
+            made = self._made[name] = ForeignSession(self.foreign, log=self._log)
         if made is None:
             made = self._made[name] = Session(
                 self.home / ".cache/galilean" / f"desktop-{name or '_'}",
@@ -69,7 +73,7 @@ class Desktops:
 
     def sizes(self) -> list[str]:
         """Sizes that may be asked for besides the window's own; none without the program that sets them."""
-        return list(SIZES) if self._which("xrandr") else []
+        return list(SIZES) if self._which("xrandr") and self.foreign is None else []
 
     def end(self) -> None:
         """End all of them, at the end of the Jupyter server; what left its parent would live on."""

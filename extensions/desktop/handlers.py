@@ -24,6 +24,7 @@ from tornado.websocket import WebSocketClosedError
 
 from extensions.desktop import choices, files, notes
 from extensions.desktop.desktops import Desktops
+from extensions.desktop.foreign import ForeignSession
 from extensions.desktop.home import desktop_folder
 from extensions.desktop.session import NotUp, Session
 from spawner.node.place import LANGUAGE, RANK, node_name
@@ -77,7 +78,7 @@ class _Owned:
         return self.settings["galilean_desktops"]
 
     @property
-    def session(self) -> Session:
+    def session(self) -> Session | ForeignSession:
         session = self.desktops.get(self.get_query_argument("app", ""), self.language)
         if session is None:
             raise web.HTTPError(404, "This environment has no such application.")

@@ -154,6 +154,9 @@ def unlooked(settings: Settings, name: str, kept: Kept | None = None) -> Environ
         geometry=entry.display.geometry if "desktop" in entry.interfaces else "",
         dpi=entry.display.dpi if "desktop" in entry.interfaces else 0,
         applications={name: one.model_dump() for name, one in entry.applications.items()},
+        vnc_port=entry.vnc.port if entry.vnc else 0,
+        vnc_password=entry.vnc.password if entry.vnc else "",
+        vnc_web_path=entry.vnc.web_path if entry.vnc else "",
     )
     return EnvironmentChoice(
         name=name,

@@ -54,7 +54,7 @@ def doors_of_run(portal: Portal, run: Run) -> tuple[Door, ...]:
     entry = portal.settings.environments.get(run.environment) or rules.kept(run.state)
     missing: set[str] = set()
     # The process backend's nodes are processes of this machine; an image says by itself what it has.
-    on_this_machine = portal.settings.backend == "process"
+    on_this_machine = portal.settings.backend == "process" and getattr(entry, "vnc", None) is None
     if entry is not None and "desktop" in entry.interfaces and on_this_machine and available.missing():
         missing.add(rules.DESKTOP.key)
     known = portal.settings.applications

@@ -35,6 +35,19 @@ def test_all_start_options_are_read():
     assert (own.display.geometry, own.display.dpi) == ("1280x720", 120)
 
 
+def test_an_image_may_bring_its_own_vnc_server_and_its_password_is_printed_nowhere():
+    own = entry(
+        "interfaces: [desktop]\nvnc: {port: 5901, password: geheim, web_path: websockify}"
+    ).environments["own"]
+    assert own.vnc is not None
+    assert (own.vnc.port, own.vnc.password, own.vnc.web_path) == (5901, "geheim", "websockify")
+    assert "geheim" not in repr(own)
+    assert "needs the interface desktop" in problem("vnc: {port: 5901}")
+    assert "vnc.port: 8888 is the node's own" in problem("interfaces: [desktop]\nvnc: {port: 8888}")
+    assert "vnc.web_path" in problem("interfaces: [desktop]\nvnc: {port: 5901, web_path: 'a?password=b'}")
+    assert "vnc.port" in problem("interfaces: [desktop]\nvnc: {port: 80}")
+
+
 def test_an_entry_with_no_jupyterlab_and_no_start_command_is_refused_with_the_reason():
     told = problem("interfaces: []")
     assert (

@@ -47,6 +47,10 @@ def test_no_door_leads_to_a_port_of_the_node_itself_or_of_the_system(ports: list
 
 def test_a_node_is_told_only_what_its_environment_says():
     assert start_variables() == {}
+    assert start_variables(vnc_port=5901, vnc_password="x") == {
+        "GALILEAN_VNC_PORT": "5901",
+        "GALILEAN_VNC_PASSWORD": "x",
+    }
     assert start_variables(interfaces=()) == {"GALILEAN_INTERFACES": "none"}
     assert start_variables(
         interfaces=("jupyter", "desktop"), ports=(8050, 8051), command="./serve", geometry="1280x720", dpi=120
