@@ -203,11 +203,6 @@ def uses_of_role(conn: Connection, role: str) -> list[Use]:
     ]
 
 
-def forget_role(conn: Connection, role: str) -> None:
-    """Take a role's limits away, before the role itself is."""
-    conn.execute(delete(quotas).where(quotas.c.role == role))
-
-
 # ----------------------------------------------------------------------------------------------- exceptions
 
 

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
 from sqlalchemy import Connection, func, select
 
-from extensions.quota.store import forget_role, uses_of_role
-from galilean import audit
+from extensions.quota.store import uses_of_role
+from galilean import audit, centre
 from galilean.centre import RoleRow
 from galilean.errors import UserError, mark
 from galilean.rights import BLOCKED, GROUP_PREFIX, RIGHTS, ROLE_PREFIX, GroupRow, Rights, read
@@ -27,6 +27,7 @@ from services.people import roles, rules, store
 from services.people.rules import Asker
 from services.people.store import Person
 from services.people.waiting import Account, list_accounts
+from services.release import rules as release_rules
 from spawner import records
 from spawner.records import Run
 
@@ -365,6 +366,26 @@ async def change_role(
 
 async def uses_of(handler: BaseHandler, name: str) -> list[str]:
     """Where a role is still used, in words."""
+    return [
+        *await _uses_outside(handler, name),
+        *await handler.portal.db.run_read(_uses_in_rules, name, handler.translate),
+    ]
+
+
+def _uses_in_rules(conn: Connection, name: str, translate: Callable[[str], str]) -> list[str]:
+    """Clusters that it admitted, limits and rules of release of its own."""
+    words = {"clusters": mark("{n} clusters are held by it"), "limits": mark("{n} limits of its own")}
+    found = [
+        translate(words.get(use.kind, use.kind + " {n}")).format(n=use.count)
+        for use in uses_of_role(conn, name)
+    ]
+    if name in release_rules.read(conn).roles:
+        found.append(translate(mark("rules of release of its own")))
+    return found
+
+
+async def _uses_outside(handler: BaseHandler, name: str) -> list[str]:
+    """Who has it, and which groups and pools name it."""
     portal, translate = handler.portal, handler.translate
     models = await portal.hub.users()
     members = sum(ROLE_PREFIX + name in (model.get("groups") or ()) for model in models)
@@ -377,16 +398,18 @@ async def uses_of(handler: BaseHandler, name: str) -> list[str]:
     for title, pool in portal.settings.pools.items():
         if name in pool.open_to:
             found.append(translate(mark("pool {pool}")).format(pool=title))
-    words = {"clusters": mark("{n} clusters are held by it"), "limits": mark("{n} limits of its own")}
-    for use in await portal.db.run_read(uses_of_role, name):
-        found.append(translate(words.get(use.kind, use.kind + " {n}")).format(n=use.count))
     return found
 
 
 async def delete_role(handler: BaseHandler, name: str) -> None:
-    """A role of one's own that nothing uses any more; its limits, which nobody meets then, go with it."""
-    limits = [use for use in await handler.portal.db.run_read(uses_of_role, name) if use.kind == "limits"]
-    uses = await uses_of(handler, name)
+    """Delete a role of one's own that nothing uses any more.
+
+    Raises
+    ------
+    UserError
+        409 with the list of what uses it, at the moment of the deletion.
+    """
+    outside = await _uses_outside(handler, name)
 
     def check(asker: Asker, known: Rights) -> None:
         rules.need(asker, known, "roles:manage")
@@ -397,9 +420,9 @@ async def delete_role(handler: BaseHandler, name: str) -> None:
     now, by, address = handler.portal.clock(), handler.person.name, handler.address
 
     def write(conn: Connection) -> None:
+        centre.decide_alone(conn)
+        uses = [*outside, *_uses_in_rules(conn, name, handler.translate)]
         roles.delete_role(conn, name, uses=uses, now=now, by=by, address=address)
-        if limits:
-            forget_role(conn, name)
 
     await _decide(handler, "role", name, check, write)
 

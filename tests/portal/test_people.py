@@ -11,6 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
+from extensions.quota.measures import Measure
+from extensions.quota.store import COMMAND, REMOVE, set_limits
 from galilean import centre
 from galilean.clock import utcnow
 from galilean.errors import UserError
@@ -20,6 +22,7 @@ from services.metering.work import tell_difference
 from services.people import roles, store
 from services.portal import people
 from services.portal.admin import ENTRIES
+from services.release import rules as release_rules
 from tests.portal.live import LiveSite
 from tests.web.conftest import Visitor
 
@@ -135,6 +138,14 @@ def test_roles_and_groups_are_made_changed_and_refused_while_in_use(site: LiveSi
     assert "nobody" in page
     assert root.form("admin/groups", title="All", role="admin").status_code == 400
     assert root.drop("admin/groups/physics-101").status_code == 200
+    by: dict[str, Any] = {"now": site.portal.clock(), "actor": COMMAND}
+    site.write(set_limits, [("desk", Measure("nodes"), 3)], **by)
+    site.write(release_rules.set_role, "desk", {"most_seconds": 7200}, now=by["now"], actor="root")
+    refused = root.drop("admin/roles/desk")
+    assert refused.status_code == 409
+    assert "1 limits of its own, rules of release of its own" in refused.text
+    site.write(set_limits, [("desk", Measure("nodes"), REMOVE)], **by)
+    site.write(release_rules.set_role, "desk", {"most_seconds": None}, now=by["now"], actor="root")
     assert root.drop("admin/roles/desk").status_code == 200
     with site.portal.db.read() as conn:
         assert "desk" not in centre.all_roles(conn)

@@ -289,9 +289,6 @@ async def test_the_role_that_admitted_is_kept_and_known_as_a_use(site: Database)
     assert roles == {"small": "student", "large": "teacher"}
     assert uses["clusters"] == 1
     assert uses["limits"] > 5
-    with site.write() as conn:
-        store.forget_role(conn, "student")
-        assert [use.kind for use in store.uses_of_role(conn, "student")] == ["clusters"]
 
 
 def test_two_changes_at_once_never_move_the_version_to_the_same_number(site: Database) -> None:
