@@ -14,8 +14,10 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from extensions.imagebuilder import keys
 from extensions.imagebuilder import store as environments
 from extensions.imagebuilder.entries import Viewer, may_see
+from extensions.imagebuilder.keys import Seal
 from extensions.quota.admission import QuotaAdmission
 from extensions.quota.policy import Policy
 from extensions.quota.room import RoomCheck
@@ -28,7 +30,7 @@ from services.catalog.environments import Kept
 from services.catalog.resolver import CatalogResolver, Offered
 from services.portal.budgets import UsedByDays
 from services.release import rules as release
-from spawner.collaborators import Collaborators, Person
+from spawner.collaborators import Collaborators, Person, PullLogin
 
 
 class Decisions:
@@ -87,6 +89,22 @@ def kept_environment(conn: Connection, person: Person, name: str) -> Kept | None
     )
 
 
+class KeptLogins:
+    """See :class:`spawner.collaborators.Logins`."""
+
+    def __init__(self, database: Database, seal: Seal) -> None:
+        self._database, self._seal = database, seal
+
+    async def __call__(self, key: str) -> PullLogin:
+        """What is kept under a key."""
+
+        def read(conn: Connection) -> PullLogin:
+            found = keys.opened(conn, self._seal, key)
+            return PullLogin(keys.registry_of(conn, key), found.username, found.password)
+
+        return await self._database.run_read(read)
+
+
 def collaborators(
     database: Database,
     settings: Settings,
@@ -94,8 +112,13 @@ def collaborators(
     clock: Clock = utcnow,
     *,
     backend: str = "",
+    secret: str = "",
 ) -> Collaborators:
-    """What every cluster is handed; ``room`` is ``None`` where a scheduler has the word."""
+    """What every cluster is handed.
+
+    ``room`` is ``None`` where a scheduler has the word; ``secret`` is what portal and hub share, by which names and
+    passwords of registries are kept.
+    """
     decisions = Decisions()
     return Collaborators(
         database=database,
@@ -112,4 +135,5 @@ def collaborators(
         ),
         clock=clock,
         language=settings.site.language,
+        logins=KeptLogins(database, Seal(secret)) if secret else None,
     )

@@ -221,7 +221,9 @@ def collaborators(wiring: Wiring) -> Any:
     """What every cluster is handed."""
     from hub_config import decisions
 
-    return decisions.collaborators(wiring.database, wiring.settings, wiring.room, wiring.clock)
+    return decisions.collaborators(
+        wiring.database, wiring.settings, wiring.room, wiring.clock, secret=wiring.portal_key
+    )
 
 
 def room_of(settings: Settings) -> Any:

@@ -35,7 +35,7 @@ from galilean.rights import BLOCKED
 from spawner import records, steps
 from spawner.asking import asked_by, hub_groups, language_of, refusal, sent_options
 from spawner.backend import NodeFailed, NodeLook, NodeProgress
-from spawner.collaborators import Admitted, Collaborators, Person
+from spawner.collaborators import Admitted, Collaborators, Person, PullLogin
 from spawner.loss import judge
 from spawner.plan import ClusterPlan
 from spawner.progress import StartProgress
@@ -263,6 +263,18 @@ class VirtualCluster(Spawner):
         finally:
             if self._progress:
                 self._progress.close()
+
+    async def login_of(self, plan: ClusterPlan) -> PullLogin | None:
+        """What the plan's image is fetched with; ``None`` when anybody may have it.
+
+        Raises
+        ------
+        UserError
+            404, 409 when it is there no more or cannot be read.
+        """
+        if not plan.environment.key or self._with.logins is None:
+            return None
+        return await self._with.logins(plan.environment.key)
 
     async def _create(self) -> str:
         database, clock = self._with.database, self._with.clock

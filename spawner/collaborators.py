@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from galilean.clock import Clock, utcnow
@@ -69,6 +69,27 @@ class Resolver(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class PullLogin:
+    """The name and password with which a registry gives an image away; it has no readable form."""
+
+    registry: str
+    username: str = field(repr=False)
+    password: str = field(repr=False)
+
+
+class Logins(Protocol):
+    async def __call__(self, key: str) -> PullLogin:
+        """What is kept under the key of a plan's environment.
+
+        Raises
+        ------
+        UserError
+            404 when it is there no more, 409 when it cannot be read.
+        """
+        ...
+
+
 class Admission(Protocol):
     async def admit(
         self, person: Person, plan: ClusterPlan, request: ClusterRequest, names: Sequence[str]
@@ -103,6 +124,8 @@ class Collaborators:
         The site's, for people whose browser asks for neither English nor Chinese.
     sleep
         How to pause between two attempts to remove nodes.
+    logins
+        Who knows the names and passwords that images are fetched with; ``None`` = nobody.
     """
 
     database: Database
@@ -111,6 +134,7 @@ class Collaborators:
     clock: Clock = utcnow
     language: str = "en"
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    logins: Logins | None = None
 
     def __deepcopy__(self, memo: Any) -> Collaborators:
         return self  # traitlets copies what is configured; a database must not be

@@ -101,7 +101,7 @@ def parse(text: str) -> Reference:
         and _HOST.fullmatch(host)
         and len(name) <= 255
         and _PATH.fullmatch(name)
-        and (not tag or _TAG.fullmatch(tag))
+        and (not colon or _TAG.fullmatch(tag))
         and (not at or is_digest(digest))
     )
     if not good:

@@ -18,6 +18,8 @@ import requests
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.utils import kwargs_from_env
 
+from spawner.collaborators import PullLogin
+
 R = TypeVar("R")
 
 THREADS = 16
@@ -72,15 +74,15 @@ class DockerAPI:
         """Something else that blocks, such as writing files."""
         return await self._in(self._threads, function)
 
-    async def pull(self, image: str) -> None:
-        """Fetch an image.
+    async def pull(self, image: str, login: PullLogin | None = None) -> None:
+        """Fetch an image, with a name and password where it needs one.
 
         Raises
         ------
         PullFailed
             Also for what the daemon tells only in the stream of its progress.
         """
-        await self._in(self._pulls, lambda: pull(self.client(), image))
+        await self._in(self._pulls, lambda: pull(self.client(), image, login))
 
     async def _in(self, threads: ThreadPoolExecutor, function: Callable[[], R]) -> R:
         return await asyncio.get_running_loop().run_in_executor(threads, function)
@@ -91,11 +93,15 @@ class DockerAPI:
         self._pulls.shutdown(wait=False, cancel_futures=True)
 
 
-def pull(client: Client, image: str) -> None:
+def pull(client: Client, image: str, login: PullLogin | None = None) -> None:
+    # For this one request: the daemon keeps nothing of it.
+    auth = {"username": login.username, "password": login.password} if login else None
     try:
         # A name without tag or digest would fetch every tag that there is.
         plain = "@" in image or ":" in image.rpartition("/")[2]
-        for line in client.pull(image if plain else f"{image}:latest", stream=True, decode=True):
+        for line in client.pull(
+            image if plain else f"{image}:latest", stream=True, decode=True, auth_config=auth
+        ):
             if "error" in line:
                 raise PullFailed(str(line["error"]))
     except (APIError, requests.RequestException) as error:
