@@ -144,6 +144,15 @@ class KubeCluster(VirtualCluster, KubeSpawner):
         self.log.info("%s: removed (%s)", self._log_name, said or "no nodes")
         return ends
 
+    async def check_node(self, run: Run, rank: int, how: str) -> None:
+        await self.pods.check(self.base, run.id, rank)
+
+    async def end_node(self, run: Run, rank: int) -> NodeEnd | None:
+        return await self.pods.end(self.base, run.id, rank)
+
+    async def make_node(self, run: Run, rank: int, how: str, progress: NodeProgress) -> None:
+        await self.pods.make(self.base, run.id, rank, progress)
+
     async def spec(self, run: Run, plan: ClusterPlan) -> ClusterSpec:
         """What the cluster is to be.
 
@@ -177,6 +186,7 @@ class KubeCluster(VirtualCluster, KubeSpawner):
             portal_url=self.portal_url,
             language=plan.language,
             start_seconds=self.start_timeout,
+            login=await self.login_of(plan),
             placement=self.placement(plan),
             isolation=self.isolation,
         )

@@ -11,12 +11,23 @@ run. Secrets are references only: who may read pods may still not read tokens.
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from spawner.collaborators import PullLogin
 from spawner.keys import ClusterKeys
 from spawner.kubernetes import names
-from spawner.kubernetes.spec import HTTP_PORT, SSH_PORT, ClaimMount, ClusterFrame, ClusterSpec, Placement
+from spawner.kubernetes.spec import (
+    HTTP_PORT,
+    SSH_PORT,
+    TOKENS,
+    ClaimMount,
+    ClusterFrame,
+    ClusterSpec,
+    Placement,
+    recipe_of,
+)
 from spawner.node.place import (
     CPU_MILLICORES,
     LANGUAGE,
@@ -32,7 +43,10 @@ Manifest = dict[str, Any]
 
 TOKEN_KEY = "token"  # noqa: S105 - the name of a key
 COOKIE_KEY = "cookie_secret"
-_TOKENS = ("JUPYTERHUB_API_TOKEN", "JPY_API_TOKEN")
+#: From what pods are made, to make one again; no pod sees it.
+RECIPE_KEY = "recipe"
+#: Where the kubelet looks for a name and password.
+PULL_KEY = ".dockerconfigjson"
 GRACE_SECONDS = 5
 _LOST = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 _RESTRICTED_POD = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
@@ -48,15 +62,30 @@ _RESTRICTED_CONTAINER = {
 
 def secret(spec: ClusterSpec, keys: ClusterKeys) -> Manifest:
     """The run's Secret; immutable, so that no kubelet needs to watch it."""
-    content = {TOKEN_KEY: spec.token.encode(), COOKIE_KEY: keys.cookie_secret, **keys.ssh_files()}
+    content = {
+        TOKEN_KEY: spec.token.encode(),
+        COOKIE_KEY: keys.cookie_secret,
+        RECIPE_KEY: recipe_of(spec).encode(),
+        **keys.ssh_files(),
+    }
+    if spec.login:  # of its own type, so that the same Secret fetches the image and goes with the run
+        content[PULL_KEY] = pull_config(spec.login)
     return {
         "apiVersion": "v1",
         "kind": "Secret",
         "metadata": _metadata(spec, spec.base),
         "immutable": True,
-        "type": "Opaque",
+        "type": "kubernetes.io/dockerconfigjson" if spec.login else "Opaque",
         "data": {key: base64.b64encode(value).decode() for key, value in content.items()},
     }
+
+
+def pull_config(login: PullLogin) -> bytes:
+    """A name and password as the kubelet reads them."""
+    registry = "https://index.docker.io/v1/" if login.registry == "docker.io" else login.registry
+    auth = base64.b64encode(f"{login.username}:{login.password}".encode()).decode()
+    entry = {"username": login.username, "password": login.password, "auth": auth}
+    return json.dumps({"auths": {registry: entry}}).encode()
 
 
 def network_policy(spec: ClusterFrame, owner: Manifest) -> Manifest:
@@ -118,12 +147,14 @@ def pod(spec: ClusterSpec, rank: int, owner: Manifest) -> Manifest:
             "kueue.x-k8s.io/retriable-in-group": "false",
         }
     main, *others = base["spec"]["containers"]
+    pulls = [*base["spec"].get("imagePullSecrets", []), *([{"name": spec.base}] if spec.login else [])]
     return {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": metadata,
         "spec": {
             **base["spec"],
+            **({"imagePullSecrets": pulls} if pulls else {}),
             "containers": [_container(spec, rank, main), *others],
             "hostname": node_name(rank),
             "subdomain": spec.base,
@@ -243,7 +274,7 @@ def _resources(spec: ClusterSpec) -> Manifest:
 
 def _variables(spec: ClusterSpec, rank: int, theirs: Sequence[Mapping[str, Any]]) -> list[Manifest]:
     plain = {item["name"]: item.get("value", "") for item in theirs if "valueFrom" not in item}
-    references = [dict(item) for item in theirs if "valueFrom" in item and item["name"] not in _TOKENS]
+    references = [dict(item) for item in theirs if "valueFrom" in item and item["name"] not in TOKENS]
     place = Place.of(spec, rank)
     values = {
         **node_environment(
@@ -265,12 +296,12 @@ def _variables(spec: ClusterSpec, rank: int, theirs: Sequence[Mapping[str, Any]]
     }
     tokens = [
         {"name": name, "valueFrom": {"secretKeyRef": {"name": spec.base, "key": TOKEN_KEY}}}
-        for name in _TOKENS
+        for name in TOKENS
     ]
     told = [
         {"name": name, "value": _literal(name, value)}
         for name, value in sorted(values.items())
-        if name not in _TOKENS
+        if name not in TOKENS
     ]
     return [*tokens, *references, *told]
 

@@ -12,6 +12,7 @@ way: so nothing appears after it.
 from __future__ import annotations
 
 import asyncio
+import base64
 import itertools
 import logging
 from collections.abc import Awaitable, Callable, Mapping
@@ -25,7 +26,7 @@ from spawner.kubernetes import manifests, names, troubles
 from spawner.kubernetes.answers import Answers, answered
 from spawner.kubernetes.api import REQUEST_SECONDS, APIError, KubeAPI, is_passing
 from spawner.kubernetes.mender import Mender
-from spawner.kubernetes.spec import ClusterSpec
+from spawner.kubernetes.spec import ClusterSpec, spec_from
 from spawner.kubernetes.watch import Follower, Pod, PodWatch
 from spawner.requests import OnTheWay, all_at_once
 from spawner.steps import NodeEnd
@@ -38,6 +39,13 @@ FORCE_SECONDS = 40.0
 PAUSES_SECONDS = (0.2, 0.5, 1.0, 2.0, 3.0)
 
 _QUOTA = mark("Kubernetes refused the cluster: a quota of the namespace is used up ({why}).")
+_NO_RECIPE = mark(
+    "Node {rank} was made by an older version, which did not write down from what. Release the cluster and run it again."
+)
+_KUEUE = mark(
+    "Nodes of this cluster were admitted together by Kueue and cannot be made anew singly. Release the cluster and run "
+    "it again."
+)
 _GONE = mark("Node {rank} was removed from outside before it answered ({how}).")
 
 
@@ -102,7 +110,7 @@ class PodNodes:
             _, *uids = await all_at_once(
                 self._fresh(spec.base, body) for body in [manifests.service(spec, owner), *pods]
             )
-            await self._until_ready(spec, uids, follower, progress)
+            await self._until_ready(spec, dict(enumerate(uids)), follower, progress)
 
     async def _make_secret(self, spec: ClusterSpec) -> Mapping[str, Any]:
         body = manifests.secret(spec, ClusterKeys.new())
@@ -171,10 +179,10 @@ class PodNodes:
             await asyncio.sleep(pause)
 
     async def _until_ready(
-        self, spec: ClusterSpec, uids: list[str], follower: Follower, progress: NodeProgress
+        self, spec: ClusterSpec, uids: Mapping[int, str], follower: Follower, progress: NodeProgress
     ) -> None:
         """Wait for these pods, by rank; the watch may still tell of an older one of the same name."""
-        waiting = set(range(spec.nodes))
+        waiting = set(uids)
         told: dict[str, object] = {}
         answers = Answers(self._ask, follower.tell)
         try:
@@ -215,6 +223,80 @@ class PodNodes:
             told[name] = trouble
             progress.trouble(rank, trouble.message, **trouble.params)
         return False
+
+    # ------------------------------------------------------------------------------- one node of a cluster
+
+    async def check(self, base: str, run: str, rank: int) -> None:
+        """Whether a node can be made again.
+
+        Raises
+        ------
+        NodeFailed
+            When nobody wrote down what it was made from, or Kueue admitted the cluster as a whole.
+        """
+        spec, _ = await self._recipe(base, run, rank)
+        if spec.placement.queue:
+            raise NodeFailed(rank, _KUEUE)
+
+    async def end(self, base: str, run: str, rank: int) -> NodeEnd | None:
+        """Delete a node's pod and come back when it is gone; how it ended, ``None`` when there was none.
+
+        Raises
+        ------
+        Exception
+            When it cannot be sure that it is gone.
+        """
+        await self._on_the_way.landed(base, seconds=REQUEST_SECONDS + 1)
+        await self.watch.look()
+        name = names.pod_name(base, rank)
+        with self.watch.follow(base) as follower:
+            before = follower.pods.get(name)
+            was_over = before is not None and troubles.is_over(before)
+            loop = asyncio.get_running_loop()
+            begun = loop.time()
+            await self._insist(base, lambda: self._api.delete("Pod", name))
+            forced = False
+            while name in {pod["metadata"]["name"] for pod in await self._left(base)}:
+                if not forced and loop.time() - begun > FORCE_SECONDS:
+                    forced = True  # its machine does not answer: nobody else can say that it is gone
+                    self._log.warning("%s does not end; it is removed by force", name)
+                    await self._insist(base, lambda: self._api.delete("Pod", name, grace_seconds=0))
+                await _within(follower.changed(), 1)
+            pod = follower.last.get(name)
+            if pod is None or _label(pod, names.RUN) != run:
+                return None
+            end = troubles.ended(pod)
+            if was_over:
+                return NodeEnd(
+                    at=end.at if end is not None else None,
+                    exit_reason=(end.reason if end is not None else "") or "ended",
+                )
+            return NodeEnd(at=(end.at if end is not None else None) or datetime.now(UTC))
+
+    async def make(self, base: str, run: str, rank: int, progress: NodeProgress) -> None:
+        """Make a node's pod again; come back when it answers.
+
+        Raises
+        ------
+        NodeFailed
+            When it cannot be.
+        """
+        spec, owner = await self._recipe(base, run, rank)
+        with self.watch.follow(base) as follower:
+            uid = await self._fresh(base, manifests.pod(spec, rank, owner))
+            await self._until_ready(spec, {rank: uid}, follower, progress)
+
+    async def _recipe(self, base: str, run: str, rank: int) -> tuple[ClusterSpec, manifests.Manifest]:
+        """What the pods of a run were made from, and who owns them."""
+        found, _ = await self._insist(base, lambda: self._api.list("Secret", f"{names.RUN}={run}"))
+        for item in found:
+            if item["metadata"]["name"] == base:
+                try:
+                    recipe = base64.b64decode(item["data"][manifests.RECIPE_KEY]).decode()
+                    return spec_from(recipe), manifests.owner_reference(item)
+                except (KeyError, ValueError, TypeError) as error:
+                    raise NodeFailed(rank, _NO_RECIPE) from error
+        raise NodeFailed(rank, _NO_RECIPE)
 
     # ------------------------------------------------------------------------------------------- looking
 

@@ -4,14 +4,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from spawner.collaborators import PullLogin
 from spawner.kubernetes.names import base_name
 
 HTTP_PORT = 8888
 SSH_PORT = 2222
+#: Variables with the hub's token: a pod has them by reference to the run's Secret.
+TOKENS = ("JUPYTERHUB_API_TOKEN", "JPY_API_TOKEN")
 
 #: What a node must not reach under "the outside": private networks (the cluster's own and the campus's)
 #: and the link-local ones, where clouds keep their metadata address.
@@ -136,6 +140,8 @@ class ClusterSpec(ClusterFrame):
         Size of ``/dev/shm``; it counts as the node's memory.
     start_seconds
         How long a node may take to answer.
+    login
+        What the image is fetched with; goes into the Secret and nowhere else.
     """
 
     nodes: int
@@ -158,4 +164,35 @@ class ClusterSpec(ClusterFrame):
     portal_url: str = ""
     language: str = ""
     start_seconds: int = 120
+    login: PullLogin | None = field(default=None, repr=False)
     placement: Placement = field(default_factory=Placement)
+
+
+def recipe_of(spec: ClusterSpec) -> str:
+    """From what the pods of a cluster are made, without token and password: pods refer to the run's Secret for them."""
+    said = asdict(spec)
+    if said["login"]:
+        said["login"] = dict.fromkeys(said["login"], "")
+    for container in said["pod"]["spec"]["containers"]:
+        container["env"] = [item for item in container.get("env") or () if item["name"] not in TOKENS]
+    return json.dumps({**said, "token": ""})
+
+
+def spec_from(recipe: str) -> ClusterSpec:
+    """What :func:`recipe_of` wrote down.
+
+    Raises
+    ------
+    ValueError, TypeError, KeyError
+        When it is of another version.
+    """
+    said = json.loads(recipe)
+    return ClusterSpec(
+        **{
+            **said,
+            "isolation": Isolation(**said["isolation"]),
+            "login": PullLogin(**said["login"]) if said.get("login") else None,
+            "placement": Placement(**said["placement"]),
+            "mounts": tuple(ClaimMount(**mount) for mount in said["mounts"]),
+        }
+    )
