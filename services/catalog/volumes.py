@@ -44,10 +44,12 @@ def ensure_volumes(conn: Connection, settings: Settings, now: datetime) -> None:
     for volume_id, volume in settings.volumes.items():
         path = settings.volume_path(volume_id)
         row = known.get(volume_id)
+        values = {"kind": volume.kind, "path": str(path), "claim": volume.claim}
         if row is not None and row.path == str(path):
+            if (row.kind, row.claim) != (volume.kind, volume.claim):
+                conn.execute(update(volumes).where(volumes.c.id == volume_id).values(values))
             continue
         prepare_volume(path, volume_id)
-        values = {"kind": volume.kind, "path": str(path)}
         if row is None:
             try:
                 with conn.begin_nested():

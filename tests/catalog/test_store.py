@@ -18,7 +18,8 @@ from galilean.errors import UserError
 from galilean.names import is_slug
 from galilean.settings import Settings
 from galilean.web.paging import Cursor
-from services.catalog import departed, store, volumes
+from services.catalog import departed, store, tables, volume_store, volumes
+from services.catalog.shares import Actor
 from services.catalog.store import Project
 from services.catalog.volumes import ensure_volumes
 from spawner.tables import clusters
@@ -375,6 +376,19 @@ def test_a_volume_is_registered_once_and_marked(db: Database, settings: Settings
         ".galilean-volume", "bin", "datasets", "projects",
     ]  # fmt: skip
     volumes.check_mounted(path, "default")
+
+
+def test_a_claim_of_the_settings_is_in_its_row_so_that_it_can_be_closed(db: Database, tmp_path: Path) -> None:
+    claim = {"kind": "claim", "claim": "projects", "path": str(tmp_path / "projects")}
+    settings = Settings(state=tmp_path, volumes={"default": claim, "other": {}})  # type: ignore[arg-type]
+    with db.write() as conn:
+        ensure_volumes(conn, settings, NOW)
+        conn.execute(update(tables.volumes).values(claim=""))  # as versions before wrote it
+        ensure_volumes(conn, settings, NOW)
+        closed = volume_store.edit(
+            conn, "default", actor=Actor(name="root", address=""), now=NOW, state="closed"
+        )
+    assert (closed.claim, closed.state) == ("projects", "closed")
 
 
 def test_a_volume_without_its_mark_is_not_worked_on(db: Database, settings: Settings) -> None:

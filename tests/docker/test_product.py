@@ -158,7 +158,11 @@ def test_without_the_firewall_the_product_does_not_start(product: DockerProduct,
         os.chown(path, UID, UID, follow_symlinks=False)
     daemon.socket.chmod(0o666)
     done = subprocess.run(
-        daemon.machine.command("setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups", GALILEAN, "up"),
+        daemon.machine.command(
+            *("setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups"),
+            *("--inh-caps", "+dac_read_search", "--ambient-caps", "+dac_read_search"),  # Python may be root's
+            *(GALILEAN, "up"),
+        ),
         cwd="/", env=product.environment, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode != 0
