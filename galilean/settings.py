@@ -31,6 +31,7 @@ from galilean.settings_machines import Machines
 from galilean.settings_places import ENTRY, Addresses, GPUModel, Kubernetes, Pool, Section, Volume
 from galilean.settings_places import Network as Network
 from galilean.settings_places import Toleration as Toleration
+from galilean.settings_registry import Registry as Registry
 from galilean.settings_use import Use
 
 RELEASE_POLICIES = (
