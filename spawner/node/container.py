@@ -35,7 +35,7 @@ from spawner.node.place import (
     Place,
     node_name,
 )
-from spawner.node.variables import host_file, parallel_variables
+from spawner.node.variables import HOSTS_PROGRAM, host_file, parallel_variables
 
 SSH_PORT = 2222
 MASTER_PORT = 29500
@@ -114,6 +114,7 @@ def prepare(environ: Mapping[str, str], home: Path, user: str) -> Prepared:
         "LOGNAME": user,
         "PWD": str(work),
         "SHELL": "/bin/bash",
+        "PATH": os.pathsep.join([str(own / "bin"), environ.get("PATH", os.defpath)]),
     }
     login = ssh.login_script(environment, work, ssh.find_sftp_server())
     _write(keys / f"login-{place.rank}", login.encode(), 0o700)
@@ -123,6 +124,9 @@ def prepare(environ: Mapping[str, str], home: Path, user: str) -> Prepared:
     if not (folder / "config").exists():
         _write(folder / "config", client_config(keys, user).encode())
     write_shell(home, work, place.rank)
+    programs = own / "bin"
+    programs.mkdir(mode=0o700, exist_ok=True)
+    _write(programs / "galilean-hosts", HOSTS_PROGRAM.encode(), 0o700)
     arguments = server_arguments(place, home=str(home), cookie_secret_file=str(own / "cookie_secret"))
     return Prepared(arguments, environment)
 

@@ -42,6 +42,20 @@ def shared_host_variables() -> dict[str, str]:
     }
 
 
+#: ``galilean-hosts``: the nodes by their names for loops in a shell, or with their slots as ``mpirun`` and others want.
+HOSTS_PROGRAM = """#!/bin/sh
+# The nodes of this cluster, one on a line.
+case "${1:-}" in
+  "") cut -d" " -f1 "$GALILEAN_HOSTFILE" ;;
+  --slots) cat "$GALILEAN_HOSTFILE" ;;
+  --others) grep -v "^node-$GALILEAN_RANK " "$GALILEAN_HOSTFILE" | cut -d" " -f1 ;;
+  --comma) cut -d" " -f1 "$GALILEAN_HOSTFILE" | paste -sd, ;;
+  *) echo "galilean-hosts [--slots | --others | --comma]: the nodes of this cluster; all but this one; in one line" >&2
+     [ "$1" = --help ] ;;
+esac
+"""
+
+
 def host_file(nodes: int, cpu_millicores: int) -> str:
     """One line per node, with as many slots as it has whole CPUs, at least one."""
     slots = max(1, cpu_millicores // 1000)

@@ -25,7 +25,7 @@ from spawner.node import place, ssh
 from spawner.node.arguments import server_arguments
 from spawner.node.home import write_home, write_links
 from spawner.node.place import Place
-from spawner.node.variables import host_file, parallel_variables, shared_host_variables
+from spawner.node.variables import HOSTS_PROGRAM, host_file, parallel_variables, shared_host_variables
 from spawner.process.layout import ClusterDirectory, read_json, write_json, write_secret
 from spawner.process.start import NodeCommand
 
@@ -313,6 +313,7 @@ def _write_ssh(directory: ClusterDirectory, keys: ClusterKeys, ports: list[int])
         found = shutil.which(program)
         if found:
             write_secret(directory.programs / program, ssh.wrapper(found).encode(), 0o700)
+    write_secret(directory.programs / "galilean-hosts", HOSTS_PROGRAM.encode(), 0o700)
 
 
 def _write_client_config(directory: ClusterDirectory, ports: Sequence[int]) -> None:

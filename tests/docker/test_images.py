@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -9,8 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from services.catalog.starter import starter_notebook
+from tests.desktop import story
 from tests.docker.daemon import Daemon
 from tests.docker.hub import DockerHub
+from tests.docker.test_product import DockerProduct
 
 ROOT = Path(__file__).parents[2]
 PYTHON = "/opt/galilean/bin/python"
@@ -147,6 +151,18 @@ def test_jupyter_has_its_pages_and_runs_parallel_python_without_options(cluster:
     assert "labextensions" in notices or "novnc" in notices.lower()
 
 
+@pytest.mark.parametrize("cluster", ["jupyter"], indirect=True)
+def test_the_first_notebook_has_both_nodes_at_work(cluster: DockerHub) -> None:
+    write(cluster, "welcome.ipynb", starter_notebook("en").decode())
+    # Over ssh as in a terminal; the notebook is written back with what it said.
+    said = login(cluster, "jupyter execute --inplace --timeout=200 welcome.ipynb 2>&1")
+    cells = json.loads((cluster.work / "ada" / "it" / "welcome.ipynb").read_text())["cells"]
+    (shown,) = cells[-1]["outputs"]
+    assert "π ≈ 3.14" in "".join(shown["data"]["text/plain"]), said
+    assert "'node-0': " in "".join(shown["data"]["text/plain"])
+    assert "'node-1': " in "".join(shown["data"]["text/plain"])
+
+
 @pytest.mark.parametrize("cluster", ["mpi"], indirect=True)
 def test_mpi_compiles_a_program_and_runs_it_on_every_node(cluster: DockerHub) -> None:
     write(cluster, "greet.c", GREET)
@@ -189,3 +205,18 @@ def test_a_window_is_drawn_on_the_desktop(cluster: DockerHub, tmp_path: Path) ->
     assert seen > 100, "panel, icons and letters have many colours; an empty screen has one"
     missing = f"{PYTHON} -c 'from extensions.desktop.available import missing; print(missing())'"
     assert login(cluster, missing).strip() == "[]"
+
+
+def test_a_person_works_on_the_desktops_of_two_nodes(
+    daemon: Daemon, image: Callable[[str], str], tmp_path: Path
+) -> None:
+    """The same story as on this machine's own programs (test_desktop.py), with the image that people get."""
+    directory = daemon.directory.parent / "images"
+    directory.mkdir(mode=0o755)
+    product = DockerProduct(directory, daemon, story.settings({"image": image("desktop")}), cluster={})
+    try:
+        product.start()
+        story.tell(product, product.person("ada"), tmp_path)
+    finally:
+        product.close()
+        daemon.machine.run("nft", "delete", "table", "inet", "galilean_docker", check=False)

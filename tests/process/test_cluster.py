@@ -200,6 +200,17 @@ def test_files_are_copied_between_nodes(cluster: ClusterDirectory) -> None:
     assert (done.returncode, done.stdout) == (0, "data\n"), done.stderr
 
 
+def test_a_shell_is_told_the_nodes(cluster: ClusterDirectory) -> None:
+    for words, said in (
+        ("", "node-0\nnode-1\n"),
+        ("--slots", "node-0 slots=1\nnode-1 slots=1\n"),
+        ("--others", "node-0\n"),
+        ("--comma", "node-0,node-1\n"),
+    ):
+        assert bash(cluster, 1, f"galilean-hosts {words}").stdout == said
+    assert bash(cluster, 0, "galilean-hosts --wrong").returncode != 0
+
+
 @pytest.mark.timeout(300)
 @pytest.mark.skipif(shutil.which("sshd", path="/usr/sbin:/usr/bin") is None, reason="sshd is not installed")
 def test_the_first_notebook_has_every_node_at_work_without_an_option(cluster: ClusterDirectory) -> None:
