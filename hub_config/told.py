@@ -22,7 +22,10 @@ from sqlalchemy import Connection
 from tornado.escape import url_unescape
 
 from galilean import audit
+from galilean.errors import UserError
+from galilean.web.language import translate
 from spawner import records
+from spawner.asking import refusal
 
 SETTING = "galilean_wiring"
 WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
@@ -131,7 +134,10 @@ async def _note(handler: Any) -> None:
         "address": address_of(handler),
         "after": _said(handler),
     }
-    await wiring.database.run(_write, values)
+    try:
+        await wiring.database.run(_write, values)
+    except UserError as error:  # nothing is done of which there would be no line
+        raise refusal(error, translate) from error
     setattr(handler, _NOTED, (wiring, action, {**values, "after": None}))
 
 

@@ -10,6 +10,7 @@ from sqlalchemy import select
 
 from galilean.errors import UserError
 from galilean.tables import audit_log, notices
+from hub_config import told
 from hub_config.told import what_of
 from spawner import records
 from tests.hub_config.conftest import Site, SiteFactory
@@ -76,6 +77,24 @@ async def test_a_token_for_somebody_a_rename_and_a_new_account_are_told_without_
         "person.change",
         "person.change.failed",
     ]
+
+
+@pytest.mark.hub
+async def test_what_cannot_be_told_is_not_done(site_of: SiteFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = await site_of(ADMINS)
+    admin = site.api(await site.token("root1"))
+
+    def away(*_: Any) -> None:
+        raise UserError(503, "The database is away.")
+
+    monkeypatch.setattr(told, "_write", away)
+    with pytest.raises(UserError) as refused:
+        await admin.request("POST", "/users/ann")
+    assert refused.value.status == 503
+    monkeypatch.undo()
+    with pytest.raises(UserError) as missing:
+        await admin.user("ann")
+    assert missing.value.status == 404
 
 
 @pytest.mark.hub
