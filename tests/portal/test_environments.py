@@ -11,9 +11,9 @@ import httpx
 import pytest
 from sqlalchemy import select
 
-from extensions.imagebuilder import entries, looks, store
+from extensions.imagebuilder import entries, looks, saved, store
 from extensions.imagebuilder.entries import Actor
-from extensions.imagebuilder.names import Pinned
+from extensions.imagebuilder.names import ImageName, Pinned
 from extensions.imagebuilder.store import NewVersion
 from galilean.tables import audit_log
 from tests.portal.conftest import made
@@ -351,3 +351,55 @@ def test_nobody_looks_at_images_without_end(docker: LiveSite, sign: Any, found: 
     assert answers[0] == 200
     assert answers[-1] == 429
     assert sign("nobody").post("/image-looks", json={"address": "x:1"}).status_code == 403
+
+
+# ---- the library
+
+
+def save(
+    docker: LiveSite, owner: str = "alice", name: str = "tools", tag: str = "1", letter: str = "d"
+) -> str:
+    def make(conn: Any) -> str:
+        begun = saved.begin(
+            conn,
+            actor=Actor(name=owner),
+            name=ImageName(name, tag),
+            environment="desk",
+            now=NOW,
+            description="Mine",
+        )
+        saved.finish(
+            conn,
+            begun.id,
+            image=Pinned("registry.example.edu", "people/x", digest(letter)),
+            size_bytes=9,
+            now=NOW,
+        )
+        return begun.id
+
+    return docker.write(make)
+
+
+def test_a_saved_image_is_added_for_chosen_people_and_run_by_them_at_once(
+    docker: LiveSite, sign: Any
+) -> None:
+    image = save(docker)
+    assert "Add tools:1 to the library" in page(docker, "alice", f"environments/add?saved={image}")
+    page(docker, "bob", f"environments/add?saved={image}", 404)
+    body = {"visibility": "group", "shared_with": [{"person": "bob"}], "title": "Tools"}
+    assert sign("bob").put(f"/images/{image}/library", json=body).status_code == 404
+    answer = sign("alice").put(f"/images/{image}/library", json=body)
+    assert answer.status_code == 200, answer.text
+    assert (answer.json()["name"], answer.json()["interfaces"]) == ("alice/tools", ["desktop"])
+    bob = sign("bob")
+    project = made(bob)
+    run = bob.post(
+        f"/projects/bob/{project['slug']}/clusters",
+        json={"cpu": 1, "memory": "2G", "environment": "alice/tools"},
+    )
+    assert run.status_code in (200, 202), run.text
+    second = save(docker, tag="2", letter="e")
+    assert "new version of “Tools”" in page(docker, "alice", f"environments/add?saved={second}")
+    assert sign("alice").delete(f"/images/{image}/library").status_code == 204
+    assert "alice/tools" not in names(bob.get("/environments"))
+    assert bob.get(f"/clusters/{run.json()['id']}").json()["released_at"] is None, "those that are held go on"

@@ -22,6 +22,7 @@ from services.portal.api import (
     finding,
     gallery,
     images,
+    library,
     life,
     machine_time,
     machines,
@@ -120,6 +121,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *people.OPERATIONS,
     *environments.OPERATIONS,
     *images.OPERATIONS,
+    *library.OPERATIONS,
     *registries.OPERATIONS,
     Operation(
         method="post",

@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
 
-from extensions.imagebuilder import entries, store
+from sqlalchemy import Connection
+
+from extensions.imagebuilder import entries, saved, store
 from extensions.imagebuilder.store import Holder, Wanted
 from galilean.errors import mark
 from galilean.rights import slugs_of
@@ -237,6 +239,32 @@ class Keys(EnvironmentPage):
         )
 
 
+class Add(EnvironmentPage):
+    """The second step of *Add to library*: a saved image of one's own, and who shall find it."""
+
+    async def get(self) -> None:
+        viewer = shelf.viewer(self.person)
+        entries.need_make(viewer, self.portal.settings, centre=False)
+
+        def look(conn: Connection) -> Any:
+            image = saved.get(conn, self.person.name, self.get_query_argument("saved", "")[:26])
+            there = store.by_name(
+                conn, entries.full_name(self.person.name, entries.slug_of(image.name) or "x")
+            )
+            return image, there, store.grantees(conn, there.id) if there else []
+
+        image, there, shared = await self.portal.db.run_read(look)
+        await self.render_fragment(
+            "environment_add.html",
+            **self.values(),
+            image=image,
+            there=there,
+            people=[one.name for one in shared if one.kind == "person"],
+            shared_groups=[one.name for one in shared if one.kind == "group"],
+            groups=sorted(slugs_of(self.person.groups)),
+        )
+
+
 def routes() -> list[tuple[str, type[Any]]]:
     """Addresses of this module, relative to the portal's prefix."""
     one = r"/environments/([^/]+)"
@@ -244,6 +272,7 @@ def routes() -> list[tuple[str, type[Any]]]:
         (r"/environments/?", List),
         (r"/environments/new", New),
         (r"/environments/keys", Keys),
+        (r"/environments/add", Add),
         (one, Environment),
         (one + r"/documentation", Documentation),
         (one + r"/edit", Edit),

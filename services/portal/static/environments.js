@@ -187,3 +187,23 @@ for (const frame of document.querySelectorAll("iframe[data-themed]")) {
   show();
   new MutationObserver(show).observe(document.documentElement, { attributes: true, attributeFilter: ["data-bs-theme"] });
 }
+
+// ---- a saved image into the library ----
+document.addEventListener("change", (event) => {
+  const form = event.target.closest("form[data-library]");
+  if (form && event.target.name === "visibility") form.querySelector("[data-named]").hidden = event.target.value !== "group";
+});
+document.addEventListener("submit", async (event) => {
+  const form = event.target.closest("form[data-library]");
+  if (!form) return;
+  event.preventDefault();
+  const button = form.querySelector("[type=submit]"), problem = form.querySelector("[data-error]"), data = new FormData(form);
+  const named = (key, kind) => text(data, key).split(/[\s,，、]+/).filter(Boolean).map((name) => ({ [kind]: name }));
+  const visibility = data.get("visibility"), shared_with = visibility === "group" ? [...named("people", "person"), ...named("groups", "group")] : [];
+  tell(problem);
+  busy(button, true);
+  try {
+    const made = await call(form.dataset.library, { method: "PUT", json: { visibility, shared_with, title: text(data, "title"), field: text(data, "field") } });
+    location.assign(form.dataset.place + encodeURIComponent(made.id));
+  } catch (error) { busy(button, false); tell(problem, error); }
+});
