@@ -32,6 +32,7 @@ import services.catalog.tables  # noqa: F401 - registers the tables
 from galilean.db import Database
 from spawner import records
 from spawner.inventory import Sighting
+from tests.process.hub import BUSY
 
 T = TypeVar("T")
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -54,7 +55,11 @@ def free_port() -> int:
 
 
 def wait_for(look: Callable[[], T], what: str, *, seconds: float = 30, every: float = 0.1) -> T:
-    """What ``look`` answers as soon as that is true; the last exception or answer is told otherwise."""
+    """What ``look`` answers as soon as that is true; the last exception or answer is told otherwise.
+
+    ``seconds`` is what a quiet machine may take; a busy one is slow, not wrong.
+    """
+    seconds *= BUSY
     end = time.monotonic() + seconds
     last: object = None
     while True:

@@ -33,7 +33,7 @@ def test_by_api_a_project_with_its_data_is_published_found_forked_and_run(
 
 
 @pytest.mark.browser
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_an_instructor_publishes_with_data_and_a_student_finds_it_in_chinese_forks_and_runs_it(
     product: Product,
     visit: Callable[..., Visit],  # noqa: F811
@@ -144,7 +144,7 @@ def the_story(
     slug = page.url.partition("?")[0].rpartition("/")[2]
     his.button("Run …").click()
     page.locator("#run-start").click()
-    page.wait_for_url(f"**/user/{bob.name}/{slug}/**", timeout=60_000)
+    page.wait_for_url(f"**/user/{bob.name}/{slug}/**", timeout=240_000)
     page.locator(".jp-DirListing-item", has_text="heat.ipynb").dblclick()
     panel = page.locator(".jp-NotebookPanel:not(.lm-mod-hidden)")
     his.run_cell(panel.locator(".jp-CodeCell").first, WATTS)
