@@ -167,6 +167,6 @@ lock: ## Write the lock files anew from pyproject.toml and package.json
 
 .PHONY: clean
 clean: ## Take away what was made here (the state directory stays)
-	rm -rf .venv node_modules build docs/_build galilean/web/static/vendor extensions/lab/labextensions extensions/desktop/static
+	rm -rf .venv node_modules build docs/_build galilean/web/static/vendor extensions/lab/labextensions extensions/desktop/static services/portal/static/pdf
 	find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +
 	rm -rf .pytest_cache .ruff_cache .import_linter_cache .hypothesis

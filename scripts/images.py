@@ -41,7 +41,7 @@ SUITE = "bookworm"
 LEFT_OUT = ("doc", "info", "locale", "man")
 #: Who leaves documentation out keeps the licences.
 KEPT = ("doc/*/copyright",)
-LEFT_BEHIND = r"__pycache__/|static/vendor/|lab/labextensions/|desktop/static/"
+LEFT_BEHIND = r"__pycache__/|static/vendor/|lab/labextensions/|desktop/static/|portal/static/pdf/"
 KEEP_SECONDS = 3 * 24 * 3600
 #: Half a gigabyte each, and every change of the code makes another.
 KEEP_OF_EACH = 5

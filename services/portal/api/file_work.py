@@ -13,7 +13,7 @@ from typing import Any
 
 from galilean.errors import UserError, mark
 from galilean.web.context import Portal
-from galilean.web.csp import mark_untrusted
+from galilean.web.csp import mark_untrusted, new_nonce
 from services.files import paths
 from services.files.copies import copy
 from services.files.downloads import send_packed
@@ -22,6 +22,7 @@ from services.files.paths import from_address, shown
 from services.files.root import Root
 from services.files.texts import checksum, read_text, write_text
 from services.files.unpacking import unpack
+from services.portal import pdf_view
 from services.portal.api import models
 from services.portal.api.file_models import (
     FileJob,
@@ -93,6 +94,9 @@ class Preview(FilesHandler):
 
     async def get(self, *_: str) -> None:
         desk = await self.at_desk(write=False)
+        if await self.ask_files(pdf_view.is_pdf, desk.root, self.path):
+            self._pages()
+            return
         shown_file = await catalogue(self.portal).preview_of(
             desk.root,
             self.path,
@@ -106,6 +110,23 @@ class Preview(FilesHandler):
         self.set_header("Content-Security-Policy", shown_file.policy)
         self.set_header("Content-Type", shown_file.content_type)
         self.finish(shown_file.body)
+
+    def _pages(self) -> None:
+        nonce = new_nonce()
+        mark_untrusted(self)
+        self.set_header("Content-Security-Policy", pdf_view.policy(nonce))
+        self.set_header("Content-Type", "text/html; charset=utf-8")
+        script = self.portal.assets.url(f"{self.portal.prefix}static/", f"{pdf_view.PARTS}/view.js")
+        self.finish(
+            pdf_view.page(
+                self.path,
+                script=script,
+                nonce=nonce,
+                language=self.language,
+                theme=self.query("theme", "light"),
+                translate=self.translate,
+            )
+        )
 
 
 class Archive(FilesHandler):

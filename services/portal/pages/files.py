@@ -92,6 +92,7 @@ _WORDS = (
     mark("Select {name}"),
     mark("special"),
     mark("Taking checksums of {what}"),
+    mark("The file could not be fetched. Try again."),
     mark("The folder goes with everything in it. This cannot be undone."),
     mark("The upload of {name} broke off: {problem}"),
     mark("This browser cannot upload in pieces."),

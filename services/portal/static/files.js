@@ -5,7 +5,7 @@ import { toast } from "galilean/toasts";
 
 const root = document.querySelector("[data-files]");
 const { api, page: home, title } = root.dataset, mayWrite = root.dataset.write !== "", most = Number(root.dataset.most);
-const [{ Uploads, dropped, follow, sizeText }, dialogs] = await Promise.all([import(root.dataset.uploadsModule), import(root.dataset.dialogsModule)]);
+const [{ Uploads, dropped, follow, sizeText }, dialogs, { serve }] = await Promise.all([import(root.dataset.uploadsModule), import(root.dataset.dialogsModule), import(root.dataset.pdfModule)]);
 const { element } = dialogs;
 
 const find = (name) => root.querySelector(`[data-${name}]`);
@@ -19,6 +19,7 @@ const ENDINGS = {
   zip: "file-earmark-zip", gz: "file-earmark-zip", tar: "file-earmark-zip", tgz: "file-earmark-zip", xz: "file-earmark-zip", bz2: "file-earmark-zip",
 };
 const ARCHIVE = /\.(zip|tar|tgz|tbz2|txz|tar\.(gz|bz2|xz))$/i;
+const PDF = /\.pdf$/i;
 const TABLE = /\.(csv|tsv)$/i;
 const NO_TEXT = /\.(ipynb|png|jpe?g|gif|webp|pdf|zip|gz|tgz|xz|bz2|tar|npy|npz|h5|hdf5|parquet|nc|pt|pth|bin|so|whl|mp4|mp3|wav|docx?|xlsx?|pptx?)$/i;
 const EDIT_BYTES = 2 * 2 ** 20;
@@ -224,13 +225,17 @@ function preview(item) {
   download.setAttribute("aria-label", `${download.textContent.trim()} ${item.name}`);
   const editing = find("shown-edit");
   if (editing) editing.hidden = !editable(item);
-  // The frame has an origin of its own, and no scripts; see services.catalog.preview.
+  // The frame has an origin of its own, and no scripts; that of a PDF only ours: services.catalog.preview, services.portal.pdf_view.
   const frame = root.querySelector("template[data-shown-frame]").content.firstElementChild.cloneNode();
   frame.title = say("Preview of {name}", { name: item.name });
   frame.dataset.src = `${api}/preview/${item.path}`;
   const as = find("shown-as");
   as.hidden = !TABLE.test(item.name);
   if (!as.hidden && as.querySelector(":checked").value) frame.dataset.as = "text";
+  if (PDF.test(item.name)) {
+    frame.setAttribute("sandbox", "allow-scripts");
+    serve(frame, { file: `${api}/files/${item.path}`, parts: root.dataset.pdfParts, problem: say("The file could not be fetched. Try again.") });
+  }
   body.replaceChildren(frame);
   frames();
 }
