@@ -158,7 +158,7 @@ async def make_schedule(portal: Portal, person: Visitor, body: said.NewSchedule)
         enabled=body.enabled,
         created_at=portal.clock(),
     )
-    return await portal.db.run(schedules.create, schedule)
+    return await portal.db.run_serialised("schedules", schedules.create, schedule)
 
 
 def _request(project: Project, person: Visitor, options: Mapping[str, Any]) -> dict[str, Any]:

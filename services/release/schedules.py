@@ -54,15 +54,16 @@ def create(conn: Connection, schedule: Schedule) -> Schedule:
     return made
 
 
-def get(conn: Connection, schedule_id: str, user: str) -> Schedule:
-    """A schedule of this person.
+def get(conn: Connection, schedule_id: str, user: str, *, to_change: bool = False) -> Schedule:
+    """A schedule of this person; ``to_change``: nobody else changes it until the transaction ends.
 
     Raises
     ------
     UserError
         404.
     """
-    row = conn.execute(select(schedules).where(_s.id == schedule_id, _s.user == user)).mappings().first()
+    query = select(schedules).where(_s.id == schedule_id, _s.user == user)
+    row = conn.execute(query.with_for_update() if to_change else query).mappings().first()
     if row is None:
         raise UserError(404, mark("There is no such schedule."))
     return _schedule(row)
@@ -106,7 +107,9 @@ def change(
     UserError
         404; 400 for values that cannot be.
     """
-    old = get(conn, schedule_id, user)
+    old = get(
+        conn, schedule_id, user, to_change=True
+    )  # the release service may note at this moment that it is done
     new = replace(old, **{key: value for key, value in changes.items() if key in CHANGEABLE})
     check(new)
     if new == old:

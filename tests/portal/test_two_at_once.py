@@ -28,7 +28,8 @@ from galilean.settings import Settings
 from galilean.tables import audit_log
 from hub_config.seeding import seed
 from services.people import roles
-from services.release import rules
+from services.release import rules, schedules
+from services.release.calendar import Schedule
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 BOSS = Actor(name="boss", roles=("admin",))
@@ -170,3 +171,22 @@ def test_roles_and_groups_that_two_make_or_change_are_one_and_whole(site: Databa
     with site.read() as conn:
         course = all_groups(conn)["course"]
     assert (course.title, course.roles) == ("Course 1", ("tutor",))
+
+
+def test_a_schedule_that_is_changed_while_its_start_is_noted_is_not_started_again(site: Database) -> None:
+    with site.write() as conn:
+        made = schedules.create(
+            conn,
+            Schedule(
+                id="", user="lena", project_id="P", request={}, weekdays=(0,), ready_minute=480, release_minute=1080,
+                zone="UTC", holidays=False, enabled=True, created_at=NOW,
+            ),
+        )  # fmt: skip
+    both(
+        site,
+        lambda conn: schedules.note_done(conn, made.id, NOW.date(), run_id="R"),
+        lambda conn: schedules.change(conn, made.id, "lena", {"request": {"nodes": 2}}, now=NOW),
+    )
+    with site.read() as conn:
+        kept = schedules.get(conn, made.id, "lena")
+    assert (kept.done_day, kept.run_id, kept.request) == ("2026-11-23", "R", {"nodes": 2})
