@@ -199,6 +199,7 @@ TOPICS: dict[str, str] = {
     "projects/new": "tutorial/first-steps",
     "explore": "how-to/find-and-fork",
     "datasets": "how-to/use-data-sets",
+    "environments": "how-to/keep-environments",
     "machine-time": "topics/metering",
     "schedules": "how-to/keep-a-cluster",
     "account": "topics/rights",

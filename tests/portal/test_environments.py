@@ -10,11 +10,14 @@ from typing import Any
 import httpx
 import pytest
 from sqlalchemy import select
+from typer.testing import CliRunner
 
 from extensions.imagebuilder import entries, looks, saved, store
 from extensions.imagebuilder.entries import Actor
 from extensions.imagebuilder.names import ImageName, Pinned
 from extensions.imagebuilder.store import NewVersion
+from galilean.cli import build_app
+from galilean.errors import UserError
 from galilean.tables import audit_log
 from tests.portal.conftest import made
 from tests.portal.live import LiveSite
@@ -403,3 +406,31 @@ def test_a_saved_image_is_added_for_chosen_people_and_run_by_them_at_once(
     assert sign("alice").delete(f"/images/{image}/library").status_code == 204
     assert "alice/tools" not in names(bob.get("/environments"))
     assert bob.get(f"/clusters/{run.json()['id']}").json()["released_at"] is None, "those that are held go on"
+
+
+# ---- by command
+
+
+def test_the_catalogue_is_kept_by_commands_as_by_pages(
+    docker: LiveSite, found: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GALILEAN_SITE", docker.url)
+    monkeypatch.setenv("LANG", "C.UTF-8")
+
+    def run(name: str, *words: str, text: str = "") -> Any:
+        monkeypatch.setenv("GALILEAN_TOKEN", docker.hub.token(name))
+        return CliRunner().invoke(build_app(), ["environments", *words], input=text)
+
+    assert "kept" in run("alice", "login", "quay.io", "ada", text="hunter2\n").output
+    assert run(
+        "alice", "register", "quay.io/a/b:1", "--title", "Paint", "--login", "quay.io"
+    ).output.startswith("alice/paint\n")
+    assert found == ["ada:hunter2@quay.io/a/b:1"]
+    assert "version 2" in run("alice", "version", "alice/paint", "quay.io/a/b:2").output
+    assert "alice/paint\t2\town\tPaint" in run("alice", "list").output
+    assert "alice/paint" not in run("bob", "list").output
+    refused = run("bob", "delete", "alice/paint")
+    assert isinstance(refused.exception, UserError)
+    assert refused.exception.status == 404
+    assert run("alice", "retire", "alice/paint").exit_code == 0
+    assert "alice/paint" in run("alice", "list", "--scope", "retired").output
