@@ -21,11 +21,13 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator, m
 from galilean.amounts import parse_bytes, parse_millicores
 from galilean.settings_applications import NAME as APPLICATION_NAME
 from galilean.settings_applications import Application
+from galilean.settings_applications import ApplicationField as ApplicationField
 from galilean.settings_docker import Docker
 from galilean.settings_doors import Ssh
 from galilean.settings_environments import DesktopApplication as DesktopApplication
 from galilean.settings_environments import Display as Display
 from galilean.settings_environments import EnvironmentSettings as EnvironmentSettings
+from galilean.settings_environments import Vnc as Vnc
 from galilean.settings_images import Images as Images
 from galilean.settings_machines import Machines
 from galilean.settings_places import ENTRY, Addresses, GPUModel, Kubernetes, Pool, Section, Volume
