@@ -6,6 +6,7 @@ After a wanted change: ``GALILEAN_WRITE_GOLDEN=1 pytest tests/kubernetes/test_ma
 from __future__ import annotations
 
 import base64
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from kubernetes_asyncio.client import ApiClient
 from kubespawner.objects import make_pod
 
+from spawner.collaborators import PullLogin
 from spawner.keys import ClusterKeys
 from spawner.kubernetes import manifests, names
 from spawner.kubernetes.spec import ClaimMount, ClusterSpec, Isolation, Placement
@@ -278,3 +280,21 @@ def test_every_cluster_is_isolated_bounded_and_owned(
 def test_two_nodes_differ_in_nothing_but_their_place() -> None:
     one, other = (yaml.safe_dump(manifests.pod(spec(), rank, OWNER)) for rank in (1, 2))
     assert one.replace("node-1", "node-2").replace("17-1", "17-2").replace("'1'", "'2'") == other
+
+
+def test_a_private_image_is_fetched_with_the_runs_own_secret_which_nodes_do_not_see() -> None:
+    login = PullLogin("registry.example.edu", "ada", "hunter2")
+    made = spec(
+        login=login,
+        pod={**spec().pod, "spec": {**spec().pod["spec"], "imagePullSecrets": [{"name": "site"}]}},
+    )
+    secret, pod = manifests.secret(made, KEYS), manifests.pod(made, 1, OWNER)
+    assert secret["type"] == "kubernetes.io/dockerconfigjson"
+    config = json.loads(base64.b64decode(secret["data"][".dockerconfigjson"]))
+    assert config["auths"]["registry.example.edu"]["password"] == "hunter2"
+    assert pod["spec"]["imagePullSecrets"] == [{"name": "site"}, {"name": made.base}]
+    assert "hunter2" not in json.dumps(pod) + repr(made)
+    (volume,) = (one for one in pod["spec"]["volumes"] if one["name"] == "galilean-secrets")
+    assert ".dockerconfigjson" not in [one["key"] for one in volume["secret"]["items"]]
+    hub = manifests.pull_config(PullLogin("docker.io", "ada", "x"))
+    assert list(json.loads(hub)["auths"]) == ["https://index.docker.io/v1/"]
