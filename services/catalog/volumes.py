@@ -117,7 +117,11 @@ def check_mounted(path: Path, volume_id: str) -> None:
     UserError
         503: most likely a network disk that is not mounted.
     """
-    if not (path / MARK).is_file():
+    try:
+        there = (path / MARK).is_file()
+    except OSError:  # a network disk whose server is gone says so, each in its own way
+        there = False
+    if not there:
         raise UserError(
             503,
             mark(

@@ -10,7 +10,13 @@ from galilean.errors import UserError, mark
 from services.files.paths import not_found, shown
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-_AWAY = frozenset({errno.EIO, errno.ESTALE, errno.EROFS, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EAGAIN})
+#: What disks say that cannot be used, those of a network among them.
+_AWAY = frozenset(
+    {
+        errno.EIO, errno.EROFS, errno.EAGAIN, errno.ENODEV, errno.ENXIO, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN,
+        errno.EHOSTUNREACH, errno.ENOTCONN, errno.ECONNABORTED, errno.ECONNREFUSED, errno.ECONNRESET,
+    }
+)  # fmt: skip
 
 
 @contextmanager

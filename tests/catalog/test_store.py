@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -389,6 +390,16 @@ def test_a_claim_of_the_settings_is_in_its_row_so_that_it_can_be_closed(db: Data
             conn, "default", actor=Actor(name="root", address=""), now=NOW, state="closed"
         )
     assert (closed.claim, closed.state) == ("projects", "closed")
+
+
+def test_a_volume_whose_server_is_gone_is_not_worked_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(self: Path, **_: Any) -> None:
+        raise OSError(errno.ENOTCONN, "Transport endpoint is not connected", str(self))
+
+    monkeypatch.setattr(Path, "stat", gone)
+    refused(503, lambda: volumes.check_mounted(tmp_path, "default"))
 
 
 def test_a_volume_without_its_mark_is_not_worked_on(db: Database, settings: Settings) -> None:

@@ -546,6 +546,12 @@ def test_what_the_system_says_of_a_file_is_put_into_words_or_is_a_fault(code: in
         assert "{" not in error.text()
 
 
+@pytest.mark.parametrize("code", [errno.ENOTCONN, errno.ESTALE, errno.EHOSTUNREACH, errno.ECONNREFUSED])
+def test_a_network_disk_without_its_server_is_said_to_be_away(code: int) -> None:
+    error = faults.in_words(OSError(code, os.strerror(code)), "a")
+    assert error is not None and error.status == 503
+
+
 def test_what_broke_off_long_ago_is_cleaned_up(files: Root, root: Path) -> None:
     hidden = root / HIDDEN
     (hidden / "x.gone/deep").mkdir(parents=True)
