@@ -35,7 +35,7 @@ from extensions.imagebuilder.names import ImageName, Pinned
 from extensions.imagebuilder.saved import SavedImage
 from extensions.imagebuilder.saving import Result, Saver, Task
 from extensions.imagebuilder.summary import preview
-from extensions.imagebuilder.tables import environment_versions, saved_images
+from extensions.imagebuilder.tables import environment_versions, environments, saved_images
 from galilean.clock import Clock
 from galilean.db import Database
 from galilean.errors import UserError, mark
@@ -262,13 +262,19 @@ def _has(client: Any, image: str) -> bool:
 
 
 def _deleted(conn: Connection) -> list[tuple[str, str, bool]]:
-    """Deleted images that the registry may still have: id, image, whether an entry names it all the same."""
+    """Deleted images that the registry may still have: id, image, whether new runs of an entry still get it."""
     rows = conn.execute(
         select(
             saved_images.c.id,
             saved_images.c.image,
             select(environment_versions.c.digest)
-            .where(environment_versions.c.digest == saved_images.c.digest)
+            .join(environments, environments.c.id == environment_versions.c.environment_id)
+            .where(
+                environment_versions.c.digest == saved_images.c.digest,
+                environment_versions.c.number == environments.c.version,
+                environments.c.retired_at.is_(None),
+                environments.c.deleted_at.is_(None),
+            )
             .exists(),
         ).where(saved_images.c.deleted_at.is_not(None), saved_images.c.image != "")
     )

@@ -71,7 +71,8 @@ def test_what_was_installed_is_in_the_image_and_no_secret_of_the_run_is(
         "/bin/sh",
         "-c",
         "cd /home/jovyan && mkdir tool && echo works > tool/it && echo typed > .bash_history && echo x > /tmp/x"
-        " && echo mine > work/kept",
+        " && echo mine > work/kept && mkdir -p .local/lib/python3.11/site-packages"
+        " && echo 'answer = 42' > .local/lib/python3.11/site-packages/heat.py",
     )
     held = ada.portal("GET", f"/clusters/{cluster['id']}/nodes/0/would-hold")
     assert held.status_code == 200, held.text
@@ -108,6 +109,40 @@ def test_what_was_installed_is_in_the_image_and_no_secret_of_the_run_is(
     assert not {"tmp/x", "home/jovyan/.bash_history", "home/jovyan/work/kept"} & found.keys()
     assert not [name for name in found if name.startswith("home/jovyan/.galilean")]
     assert token not in json.dumps(daemon.client.inspect_image(image["image"]))
+
+
+def test_somebody_else_runs_two_nodes_of_an_image_in_the_library(
+    product: DockerProduct, daemon: Daemon
+) -> None:
+    ada, bob = product.person_named("ada"), product.person("bob", role="student")
+    (image,) = ada.portal("GET", "/images").json()["items"]
+    assert (
+        bob.portal("PUT", f"/images/{image['id']}/library", json={"visibility": "public"}).status_code == 404
+    )
+    slug = bob.project("Class")
+    hidden = bob.run(slug, project=slug, nodes=2, cpu=0.5, memory="1G", environment="ada/my-tools")
+    assert hidden.status_code in (400, 404), hidden.text
+    added = ada.portal("PUT", f"/images/{image['id']}/library", json={"visibility": "public"})
+    assert added.status_code == 200, added.text
+    name = added.json()["name"]
+    answer = bob.run(slug, project=slug, nodes=2, cpu=0.5, memory="1G", environment=name)
+    assert answer.status_code in (201, 202), answer.text
+    wait_for(lambda: bob.is_ready(slug), f"{slug} is ready", seconds=400)
+    mine = [
+        one
+        for one in daemon.containers(**{names.INSTANCE: product.instance})
+        if one["Config"]["Labels"][names.EXACT_USER] == "bob"
+    ]
+    assert len(mine) == 2
+    for one in mine:
+        said = daemon.execute(one["Id"], "/usr/bin/python3", "-c", "import heat; print(heat.answer)")
+        assert said.strip() == "42"
+    (listed,) = ada.portal("GET", "/images").json()["items"]
+    assert listed["in_library"]
+    assert ada.portal("DELETE", f"/images/{image['id']}").status_code == 409
+    assert bob.stop(slug).status_code in (202, 204)
+    wait_for(lambda: not bob.clusters(), "the cluster is closed", seconds=60)
+    assert ada.portal("DELETE", f"/images/{image['id']}/library").status_code == 204
 
 
 def test_a_token_under_an_odd_name_is_refused_with_the_files_name(

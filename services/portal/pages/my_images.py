@@ -12,8 +12,9 @@ from extensions.imagebuilder.saved import SavedImage
 from extensions.imagebuilder.saving import STEPS
 from galilean.errors import UserError, mark
 from galilean.web.handlers import PageHandler
-from services.portal import saving
+from services.portal import saving, shelf
 from services.portal.addresses import project_path
+from services.portal.pages.environments import words
 
 SHOWN = 50
 FILES_SHOWN = 10
@@ -125,6 +126,7 @@ class Images(PageHandler):
             "used": used,
             "most": self.portal.settings.images.registry.per_person,
             "can_save": saving.offered(self.portal),
+            "words": lambda: words(self.translate),
             "busy": any(row.state == "saving" for row in rows[:SHOWN]),
         }
         if self.is_fragment:
@@ -151,6 +153,8 @@ class Image(PageHandler):
             "why": refusal.text(self.translate) if refusal else "",
             "files_shown": FILES_SHOWN,
             "entry": entry,
+            "entry_url": image.environment_id,
+            "words": lambda: words(self.translate),
         }
         if self.is_fragment:
             await self.render_fragment("image_body.html", **values)
@@ -179,6 +183,13 @@ class Image(PageHandler):
                 lambda conn: saved.describe(conn, image_id, text, actor=actor, now=now)
             )
             self.toast(self.translate(mark("Saved.")))
+            await self.show(image)
+        elif act == "withdraw":
+            image = await self.portal.db.run(
+                lambda conn: saved.withdraw(conn, image_id, actor=actor, now=now)
+            )
+            shelf.forget(self.portal)
+            self.toast(self.translate(mark("Withdrawn. Clusters that are held go on.")))
             await self.show(image)
         elif act == "delete":
             await self.portal.db.run(lambda conn: saved.remove(conn, image_id, actor=actor, now=now))

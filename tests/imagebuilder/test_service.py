@@ -1,0 +1,239 @@
+"""The image service takes up rows, believes none of them, and puts right what a killed one left."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, insert, select, update
+
+from extensions.imagebuilder import container, saved
+from extensions.imagebuilder.container import GivenUp, Wanted
+from extensions.imagebuilder.entries import Actor
+from extensions.imagebuilder.names import ImageName, Pinned
+from extensions.imagebuilder.saving import Result, Task
+from extensions.imagebuilder.service import Savers, wanted_of
+from extensions.imagebuilder.tables import saved_images
+from galilean.db import Database
+from galilean.errors import UserError
+from spawner.tables import clusters
+from tests.imagebuilder.test_store import NOW
+
+IMAGE = Pinned("127.0.0.1:5000", "people/ada/tools", "sha256:" + "a" * 64)
+ADA = Actor(name="ada")
+
+
+class FakeSaver:
+    """Saves nothing; does what a test says."""
+
+    def __init__(self, directory: Path, then: Callable[[Task], Any] = lambda _: None) -> None:
+        self.directory, self.instance = directory, "t"
+        self.then = then
+        self.asked: list[Wanted] = []
+        self.forgotten: list[Pinned] = []
+        self.docker = self
+        self.place = self
+        self.name = "127.0.0.1:5000"
+        self.put_right = 0
+
+    async def ask(self, _: Any) -> int:
+        self.put_right += 1
+        return 0
+
+    async def save(self, task: Task, wanted: Wanted, name: ImageName, *, history: bool = False) -> Result:
+        self.asked.append(wanted)
+        task.begin("copying", 10)
+        await asyncio.to_thread(self.then, task)
+        return Result(IMAGE, 10, 2, "linux/amd64", {"packed_bytes": 3}, "FROM x\n")
+
+    async def forget(self, image: Pinned) -> None:
+        self.forgotten.append(image)
+
+
+def begin(conn: Connection, run: str, tag: str = "1", owner: str = "ada") -> str:
+    return saved.begin(
+        conn, actor=Actor(name=owner), name=ImageName("tools", tag), now=NOW, run_id=run, rank=0
+    ).id
+
+
+async def row(db: Database, image: str) -> Any:
+    return await db.run_read(
+        lambda conn: conn.execute(select(saved_images).where(saved_images.c.id == image)).one()
+    )
+
+
+async def until_over(savers: Savers, db: Database, image: str) -> Any:
+    for _ in range(400):
+        await savers.tick()
+        found = await row(db, image)
+        if found.state != "saving":
+            return found
+        await asyncio.sleep(0.02)
+    raise AssertionError("it goes on for ever")
+
+
+@pytest.fixture
+def run(db: Database) -> str:
+    """An open run of ada's on Docker."""
+    return make_run(db, "01HAAAAAAAAAAAAAAAAAAAAAAA", "ada")
+
+
+def make_run(db: Database, run_id: str, user: str, **more: Any) -> str:
+    values: dict[str, Any] = {
+        "id": run_id, "user": user, "server": f"s{run_id[-3:].lower()}", "project_id": "01HPPPPPPPPPPPPPPPPPPPPPPP", "project_owner": user,
+        "project_slug": "heat", "project_name": "Heat", "environment": "jupyter", "backend": "docker", "nodes": 1,
+        "cpu_millicores": 1000, "memory_bytes": 1 << 30, "on_node_loss": "release", "release_policy": "manual",
+        "request": {}, "status": "running", "target": "running", "asked_by": user, "queued_at": NOW,
+        "environment_digest": "", "pool": "default",
+    } | more  # fmt: skip
+    with db.write() as conn:
+        conn.execute(insert(clusters).values(**values))
+    return run_id
+
+
+def savers_of(db: Database, saver: FakeSaver) -> Savers:
+    return Savers(db, saver, lambda: datetime.now(UTC))  # type: ignore[arg-type]
+
+
+async def test_a_row_becomes_an_image(db: Database, run: str, tmp_path: Path) -> None:
+    saver = FakeSaver(tmp_path / "images")
+    savers = savers_of(db, saver)
+    image = await db.run(begin, run)
+    found = await until_over(savers, db, image)
+    assert (found.state, found.digest, found.size_bytes) == ("ready", IMAGE.digest, 10)
+    assert saver.asked == [Wanted("ada", "saaa", run, 0)]
+    await savers.close()
+
+
+@pytest.mark.parametrize(
+    "more", [{"user": "eve"}, {"backend": "process"}, {"released_at": NOW, "status": "released"}]
+)
+async def test_a_forged_row_moves_nothing(db: Database, tmp_path: Path, more: dict[str, Any]) -> None:
+    other = make_run(
+        db,
+        "01HEEEEEEEEEEEEEEEEEEEEEEE",
+        more.get("user", "ada"),
+        **{key: value for key, value in more.items() if key != "user"},
+    )
+    saver = FakeSaver(tmp_path / "images")
+    savers = savers_of(db, saver)
+    image = await db.run(begin, other)
+    found = await until_over(savers, db, image)
+    assert found.state == "failed"
+    assert saver.asked == []
+    await savers.close()
+
+
+def test_a_node_is_only_its_owners(db: Database, run: str) -> None:
+    with db.read() as conn:
+        assert wanted_of(conn, "ada", run, 0) == Wanted("ada", "saaa", run, 0)
+        for owner, run_id, rank in (("eve", run, 0), ("ada", run, 1), ("ada", run, -1), ("ada", "x", 0)):
+            with pytest.raises(UserError) as refused:
+                wanted_of(conn, owner, run_id, rank)
+            assert refused.value.status == 404
+
+
+async def test_whoever_asks_to_cancel_is_heard(db: Database, run: str, tmp_path: Path) -> None:
+    begun = threading.Event()
+
+    def wait(task: Task) -> None:
+        begun.set()
+        task.stop.wait(20)
+        task.check()
+
+    saver = FakeSaver(tmp_path / "images", wait)
+    savers = savers_of(db, saver)
+    image = await db.run(begin, run)
+    await savers.tick()
+    await asyncio.to_thread(begun.wait, 20)
+    await db.run(lambda conn: saved.ask_cancel(conn, "ada", image, now=NOW))
+    found = await until_over(savers, db, image)
+    assert found.state == "cancelled"
+    await savers.close()
+
+
+async def test_why_it_failed_is_told_in_words(db: Database, run: str, tmp_path: Path) -> None:
+    def fail(_: Task) -> None:
+        raise container.written_to("home/ada/x.db")
+
+    savers = savers_of(db, FakeSaver(tmp_path / "images", fail))
+    found = await until_over(savers, db, await db.run(begin, run))
+    assert found.state == "failed"
+    assert "/home/ada/x.db" in str(saved._saved(found).error)
+    await savers.close()
+
+
+async def test_a_fault_of_ours_is_no_stack_for_people(db: Database, run: str, tmp_path: Path) -> None:
+    def fail(_: Task) -> None:
+        raise RuntimeError("secret path /etc/shadow")
+
+    savers = savers_of(db, FakeSaver(tmp_path / "images", fail))
+    found = await until_over(savers, db, await db.run(begin, run))
+    assert found.state == "failed"
+    assert "shadow" not in found.why + found.log
+    await savers.close()
+
+
+async def test_what_a_killed_service_was_saving_is_told(db: Database, run: str, tmp_path: Path) -> None:
+    (tmp_path / "images" / "save-x").mkdir(parents=True)
+    image = await db.run(begin, run)
+    await db.run(
+        lambda conn: conn.execute(
+            update(saved_images).where(saved_images.c.id == image).values(step="pushing")
+        )
+    )
+    saver = FakeSaver(tmp_path / "images")
+    savers = savers_of(db, saver)
+    found = await until_over(savers, db, image)
+    assert found.state == "failed" and "restarted" in found.why
+    assert saver.put_right >= 1 and saver.asked == []
+    assert not (tmp_path / "images" / "save-x").exists()
+    await savers.close()
+
+
+async def test_nodes_are_saved_one_at_a_time_each(db: Database, run: str, tmp_path: Path) -> None:
+    inside = 0
+    most = 0
+    lock = threading.Lock()
+
+    def work(task: Task) -> None:
+        nonlocal inside, most
+        with lock:
+            inside += 1
+            most = max(most, inside)
+        threading.Event().wait(0.05)
+        with lock:
+            inside -= 1
+
+    savers = savers_of(db, FakeSaver(tmp_path / "images", work))
+    one, two = await db.run(begin, run, "1"), await db.run(begin, run, "2")
+    assert (await until_over(savers, db, one)).state == "ready"
+    assert (await until_over(savers, db, two)).state == "ready"
+    assert most == 1
+    await savers.close()
+
+
+async def test_a_deleted_image_goes_from_the_registry_once(db: Database, run: str, tmp_path: Path) -> None:
+    saver = FakeSaver(tmp_path / "images")
+    savers = savers_of(db, saver)
+    image = await db.run(begin, run)
+    await until_over(savers, db, image)
+    await db.run(lambda conn: saved.remove(conn, image, actor=ADA, now=NOW))
+    await savers._clear()
+    await savers._clear()
+    assert saver.forgotten == [IMAGE]
+    assert (await row(db, image)).image == ""
+    await savers.close()
+
+
+def test_giving_up_is_asked_for_between_two_blocks() -> None:
+    task = Task(lambda: NOW)
+    task.at(1)
+    task.stop.set()
+    with pytest.raises(GivenUp):
+        task.at(2)
