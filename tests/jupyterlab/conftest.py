@@ -47,7 +47,11 @@ def status(**changes: Any) -> dict[str, Any]:
             "when_done": False,
         },
         "extend": {"until": (now + timedelta(hours=4)).isoformat(), "until_most": None},
-        "can": {"when_done": True, "release": True, "restart": True},
+        "can": {"when_done": True, "release": True, "restart": True, "reset": True},
+        "loses": {
+            "restart": {"goes": ["Programs of this node end."], "stays": "Files stay."},
+            "reset": {"goes": ["Programs of this node end.", "Its home is emptied."], "stays": ""},
+        },
         "warning": None,
         "use": {
             "cpu_percent": 38, "memory_bytes": int(11.2 * GIB), "memory_limit_bytes": 16 * GIB, "gpu_percent": 94,

@@ -55,7 +55,7 @@ class Ask(Status):
             return
         if self.said.status:
             self.said.status.update(answer)
-        self.finish(self.said.status if what != "restart-node" else {})
+        self.finish(self.said.status if not what.endswith("-node") else {})
 
 
 class Live(WebSocketMixin, WebSocketHandler, JupyterHandler):
@@ -114,7 +114,7 @@ def _load_jupyter_server_extension(app: Any) -> None:
         [
             (f"{base}/galilean/api/status", Status, {"said": said}),
             (f"{base}/galilean/api/live", Live, {"said": said}),
-            (f"{base}/galilean/api/(extend|when-done|release|restart-node)", Ask, {"said": said}),
+            (f"{base}/galilean/api/(extend|when-done|release|restart-node|reset-node)", Ask, {"said": said}),
             (f"{base}/double", Control, {"said": said}),
         ],
     )

@@ -87,7 +87,7 @@ def test_the_menu_shows_everything_and_works_by_keyboard_alone(lab: OpenLab, dou
         seen.append(name)
     assert seen == [
         "View project", "Extend", "Open terminal", "Continue without me", "Warn me outside this tab, too",
-        "Reconnect", "Restart node …", "Release …", "Back to the project",
+        "Reconnect", "Restart node …", "Reset node …", "Release …", "Back to the project",
     ]  # fmt: skip
     page.keyboard.press("End")
     expect(menu(page).get_by_role("button", name="Back to the project")).to_be_focused()
@@ -157,7 +157,8 @@ def test_restart_and_release_name_the_loss_first_and_do_nothing_without_a_yes(
     page = lab()
     dialog = page.locator(".jp-Dialog")
     for row, words, button, asked in (
-        ("Restart node …", "what they hold in memory is lost", "Restart node", "restart-node"),
+        ("Restart node …", "Programs of this node end. Files stay.", "Restart node", "restart-node"),
+        ("Reset node …", "Its home is emptied. Open documents are saved first.", "Reset node", "reset-node"),
         ("Release …", "All files in work stay", "Release", "release"),
         ("Continue without me", "go on and write their output", "Continue", "when-done"),
     ):
@@ -175,6 +176,38 @@ def test_restart_and_release_name_the_loss_first_and_do_nothing_without_a_yes(
         dialog.get_by_role("button", name=button, exact=True).click()
         wait_for(lambda asked=asked: asked in double()["asked"], f"{asked} was asked", seconds=10)
         double.says()
+
+
+def test_what_the_backend_cannot_do_is_not_offered_and_a_lost_node_may_be_had_again(
+    lab: OpenLab, double: Double
+) -> None:
+    (own,) = status()["nodes"]
+    lost = own | {"rank": 1, "name": "node-1", "state": "lost", "why": "Node 1 did not answer in 60 s."}
+    double.says(nodes=[own, lost], can={"when_done": True, "release": True, "reset": True})
+    page = lab()
+    pill(page).click()
+    expect(menu(page).get_by_role("button", name="Reset node …")).to_be_visible()
+    expect(menu(page).get_by_role("button", name="Restart node …")).to_be_hidden()
+    expect(menu(page).get_by_title("Node 1 did not answer in 60 s.")).to_have_text("lost")
+    menu(page).get_by_role("button", name="Try again on node-1").click()
+    dialog = page.locator(".jp-Dialog")
+    expect(dialog).to_contain_text("Reset node-1?")
+    dialog.get_by_role("button", name="Reset node", exact=True).click()
+    wait_for(lambda: "reset-node" in double()["asked"], "reset-node was asked", seconds=10)
+    expect(page.locator(".galilean-line")).not_to_have_text("The node restarts …")
+
+
+def test_a_node_that_restarts_says_so_until_it_is_back(lab: OpenLab, double: Double) -> None:
+    double.says()
+    page = lab()
+    (own,) = status()["nodes"]
+    double(tell={"type": "restarting"})
+    line = page.locator(".galilean-line")
+    expect(line).to_have_text("The node restarts …")
+    double.says(nodes=[own | {"state": "restarting"}])
+    expect(line).to_have_text("The node restarts …")
+    double.says()
+    expect(line).to_have_text("")
 
 
 def test_a_released_cluster_leaves_one_quiet_dialog_and_the_way_back(lab: OpenLab, double: Double) -> None:
@@ -252,7 +285,7 @@ def test_a_portal_that_is_away_is_said_and_what_needs_it_waits(lab: OpenLab, dou
     expect(page.locator(".galilean-line")).to_have_text("The portal is away; your work here goes on.")
     pill(page).click()
     expect(menu(page).get_by_role("button", name="Release …")).to_be_disabled()
-    expect(menu(page).get_by_role("button", name="Restart node …")).to_be_enabled()
+    expect(menu(page).get_by_role("button", name="Restart node …")).to_be_disabled()
     double.says()
     expect(menu(page).get_by_role("button", name="Release …")).to_be_enabled()
 

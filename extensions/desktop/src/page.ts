@@ -4,7 +4,8 @@ import { Item } from "../../lab/src/item.js";
 import { Link } from "../../lab/src/link.js";
 import { Menu } from "../../lab/src/menu.js";
 import { el, icon, mark, put } from "./dom.js";
-import { Cluster } from "./cluster.js";
+import { Actions } from "../../lab/src/actions.js";
+import { hands } from "./cluster.js";
 import { Clipboard } from "./clipboard.js";
 import { Files } from "./files.js";
 import { Node, type Data } from "./node.js";
@@ -13,7 +14,7 @@ import { Panels } from "./panels.js";
 import { Picture } from "./picture.js";
 import { View } from "./view.js";
 import { sayer } from "./words.js";
-import { sure } from "./dialogs.js";
+import { sure, tell } from "./dialogs.js";
 
 const data = JSON.parse(document.body.dataset["page"] ?? "{}") as Data;
 const chinese = data.language === "zh_CN";
@@ -135,9 +136,9 @@ void link.open().then(ours => {
     return; // a Jupyter server that is no node of ours
   }
   const item = new Item(link, say, locale);
-  const cluster = new Cluster(link, say, locale, () => picture.connect(), text => item.tell(text));
-  const menu = new Menu(item, link, cluster as never, say, locale);
-  item.extend.onclick = () => void cluster.extend();
+  const actions = new Actions(link, hands(link, say, () => picture.connect(), text => item.tell(text)), say, locale);
+  const menu = new Menu(item, link, actions, say, locale);
+  item.extend.onclick = () => void actions.extend();
   bar.append(item.node);
   let before = link.state.kind;
   const update = (): void => {
@@ -150,7 +151,8 @@ void link.open().then(ours => {
     if (kind === "released" && before !== "released") {
       menu.close(false);
       picture.end();
-      void cluster.goodbye();
+      const { title, lines, label } = actions.goodbye();
+      void tell(title, lines, label).then(() => actions.back());
     }
     before = kind;
   };

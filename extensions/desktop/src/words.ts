@@ -120,6 +120,5 @@ export const CHINESE: Record<string, string> = {
     "您离开后，正在运行的程序会继续。不再有任务运行时，集群自动释放，届时桌面上未保存的内容会丢失。",
   "All files in work stay. Programs on the desktop, kernels and terminals end; what is not saved in them is lost.":
     "work 中的所有文件都会保留。桌面程序、内核和终端将终止，其中未保存的内容会丢失。",
-  "The desktop, all kernels and terminals of this node end, and what is not saved in them is lost. Files stay.":
-    "此节点的桌面、所有内核和终端都将终止，其中未保存的内容会丢失。文件会保留。"
+  "What is not saved on the desktop is lost.": "桌面上未保存的内容会丢失。"
 };

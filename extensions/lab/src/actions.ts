@@ -1,19 +1,40 @@
-/** What the menu does: every loss is named before, and open documents are saved first. */
+/**
+ * What the menu of the cluster does, in JupyterLab and on the desktop: every loss is named before.
+ *
+ * The page that it stands on lends its hands: how it asks, says and saves. Nothing here knows which page that is.
+ */
 
-import type { AppUtils, JupyterFrontEnd, MainWidget } from "./jupyter.js";
-import { Link, Refused } from "./link.js";
+import { type Ask, type Link, Refused } from "./link.js";
 import { busyWords, moment } from "./times.js";
 import type { Say } from "./words.js";
 
+/** What a page does for the menu. */
+export interface Hands {
+  /** The second step before a loss; whether the person wants it. */
+  sure(title: string, lines: string[], label: string, danger: boolean): Promise<boolean>;
+  /** Says that something did not work. */
+  refused(text: string): Promise<void>;
+  /** Says one quiet line, also to a screen reader. */
+  tell(text: string): void;
+  /** Saves what is open; `false` = not all could be saved (and it said so), so nothing else happens. */
+  saved(): Promise<boolean>;
+  /** Ties of the page's own to its node, after the link's. */
+  reconnect(): void;
+  /** Opens a terminal on this node. */
+  terminal(): void;
+  /** What is lost or kept of this page's own, in its words. */
+  words: { whenDone: string; release: string; restart: string };
+}
+
+/** How a node is made anew. */
+export type How = "restart" | "reset";
+
 export class Actions {
   constructor(
-    private readonly app: JupyterFrontEnd,
-    private readonly ui: AppUtils,
     private readonly link: Link,
+    private readonly hands: Hands,
     private readonly say: Say,
-    private readonly locale: string,
-    /** Says one quiet line, also to a screen reader. */
-    private readonly tell: (text: string) => void
+    private readonly locale: string
   ) {}
 
   get project(): string {
@@ -22,11 +43,12 @@ export class Actions {
 
   async extend(): Promise<void> {
     const until = this.link.status?.extend?.until;
-    if (await this.done(this.link.ask("extend"))) {
+    if (await this.done("extend")) {
       const release = this.link.status?.release;
       const at = release?.kept_until ?? release?.at ?? until;
       if (at) {
-        this.tell(this.say("Kept until {time}.", { time: moment(new Date(at), this.link.now(), this.locale) }));
+        const time = moment(new Date(at), this.link.now(), this.locale);
+        this.hands.tell(this.say("Kept until {time}.", { time }));
       }
     }
   }
@@ -34,65 +56,46 @@ export class Actions {
   /** "Continue without me", after it was said what that means. */
   async whenDone(asked = true): Promise<void> {
     const { say } = this;
-    if (
-      asked &&
-      !(await this.sure(
-        say("Continue without you?"),
-        [
-          say(
-            "Running cells go on and write their output into the notebook. When nothing runs any more the cluster goes back. Open documents are saved first."
-          )
-        ],
-        say("Continue"),
-        false
-      ))
-    ) {
+    if (asked && !(await this.sure(say("Continue without you?"), [this.hands.words.whenDone], say("Continue"), false))) {
       return;
     }
-    if ((await this.saved()) && (await this.done(this.link.ask("when-done")))) {
-      this.tell(say("It goes back when nothing runs any more."));
+    if ((await this.hands.saved()) && (await this.done("when-done"))) {
+      this.hands.tell(say("It goes back when nothing runs any more."));
     }
   }
 
   async release(): Promise<void> {
-    const { say, link } = this;
-    const lines = [say("All files in work stay; open documents are saved first. Kernels and terminals end.")];
-    const sure = await this.sure(say("Release {project}?", { project: this.project }), lines, say("Release"));
-    if (sure && (await this.saved())) {
-      await this.done(link.ask("release"));
+    const { say } = this;
+    const title = say("Release {project}?", { project: this.project });
+    if ((await this.sure(title, [this.hands.words.release], say("Release"))) && (await this.hands.saved())) {
+      await this.done("release");
     }
   }
 
-  async restart(): Promise<void> {
+  /** This node, or another one of the cluster, begins anew; the others go on. */
+  async renew(how: How, rank?: number): Promise<void> {
     const { say, link } = this;
-    const lines = [
-      say(
-        "All kernels and terminals of this node end, and what they hold in memory is lost. Files stay; open documents are saved first."
-      )
-    ];
-    const title = say("Restart {node}?", { node: link.status?.node.name ?? "" });
-    if ((await this.sure(title, lines, say("Restart node"))) && (await this.saved())) {
-      await this.done(link.ask("restart-node"));
+    const own = link.status?.node.rank;
+    const other = rank !== undefined && rank !== own ? link.status?.nodes.find(item => item.rank === rank) : undefined;
+    const node = other?.name ?? link.status?.node.name ?? "";
+    const told = link.status?.loses?.[how];
+    const lines = told
+      ? [...told.goes, told.stays, ...(other ? [] : [this.hands.words.restart])]
+      : [say("All programs of this node end, and what they hold in memory is lost."), this.hands.words.restart];
+    const title = how === "restart" ? say("Restart {node}?", { node }) : say("Reset {node}?", { node });
+    const label = how === "restart" ? say("Restart node") : say("Reset node");
+    if ((await this.sure(title, lines.filter(Boolean), label)) && (await this.hands.saved())) {
+      await this.done(`${how}-node`, other ? { rank } : {});
     }
   }
 
   reconnect(): void {
     this.link.connect();
-    this.reconnectKernels();
-  }
-
-  /** Kernels' own ties, of all open documents and consoles. */
-  reconnectKernels(): void {
-    for (const widget of this.widgets()) {
-      void widget.sessionContext?.session?.kernel?.reconnect().catch(() => undefined);
-    }
+    this.hands.reconnect();
   }
 
   terminal(): void {
-    const { commands } = this.app;
-    if (commands.hasCommand("terminal:create-new")) {
-      void commands.execute("terminal:create-new");
-    }
+    this.hands.terminal();
   }
 
   back(): void {
@@ -102,69 +105,39 @@ export class Actions {
     }
   }
 
-  /** Show again what the node wrote into a notebook that nobody changed here. */
-  revert(path: string): void {
-    for (const widget of this.widgets()) {
-      if (widget.context?.path === path && !widget.context.model.dirty) {
-        void widget.context.revert();
-      }
-    }
+  /** The last words on a cluster that is gone: by whom, and what is kept; and what leads on. */
+  goodbye(): { title: string; lines: string[]; label: string } {
+    const { say, link } = this;
+    const { by: name, explanation } = link.state.kind === "released" ? link.state : { by: "", explanation: "" };
+    const by = explanation
+      ? say("By {name}: {text}", { name: name ?? "", text: explanation })
+      : name
+        ? say("Released by {name}.", { name })
+        : "";
+    const away = link.status?.project?.url ?? link.status?.portal_url;
+    return {
+      title: say("{project} was released", { project: this.project }),
+      lines: [by, say("Your files are kept. Nothing is counted any more.")].filter(Boolean),
+      label: away ? say("Back to the project") : say("Close")
+    };
   }
 
-  private widgets(): MainWidget[] {
-    return [...this.app.shell.widgets("main")];
-  }
-
-  private async sure(title: string, lines: string[], label: string, warns = true): Promise<boolean> {
+  private sure(title: string, lines: string[], label: string, danger = true): Promise<boolean> {
     const busy = busyWords(this.say, this.link.status?.busy ?? { kernels: 0, terminals: 0, batch: 0 });
-    const body = [...(busy ? [this.say("Now: {busy}.", { busy })] : []), ...lines].join(" ");
-    const { Dialog } = this.ui;
-    const { button } = await this.ui.showDialog({
-      title,
-      body,
-      buttons: [
-        Dialog.cancelButton({ label: this.say("Cancel") }),
-        (warns ? Dialog.warnButton : Dialog.okButton)({ label })
-      ],
-      defaultButton: warns ? 0 : 1
-    });
-    return button.accept;
+    return this.hands.sure(title, [...(busy ? [this.say("Now: {busy}.", { busy })] : []), ...lines], label, danger);
   }
 
-  /** Save every open document with changes; says which could not be, and then nothing else happens. */
-  private async saved(): Promise<boolean> {
-    const failed = new Set<string>();
-    for (const { context } of this.widgets()) {
-      if (context?.model.dirty && !context.model.readOnly) {
-        await context.save().catch(() => failed.add(context.path));
-        if (context.model.dirty) {
-          failed.add(context.path);
-        }
-      }
-    }
-    if (failed.size) {
-      await this.refused(this.say("Documents could not be saved: {names}", { names: [...failed].join(", ") }));
-    }
-    return failed.size === 0;
-  }
-
-  private async done(asked: Promise<void>): Promise<boolean> {
+  private async done(what: Ask, body: object = {}): Promise<boolean> {
     try {
-      await asked;
+      await this.link.ask(what, body);
       return true;
     } catch (error) {
       if (!(error instanceof Refused)) {
         throw error;
       }
-      await this.refused(
-        this.say("That did not work: {text}", { text: error.message || this.say("The node does not answer.") })
-      );
+      const text = error.message || this.say("The node does not answer.");
+      await this.hands.refused(this.say("That did not work: {text}", { text }));
       return false;
     }
-  }
-
-  private async refused(text: string): Promise<void> {
-    this.ui.Notification.emit(text, "error", { autoClose: 10_000 });
-    this.tell(text);
   }
 }

@@ -7,6 +7,7 @@ import type { Say } from "./words.js";
 
 /** When the pill turns amber, before an end that is known. */
 const AMBER_SECONDS = 300;
+const LATE_MS = 90_000;
 const AWAY_QUIET_MS = 4000;
 
 export class Item {
@@ -59,7 +60,9 @@ export class Item {
       waiting: "",
       here: this.portalAway() ? say("The portal is away; your work here goes on.") : "",
       lost: say("Connection lost. Trying again …"),
-      restarting: say("The node restarts …"),
+      restarting: this.late()
+        ? say("The node has not come back yet; the project's page says why.")
+        : say("The node restarts …"),
       released: ""
     }[link.state.kind];
     if (line !== this.line.textContent) {
@@ -69,6 +72,12 @@ export class Item {
       this.tell(line || (healed ? say("Connected again.") : ""));
     }
     this.node.dataset["state"] = link.state.kind;
+  }
+
+  /** Whether a node that is made anew takes longer than one that comes back takes. */
+  private late(): boolean {
+    const { state } = this.link;
+    return state.kind === "restarting" && Date.now() - state.since > LATE_MS;
   }
 
   /** Whether the portal has been away for so long that it is worth a line: at its first question it is, too. */

@@ -13,7 +13,7 @@ export type State =
   | { kind: "waiting" }
   | { kind: "here" }
   | { kind: "lost" }
-  | { kind: "restarting" }
+  | { kind: "restarting"; since: number }
   | { kind: "released"; by?: string | null; explanation?: string | null };
 
 const FIRST_MS = 1000;
@@ -22,6 +22,9 @@ const MOST_MS = 30_000;
 const QUIET_MS = 3000;
 /** Nothing for so long from a server that tells at least each 30 s: the network swallowed it. */
 const SILENCE_MS = 75_000;
+
+/** What a node is asked for. */
+export type Ask = "extend" | "when-done" | "release" | "restart-node" | "reset-node";
 
 /** How long to wait before the given attempt; `chance` in 0 … 1 keeps many pages apart. */
 export function pause(attempt: number, chance: number): number {
@@ -104,7 +107,7 @@ export class Link {
    * Ask the node to do something; the new status is taken over, unless a newer one came over the socket meanwhile:
    * two connections keep no order between them.
    */
-  async ask(what: "extend" | "when-done" | "release" | "restart-node", body: object = {}): Promise<void> {
+  async ask(what: Ask, body: object = {}): Promise<void> {
     const before = this.heard;
     let answer: Response;
     try {
@@ -120,8 +123,8 @@ export class Link {
       this.take(said as Status);
       this.tell();
     }
-    if (what === "restart-node" && this.heard === before) {
-      this.become({ kind: "restarting" }); // the socket says it, too, where it is open
+    if (/^re(start|set)-node$/.test(what) && !("rank" in body) && this.heard === before) {
+      this.restarting(); // the socket says it, too, where it is open
     }
   }
 
@@ -139,14 +142,22 @@ export class Link {
       window.clearTimeout(this.quiet);
       this.quiet = 0;
       this.take(message.status);
-      this.become({ kind: "here" });
+      if (!this.ending()) {
+        this.become({ kind: "here" });
+      } else {
+        this.tell();
+      }
       this.begun?.(true);
     } else if (message.type === "restarting") {
-      this.become({ kind: "restarting" });
+      this.restarting();
     } else if (message.type === "released") {
       // Whoever released it here knows that.
       this.released(message.why === "user" ? null : message.by, message.explanation);
     }
+  }
+
+  private restarting(): void {
+    this.become({ kind: "restarting", since: Date.now() });
   }
 
   private released(by?: string | null, explanation?: string | null): void {
@@ -171,7 +182,9 @@ export class Link {
     if (this.state.kind === "released") {
       return;
     }
-    this.timer = window.setTimeout(() => this.connect(), pause(this.attempt, Math.random()));
+    // One that is made anew is back within seconds.
+    const attempt = this.state.kind === "restarting" ? Math.min(this.attempt, 1) : this.attempt;
+    this.timer = window.setTimeout(() => this.connect(), pause(attempt, Math.random()));
     this.attempt += 1;
     this.quiet ||= window.setTimeout(() => {
       if (this.state.kind === "here" || this.state.kind === "waiting") {
@@ -191,6 +204,12 @@ export class Link {
     } else if (answer?.status === 424 && this.state.kind !== "restarting") {
       this.released();
     }
+  }
+
+  /** Whether this node was asked to begin anew and has not yet: it still speaks, and ends in a moment. */
+  private ending(): boolean {
+    const own = this.status?.nodes.find(node => node.rank === this.status?.node.rank);
+    return this.state.kind === "restarting" && own?.state === "restarting";
   }
 
   private become(state: State): void {

@@ -46,6 +46,7 @@ export class Menu {
   private readonly whenDone: HTMLButtonElement;
   private readonly notify: HTMLButtonElement;
   private readonly restart: HTMLButtonElement;
+  private readonly reset: HTMLButtonElement;
   private readonly release: HTMLButtonElement;
   private readonly back: HTMLButtonElement;
   private drawn = "";
@@ -73,8 +74,10 @@ export class Menu {
       void Notification.requestPermission().then(() => this.update());
     });
     const reconnect = this.row("plug", say("Reconnect"), () => actions.reconnect());
-    this.restart = this.row("restart", say("Restart node …"), () => void actions.restart());
+    this.restart = this.row("restart", say("Restart node …"), () => void actions.renew("restart"));
     hint(this.restart, say("kernels end"));
+    this.reset = this.row("restart", say("Reset node …"), () => void actions.renew("reset"));
+    hint(this.reset, say("only work stays"));
     this.release = this.row("release", say("Release …"), () => void actions.release());
     this.release.classList.add("galilean-danger");
     this.back = this.row("back", say("Back to the project"), () => actions.back());
@@ -93,6 +96,7 @@ export class Menu {
       el("hr"),
       reconnect,
       this.restart,
+      this.reset,
       el("hr"),
       this.release,
       this.back
@@ -172,13 +176,13 @@ export class Menu {
     this.whenDone.hidden = !status.can.when_done || !!status.release?.when_done;
     this.notify.hidden = !("Notification" in window) || Notification.permission !== "default";
     this.restart.hidden = !status.can.restart;
+    this.reset.hidden = !status.can.reset;
     this.release.hidden = !status.can.release;
     hint(this.release, busyWords(say, status.busy));
     const away = status.portal_away || link.state.kind !== "here";
-    for (const button of [this.extend, this.whenDone, this.release]) {
+    for (const button of [this.extend, this.whenDone, this.restart, this.reset, this.release]) {
       button.disabled = away;
     }
-    this.restart.disabled = link.state.kind === "restarting" || link.state.kind === "lost";
   }
 
   private drawBars(): void {
@@ -227,7 +231,7 @@ export class Menu {
     }
     this.drawn = key;
     const own = this.link.status?.node.rank;
-    const words = { starting: say("starting"), lost: say("lost") };
+    const words = { starting: say("starting"), restarting: say("restarting"), lost: say("lost") };
     this.nodes.replaceChildren(
       ...nodes.map(node => {
         const door = (text: string, address: string): HTMLAnchorElement =>
@@ -256,8 +260,8 @@ export class Menu {
               ...(other ? [door(other.name, other.url)] : []),
               terminal
             ]
-          : node.state === "starting" || node.state === "lost"
-            ? [el("span", { class: "galilean-quiet" }, words[node.state])]
+          : node.state && node.state !== "ready"
+            ? [el("span", { class: "galilean-quiet", title: node.why ?? "" }, words[node.state]), ...this.again(node)]
             : [
                 door(say("Lab"), node.lab_url),
                 ...(node.desktop_url ? [door(say("Desktop"), node.desktop_url)] : []),
@@ -267,6 +271,22 @@ export class Menu {
         return el("div", { class: "galilean-noderow" }, dot, el("span", {}, node.name), ...doors);
       })
     );
+  }
+
+  /** A node that is lost may be had again. */
+  private again(node: NodeDoors): HTMLElement[] {
+    const { can } = this.link.status ?? {};
+    const how = can?.restart ? "restart" : can?.reset ? "reset" : null;
+    if (node.state !== "lost" || !how) {
+      return [];
+    }
+    const button = el("button", { type: "button", class: "galilean-door" }, this.say("Try again"));
+    button.setAttribute("aria-label", this.say("{door} on {node}", { door: this.say("Try again"), node: node.name }));
+    button.onclick = () => {
+      this.close();
+      void this.actions.renew(how, node.rank);
+    };
+    return [button];
   }
 
   /** Below the pill, at its right edge, and never out of the window. */

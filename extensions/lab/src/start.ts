@@ -1,6 +1,7 @@
 /** Puts it all together once JupyterLab is usable. */
 
 import { Actions } from "./actions.js";
+import { Documents } from "./documents.js";
 import { Item } from "./item.js";
 import type { AppUtils, CommandPalette, JupyterFrontEnd, LuminoWidget, Services, Share, Token } from "./jupyter.js";
 import { Link, type State } from "./link.js";
@@ -31,7 +32,8 @@ export async function start(app: JupyterFrontEnd, share: Share): Promise<void> {
 
   await style();
   const item = new Item(link, say, locale);
-  const actions = new Actions(app, ui, link, say, locale, text => item.tell(text));
+  const documents = new Documents(app, ui, say, text => item.tell(text));
+  const actions = new Actions(link, documents, say, locale);
   const menu = new Menu(item, link, actions, say, locale);
   const warnings = new Warnings(ui, link, actions, say, locale);
   item.extend.onclick = () => void actions.extend();
@@ -47,33 +49,22 @@ export async function start(app: JupyterFrontEnd, share: Share): Promise<void> {
     for (const { path, written_at } of link.status?.headless ?? []) {
       if (written_at && written.get(path) !== written_at) {
         written.set(path, written_at);
-        actions.revert(path);
+        documents.revert(path);
       }
     }
     if (kind === "here" && before !== "here" && before !== "waiting") {
-      actions.reconnectKernels();
+      documents.reconnect();
     }
     if (kind === "released" && before !== "released") {
       menu.close(false);
-      void goodbye(ui, link, actions);
+      void goodbye(ui, actions);
     }
     before = kind;
   };
 
-  const goodbye = async (ui: AppUtils, link: Link, actions: Actions): Promise<void> => {
-    const { by: name, explanation } = link.state.kind === "released" ? link.state : { by: "", explanation: "" };
-    const by = explanation
-      ? say("By {name}: {text}", { name: name ?? "", text: explanation })
-      : name
-        ? say("Released by {name}.", { name })
-        : "";
-    const away = link.status?.project?.url ?? link.status?.portal_url;
-    await ui.showDialog({
-      title: say("{project} was released", { project: actions.project }),
-      body: [by, say("Your files are kept. Nothing is counted any more.")].filter(Boolean).join(" "),
-      buttons: [ui.Dialog.okButton({ label: away ? say("Back to the project") : say("Close") })],
-      hasClose: false
-    });
+  const goodbye = async (ui: AppUtils, actions: Actions): Promise<void> => {
+    const { title, lines, label } = actions.goodbye();
+    await ui.showDialog({ title, body: lines.join(" "), buttons: [ui.Dialog.okButton({ label })], hasClose: false });
     actions.back();
   };
 
@@ -93,6 +84,8 @@ export async function start(app: JupyterFrontEnd, share: Share): Promise<void> {
       () => actions.whenDone(),
       () => !!link.status?.can.when_done
     ],
+    ["restart-node", say("Restart this node …"), () => actions.renew("restart"), () => !!link.status?.can.restart],
+    ["reset-node", say("Reset this node …"), () => actions.renew("reset"), () => !!link.status?.can.reset],
     ["release", say("Release the cluster …"), () => actions.release(), () => !!link.status?.can.release]
   ];
   for (const [name, label, execute, isEnabled] of commands) {

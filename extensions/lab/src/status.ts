@@ -21,7 +21,9 @@ export interface Status {
   release: Release | null;
   /** What one press of Extend gives; `null` = cannot be extended. */
   extend: { until: string | null; until_most?: string | null } | null;
-  can: { when_done: boolean; release: boolean; restart: boolean };
+  can: { when_done: boolean; release: boolean; restart?: boolean; reset?: boolean };
+  /** What is lost by it, and what stays, as the portal says it. */
+  loses?: Partial<Record<"restart" | "reset", { goes: string[]; stays: string }>>;
   warning: { id: string; at: string; why: string; busy: boolean } | null;
   use: Use | null;
   busy: { kernels: number; terminals: number; batch: number };
@@ -39,7 +41,9 @@ export interface NodeDoors {
   /** Where it can be saved as an image. */
   save_url?: string | null;
   /** `null` = not known, because the portal has not been heard yet. */
-  state: "ready" | "starting" | "lost" | null;
+  state: "ready" | "starting" | "restarting" | "lost" | null;
+  /** Why it did not come back, or was left as it is. */
+  why?: string;
 }
 
 export interface Release {
