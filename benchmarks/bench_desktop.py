@@ -1,12 +1,14 @@
 """The desktop against jupyter-remote-desktop-proxy unmodified, on the same server, session and window.
 
 Page to the first frame (from the address to a drawn window in the canvas, desktop not yet running, and running),
-frames per second of a window that moves all the time, and what an idle desktop holds in memory. The other side is
+frames per second of a window that moves all the time, nearby and where a question and its answer take a tenth of a
+second, what an idle desktop holds in memory, and twenty desktops that are started at once. The other side is
 installed by pip into a directory of its own, without what it needs: both run on this clone's packages.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -21,12 +23,18 @@ import httpx
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from benchmarks.harness import Figure, Report, at_least, at_most
+from extensions.desktop.choices import Choices
+from extensions.desktop.session import Session
 from tests.browser.conftest import ARGUMENTS, CHROMIUM
+from tests.desktop.line import line
 
 ROOT = Path(__file__).resolve().parents[1]
 TOKEN = "of-this-measurement"
 OTHER = "jupyter-remote-desktop-proxy==3.0.1"
 SECONDS = 5.0
+#: A question and its answer on a long line.
+FAR_SECONDS = 0.1
+MANY, SETTLE_SECONDS = 20, 30.0
 
 #: A red window that moves as fast as the X server takes it.
 WINDOW = """
@@ -174,7 +182,32 @@ def one(browser: Browser, folder: Path, packages: Path, *, ours: bool) -> dict[s
         warm, page = visit(browser, url)
         frames = page.evaluate(COUNT, SECONDS * 1000) / SECONDS
         page.context.close()
-    return {"cold": cold, "warm": warm, "frames": frames}
+        with line(int(url.rpartition(":")[2]), FAR_SECONDS / 2) as far_line:
+            _, page = visit(browser, far_line.url)
+            far = page.evaluate(COUNT, SECONDS * 1000) / SECONDS
+            page.context.close()
+    return {"cold": cold, "warm": warm, "frames": frames, "far": far}
+
+
+async def many(directory: Path, count: int) -> tuple[float, float]:
+    """Seconds until so many whole desktops run that were asked for at once, and the MiB that each holds then."""
+    homes = [directory / f"many-{number}" for number in range(count)]
+    for home in homes:
+        (home / "work").mkdir(parents=True)
+    made = [
+        Session(home / "desktop", Choices(), environ={"HOME": str(home), "PATH": os.environ["PATH"]})
+        for home in homes
+    ]
+    begun = time.monotonic()
+    try:
+        await asyncio.gather(*(one.ensure() for one in made))
+        seconds = time.monotonic() - begun
+        await asyncio.sleep(SETTLE_SECONDS)
+        down = [one.status() for one in made if one.state != "running"]
+        assert not down, down
+        return seconds, sum(memory_bytes(home) for home in homes) / count / 2**20
+    finally:
+        await asyncio.gather(*(one.stop() for one in made))
 
 
 def idle_bytes(browser: Browser, folder: Path, packages: Path) -> int:
@@ -214,6 +247,7 @@ def run(report: Report, directory: Path, count: int) -> None:
             at_most("Desktop: page to first frame, not running before", *of("cold"), 1.0),
             at_most("Desktop: page to first frame, running", *of("warm"), 1.0),
             at_least("Desktop: frames of a moving window", *of("frames"), 1.0, unit="/s"),
+            at_least("Desktop: the same at 100 ms", *of("far"), 1.0, unit="/s"),
         )
         held = idle_bytes(browser, directory / "idle", packages) / 2**20
         browser.close()
@@ -224,4 +258,9 @@ def run(report: Report, directory: Path, count: int) -> None:
             unit="MiB",
             note="XFCE and X server, one page was open",
         )
+    )
+    seconds, each = asyncio.run(many(directory, MANY))
+    report.add(
+        Figure(name=f"Desktop: {MANY} at once, until all are up", ours=[seconds], note="XFCE; none failed"),
+        Figure(name=f"Desktop: memory of each of {MANY}", ours=[each], unit="MiB"),
     )
