@@ -19,9 +19,11 @@ import pytest
 from spawner.inventory import Sighting
 from spawner.kubernetes import names
 from tests.kubernetes.hub import Namespace, only_if_possible
+from tests.lab.gluster import Gluster
 from tests.lab.kubernetes import Kubernetes
 from tests.lab.waiting import wait_for
 from tests.process.hub import clean_environment
+from tests.product.code import in_node
 from tests.product.product import GALILEAN, ROOT, Person, Product
 
 pytestmark = [
@@ -276,3 +278,82 @@ def test_the_sweeper_of_the_command_line_sees_the_same_world(product: Outside, a
     assert "Everything that runs should run" in product.command("sweep")
     released(product, ada, slug)
     assert "Everything that runs should run" in product.command("sweep")
+
+
+# ------------------------------------------------------------------------------------- a network file system
+
+
+@pytest.fixture
+def gluster(kubernetes: Kubernetes, namespace: Namespace) -> Iterator[Gluster]:
+    """A network file system, mounted on the lab's machine and claimed there as ``campus``."""
+    made = Gluster(kubernetes.directory / "gluster", owner=1000)
+    volume = f"{namespace.name}-campus"
+    spec: dict[str, Any] = {"accessModes": ["ReadWriteMany"], "storageClassName": ""}
+    try:
+        namespace.apply(
+            {
+                "apiVersion": "v1",
+                "kind": "PersistentVolume",
+                "metadata": {"name": volume},
+                "spec": {**spec, "capacity": {"storage": "1Gi"}, "hostPath": {"path": str(made.mount)}},
+            },
+            {
+                "apiVersion": "v1",
+                "kind": "PersistentVolumeClaim",
+                "metadata": {"name": "campus"},
+                "spec": {**spec, "volumeName": volume, "resources": {"requests": {"storage": "1Gi"}}},
+            },
+        )
+        yield made
+    finally:
+        namespace.kubectl("delete", "pv", volume, "--wait=false", "--ignore-not-found")
+        made.close()
+
+
+@pytest.mark.timeout(900)
+def test_a_network_file_system_carries_projects_and_while_it_is_away_nothing_else_suffers(
+    product: Outside, ada: Person, gluster: Gluster
+) -> None:
+    chief = product.person("chief", "admin")
+    here = ada.project("On a disk here")
+    volume = {"id": "campus", "kind": "claim", "path": str(gluster.mount), "claim": "campus"}
+    answer = chief.portal("POST", "/volumes", json=volume)
+    assert answer.status_code == 201, answer.text
+    # What is new goes where most is free; both lie on one disk.
+    answer = chief.portal("PATCH", "/volumes/default", json={"state": "closed"})
+    assert answer.status_code == 200, answer.text
+    slug, idle = ada.project("From the network"), ada.project("Idle")
+    assert chief.portal("PATCH", "/volumes/default", json={"state": "open"}).status_code == 200
+    for project in (here, slug, idle):
+        put = ada.portal("PUT", f"/projects/ada/{project}/files/a.txt", content=b"a")
+        assert put.status_code in (200, 201, 204), put.text
+    assert ada.run(slug, project=slug, cpu=0.2, memory="512M").status_code in (201, 202)
+    wait_for(lambda: ada.is_ready(slug), "the cluster is ready", seconds=120)
+    pods = product.namespace.pods(product.base(ada, slug))
+    assert in_node(ada, slug, "open('b.txt', 'w').write('42')") == ""
+    assert [path.read_text() for path in gluster.brick.glob("projects/*/b.txt")] == ["42"]
+
+    def problem() -> str:
+        items = chief.portal("GET", "/volumes").raise_for_status().json()["items"]
+        return next(item["problem"] for item in items if item["id"] == "campus")
+
+    assert not problem()
+    for way in (gluster.silent, gluster.dead):
+        with way():
+            wait_for(problem, "the volume is said to be away", seconds=90)
+            assert ada.portal("GET", f"/projects/ada/{slug}/files/a.txt").status_code == 503
+            # Where a disk is waited for, the hub says 202 before it knows; nothing comes of it.
+            assert ada.run(idle, project=idle, cpu=0.2, memory="512M").status_code in (202, 503)
+            wait_for(lambda: not (ada.servers().get(idle) or {}).get("pending"), "it is refused", seconds=90)
+            assert not ada.is_ready(idle)
+            assert [cluster["project"]["slug"] for cluster in ada.clusters()] == [slug]
+            assert ada.portal("GET", f"/projects/ada/{here}/files/a.txt").text == "a"
+            assert ada.portal("GET", "/projects").status_code == 200
+            assert ada.is_ready(slug)
+        wait_for(lambda: not problem(), "the volume is there again", seconds=90)
+        assert ada.portal("GET", f"/projects/ada/{slug}/files/b.txt").text == "42"
+        assert in_node(ada, slug, "print(open('b.txt').read())") == "42\n"
+    assert {name: pod["metadata"]["uid"] for name, pod in pods.items()} == {
+        name: pod["metadata"]["uid"] for name, pod in product.namespace.pods(product.base(ada, slug)).items()
+    }
+    released(product, ada, slug)
