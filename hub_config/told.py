@@ -21,7 +21,7 @@ from jupyterhub.user import User
 from sqlalchemy import Connection
 from tornado.escape import url_unescape
 
-from galilean import audit
+from galilean import audit, came_from
 from galilean.errors import UserError
 from galilean.web.language import translate
 from spawner import records
@@ -150,7 +150,11 @@ def _said(handler: Any) -> dict[str, Any] | None:
 
 
 def address_of(handler: Any) -> str:
-    """Where a request came from, as our own proxy noted it last."""
+    """Where a request came from: the portal says it of its visitor, else as our own proxy noted it last."""
+    path = handler.request.path.removeprefix(handler.hub.base_url + "api")
+    signed = handler.request.headers.get(came_from.HEADER, "")
+    if found := came_from.verified(signed, path, handler.settings[SETTING].portal_key):
+        return found
     noted = ",".join(handler.request.headers.get_list("X-Forwarded-For")).rpartition(",")[2].strip()
     return (noted or handler.request.remote_ip or "")[: audit.ADDRESS_MOST]
 

@@ -144,6 +144,7 @@ async def apply(
 def _apply(
     conn: Connection, wishes: list[RuleWish], now: datetime, actor: str, address: str, reason: str
 ) -> None:
+    centre.decide_alone(conn)
     book = read_book(conn)
     changes = gather(book, wishes)
     for wish in wishes:

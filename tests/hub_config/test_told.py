@@ -71,6 +71,14 @@ async def test_a_token_for_somebody_a_rename_and_a_new_account_are_told_without_
         ("root1", "person.change", "ann", {"name": "anna"}),
     ]
     assert made[0].address == "127.0.0.1"
+    tokens = (await admin.request("GET", "/users/eva/tokens")).json()["api_tokens"]
+    path = f"/users/eva/tokens/{next(one['id'] for one in tokens if one['note'] == 'for a script')}"
+    signed = site.api(site.secrets.tokens["portal"]).signed("10.1.2.3", path)
+    await admin.request("DELETE", path, headers=signed)
+    (revoked,) = await lines(site, "token.revoke-of", 1)
+    assert (revoked.actor, revoked.address) == ("root1", "10.1.2.3"), (
+        "in a page of the portal, from where it was"
+    )
     with pytest.raises(UserError):
         await admin.request("PATCH", "/users/nobody", json={"name": "x"})
     assert [row.action for row in await lines(site, "person.change", 3)][1:] == [

@@ -152,9 +152,9 @@ class Token(PersonPage):
 
     async def delete(self, name: str, token_id: str) -> None:
         name = self.whose(name)
-        await self.hub_as_visitor().request(
-            "DELETE", f"/users/{quote(name, safe='')}/tokens/{quote(token_id, safe='')}"
-        )
+        path = f"/users/{quote(name, safe='')}/tokens/{quote(token_id, safe='')}"
+        signed = self.portal.hub.signed(self.address, path)
+        await self.hub_as_visitor().request("DELETE", path, headers=signed)
         self.done(mark("The token no longer works."), "galilean:people")
 
 
