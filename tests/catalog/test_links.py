@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import timedelta
 from typing import Any
 
@@ -50,6 +51,33 @@ def test_two_data_sets_of_one_directory_are_refused_with_an_alias_that_does(cata
         refused(400, lambda: links.change(conn, ALICE, project, mine.id, mount="../x"))
         assert links.remove(conn, ALICE, project, theirs.id)
         assert not links.remove(conn, ALICE, project, theirs.id)
+
+
+def test_of_two_that_take_one_directory_at_once_the_second_is_told(catalogue: Database) -> None:
+    with catalogue.write() as conn:
+        project, first, second = a_project(conn), a_dataset(conn, mount="a"), a_dataset(conn, mount="b")
+        for item in (first, second):
+            links.add(conn, ALICE, project, item.id, now=NOW)
+    answers: list[str] = []
+
+    def also() -> None:
+        with catalogue.write() as conn:
+            error = refused(
+                409, lambda: links.change(conn, ALICE, project, second.id, mount="Plan"), "mount-taken"
+            )
+            answers.append(error.params["alias"])
+
+    other = threading.Thread(target=also)
+    with catalogue.write() as conn:
+        links.change(conn, ALICE, project, first.id, mount="plan")
+        other.start()
+        other.join(0.3)  # it may look now, while nothing is told yet; it has to wait
+        assert answers == []
+    other.join(20)
+    assert len(answers) == 1
+    with catalogue.write() as conn:
+        links.change(conn, ALICE, project, second.id, mount=answers[0])
+        assert {link.mount for link in links.links_of(conn, project.id)} == {"plan", answers[0]}
 
 
 def test_nobody_takes_in_what_they_may_not_read_or_where_they_may_not_write(catalogue: Database) -> None:

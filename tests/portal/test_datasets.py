@@ -428,3 +428,14 @@ def test_a_data_set_that_was_not_counted_says_so_instead_of_nought(sign: Sign, s
     shown = alice.get(site.url + "datasets/alice/io-nims").text
     assert "Not counted yet" in shown
     assert "0 B in 0 files" not in shown
+
+
+def test_files_of_a_data_set_are_reached_by_its_id_as_by_its_address(sign: Sign) -> None:
+    alice = sign("alice")
+    ident = dataset(alice)["id"]
+    begin = {"Tus-Resumable": "1.0.0", "Upload-Length": "3", "Upload-Metadata": "filename YS50eHQ="}
+    for base in (f"/datasets/{ident}", IO):
+        assert alice.post(f"{base}/uploads", headers=begin).status_code == 201
+        assert alice.get(f"{base}/files").status_code == 200
+        assert alice.get(f"{base}/archive").status_code == 200
+        assert alice.get(f"{base}/jobs").status_code == 200

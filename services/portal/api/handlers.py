@@ -225,10 +225,10 @@ def routes() -> list[tuple[str, type[APIHandler]]]:
     project = r"/api/v1/projects/([^/]+)/([^/]+)"
     return [
         (r"/api/v1/openapi\.json", OpenAPI),
+        *file_work.routes(),  # first: an item's id may stand where others have owner and slug
         *dataset_handlers.routes(),
         *volumes.routes(),
         *archives.routes(),
-        *file_work.routes(),  # first: an item's id may stand where others have owner and slug
         (r"/api/v1/projects", Projects),
         *finding.routes(),
         *gallery.routes(),
