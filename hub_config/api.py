@@ -20,9 +20,12 @@ from jupyterhub.apihandlers.users import UserAPIHandler, UserServerAPIHandler
 from jupyterhub.scopes import needs_scope
 from sqlalchemy import Connection
 from tornado import web
+from ulid import ULID
 
+from extensions.imagebuilder import store as environments
 from galilean.db import plain_words
 from galilean.errors import UserError, mark
+from galilean.names import departed as nobody_of
 from galilean.settings import Settings
 from galilean.web.language import translate
 from hub_config.mail_addresses import AddressesAPIHandler
@@ -172,9 +175,13 @@ def _ask_all(conn: Connection, person: str, asker: str, now: Any) -> None:
 
 
 def _delete_projects(conn: Connection, person: str, now: Any) -> list[Project | Dataset] | None:
-    """The person's projects and data sets that are deleted now; ``None`` while anything of the person is open."""
+    """The person's projects and data sets that are deleted now; ``None`` while anything of the person is open.
+
+    Their environments and saved images go as well.
+    """
     if records.count_open(conn, user=person):
         return None
+    environments.forget_person(conn, person, nobody_of(person, str(ULID.from_datetime(now)).lower()), now=now)
     return departed.delete_owned(conn, person, now=now)
 
 

@@ -18,7 +18,13 @@ from ulid import ULID
 
 from extensions.imagebuilder import entries
 from extensions.imagebuilder.entries import Actor, Entry, Grantee, Version, Viewer
-from extensions.imagebuilder.tables import environment_shares, environment_versions, environments
+from extensions.imagebuilder.tables import (
+    environment_shares,
+    environment_versions,
+    environments,
+    registry_keys,
+    saved_images,
+)
 from galilean import audit
 from galilean.errors import UserError, mark
 from spawner.tables import clusters
@@ -490,22 +496,35 @@ def remove(conn: Connection, entry_id: str, *, actor: Actor, now: datetime) -> E
     return replace(before, deleted_at=now)
 
 
-def forget_person(conn: Connection, person: str, *, actor: Actor, now: datetime) -> None:
-    """What becomes of the entries of somebody who is deleted: no new runs; shares with them end."""
+def forget_person(conn: Connection, person: str, nobody: str, *, now: datetime) -> None:
+    """What becomes of everything of somebody who is deleted: whoever gets their name later owns nothing of it.
+
+    What only they found is deleted, as are their names and passwords of registries and what was shared with them.
+    What others find stays for them under the name of ``nobody``, for administrators to change.
+    """
     conn.execute(
         delete(environment_shares).where(
             environment_shares.c.grantee_kind == "person", environment_shares.c.grantee == person
         )
     )
-    rows = conn.execute(
-        select(environments.c.id).where(
-            environments.c.owner == person,
-            environments.c.deleted_at.is_(None),
-            environments.c.retired_at.is_(None),
-        )
-    ).all()
-    for row in rows:
-        retire(conn, row.id, True, actor=actor, now=now)
+    mine = environments.c.owner == person
+    conn.execute(
+        update(environments)
+        .where(mine, environments.c.visibility == "own", environments.c.deleted_at.is_(None))
+        .values(deleted_at=now)
+    )
+    conn.execute(update(environments).where(mine).values(owner=nobody))
+    conn.execute(
+        update(registry_keys)
+        .where(registry_keys.c.owner == person)
+        .values(owner=nobody, sealed=b"", deleted_at=now)
+    )
+    conn.execute(
+        update(saved_images)
+        .where(saved_images.c.owner == person, saved_images.c.deleted_at.is_(None))
+        .values(deleted_at=now)
+    )
+    conn.execute(update(saved_images).where(saved_images.c.owner == person).values(owner=nobody))
 
 
 # --------------------------------------------------------------------------------------------------------- helpers

@@ -47,6 +47,8 @@ from services.portal.viewers import viewer_of
 log = logging.getLogger("galilean.portal")
 
 RIGHT = "projects:manage"
+#: Threads for what is done with archives besides an import's own work on its volume.
+LANE = "/archives"
 KEPT = timedelta(days=1)
 EXPORT_MOST = 1_000
 #: An archive of which nothing came for so long does not come any more.
@@ -80,12 +82,17 @@ async def export(handler: BaseHandler, ids: Iterable[str], *, name: str = "") ->
         raise UserError(400, mark("Choose between 1 and {most} projects."), most=EXPORT_MOST)
     viewer = viewer_of(handler.person)
     found = await portal.db.run_read(_mine, viewer, wanted)
+    # A volume that hangs is told before anything is sent, and holds up no export but of its own projects.
+    volumes = sorted({project.volume_id for project in found})
+    for project in {project.volume_id: project for project in found}.values():
+        await catalogue(portal).files(project)
+    handler.volume = f"{', '.join(volumes)}/export"
     pieces = writing.write(
         _packed(portal, found, viewer), count=len(found), site=portal.settings.site.name, now=portal.clock()
     )
     name = name or (found[0].slug if len(found) == 1 else f"projects-{len(found)}")
     try:
-        piece = await handler.in_files(next, pieces, b"")
+        piece = await handler.ask_files(next, pieces, b"")
         mark_untrusted(handler)
         handler.set_header("Content-Type", "application/gzip")
         handler.set_header("Content-Disposition", attachment(name + ENDING))
@@ -95,9 +102,10 @@ async def export(handler: BaseHandler, ids: Iterable[str], *, name: str = "") ->
                 await handler.flush()
             except StreamClosedError:
                 return
-            piece = await handler.in_files(next, pieces, b"")
+            piece = await handler.ask_files(next, pieces, b"")
     finally:
-        await handler.in_files(pieces.close)  # type: ignore[attr-defined]
+        with contextlib.suppress(UserError, ValueError):  # a thread that hangs in it is not waited for
+            await handler.ask_files(pieces.close)  # type: ignore[attr-defined]
 
 
 def _mine(conn: Any, viewer: Viewer, ids: list[str]) -> list[Project]:
@@ -233,7 +241,7 @@ class Imports:
 
     async def _look(self, job: Job) -> None:
         try:
-            job.contents = await asyncio.to_thread(look, job.path)
+            job.contents = await self._portal.files.run(LANE, look, job.path)
             await self.plan(job)
             job.state = "ready"
         except UserError as error:
@@ -324,7 +332,7 @@ class Imports:
                     job.outcomes.append(outcome)
 
         try:
-            await asyncio.to_thread(run)
+            await self._portal.files.run(f"{work.volume_id}/import", run)
         except Cancelled:
             job.problem = UserError(409, mark("The import was ended. What was imported until then stays."))
         except UserError as error:
@@ -411,5 +419,5 @@ def imports(portal: Portal) -> Imports:
 async def sweep(portal: Portal) -> None:
     """The chore."""
     imports(portal).sweep()
-    await asyncio.to_thread(imports(portal).clear_left)
-    await asyncio.to_thread(importing.clear_broken_off, portal.db, portal.settings, portal.clock())
+    await portal.files.run(LANE, imports(portal).clear_left)
+    await portal.files.run(LANE, importing.clear_broken_off, portal.db, portal.settings, portal.clock())

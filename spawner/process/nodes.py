@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping
@@ -44,6 +45,8 @@ from spawner.process.start import Started, start_node
 THREADS = 8
 #: How long the record of an end may take from the death of a process to the disk.
 RECORD_SECONDS = 1.0
+#: How long a node's server may take to end what it started, before all that is left of the node is ended with it.
+SERVER_SECONDS = 5.0
 
 _ENDED = mark("Node {rank} ended before it answered ({how}). Its log says: {log}")
 _NOT_STARTED = mark("Node {rank} could not be started: {why}")
@@ -351,6 +354,11 @@ def end_one(directory: ClusterDirectory, run: str, rank: int) -> NodeLook | None
         before = look_at(directory, run).get(rank)
         said = directory.nodes().get(rank)
     handle = Handle.from_dict(said) if said and said.get("run") == run else None
+    if handle is not None and handle.signal(signal.SIGTERM):
+        # Its server first: it ends its kernels by itself, and takes none for one that died.
+        until = time.monotonic() + SERVER_SECONDS
+        while handle.alive() and time.monotonic() < until:
+            time.sleep(0.02)
     found = end_family(belongs, [handle] if handle else [])
     if before is None or handle is None:
         return NodeLook(alive=False, ended_at=datetime.now(UTC)) if found else None

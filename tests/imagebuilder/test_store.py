@@ -332,3 +332,18 @@ def test_an_image_of_which_a_cluster_is_held_cannot_be_deleted(db: Database) -> 
         with pytest.raises(UserError) as caught:
             saved.remove(conn, made.id, actor=ADA, now=NOW)
         assert caught.value.reason == "in-use"
+
+
+def test_whoever_gets_the_name_of_somebody_deleted_owns_nothing_of_theirs(db: Database) -> None:
+    with db.write() as conn:
+        make(conn, "mine", owner="ada", actor=ADA, visibility="own")
+        public = make(conn, "ours", owner="ada", actor=ADA, visibility="public", version=version("b"))
+        make(conn, "theirs", visibility="group", shared_with=[Grantee("person", "ada")], version=version("c"))
+        save(conn)
+        store.forget_person(conn, "ada", "ada/01x", now=NOW)
+        again = Viewer(name="ada")
+        assert names(conn, again) == ["ada/ours"], "what everybody finds stays"
+        assert names(conn, again, scope="own") == []
+        with pytest.raises(UserError):
+            store.reach(conn, again, public.id, change=True)
+        assert saved.list_saved(conn, "ada") == []

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import io
 import tarfile
+import threading
 import time
+from collections.abc import Iterator
+from typing import Any
 
 import httpx
+import pytest
 
+from services.portal import archives
 from tests.portal.conftest import Sign, made
 from tests.portal.live import LiveSite
+from tests.portal.test_gallery import png
 
 
 def settled(client: httpx.Client, job: str, *states: str) -> dict:
@@ -60,6 +66,37 @@ def test_one_exports_ones_own_project_and_nobody_elses(site: LiveSite, sign: Sig
     assert bob.get(f"/projects/{mine['id']}/export").status_code == 404
     assert bob.post("/projects/export", json={"ids": [mine["id"]]}).status_code == 404
     assert bob.get("/projects/alice/heat-flow/export").status_code == 404
+
+
+def test_an_export_from_a_disk_that_hangs_is_told_and_holds_up_nobody_else(
+    site: LiveSite, sign: Sign, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice, mine = sign("alice"), made(sign("alice"))
+    answers, hanging = threading.Event(), []
+
+    def hang(*_: Any, **__: Any) -> Iterator[bytes]:
+        hanging.append(1)
+        answers.wait(60)
+        yield b"late"
+
+    monkeypatch.setattr(site.portal.files, "_seconds", 0.2)
+    with monkeypatch.context() as disk:
+        disk.setattr(archives.writing, "write", hang)
+        for _ in range(6):
+            answer = alice.get(f"/projects/{mine['id']}/export")
+            assert (answer.status_code, answer.json()["reason"]) == (503, "volume-hangs")
+        assert len(hanging) == 4, "half of the threads for exports of this volume, and no more"
+    monkeypatch.setattr(site.portal.files, "_seconds", 20.0)
+    assert alice.get(f"/projects/{mine['id']}/files").status_code == 200
+    sent = alice.put("/projects/alice/heat-flow/cover", content=png(), headers={"Content-Type": "image/png"})
+    assert sent.status_code == 200
+    answers.set()
+    for _ in range(400):
+        answer = alice.get(f"/projects/{mine['id']}/export")
+        if answer.status_code == 200:
+            break
+        time.sleep(0.02)
+    assert answer.status_code == 200, "the disk is back"
 
 
 def test_only_who_manages_projects_imports(site: LiveSite, sign: Sign) -> None:

@@ -65,9 +65,10 @@ def test_a_node_learns_how_its_cluster_stands(node: OwnNode) -> None:
     ]
     assert said["nodes"][1]["lab_url"] == "/user/alice/heat-flow/node-1/lab"
     assert (said["state"], said["release"]["policy"]) == ("running", "auto")
-    assert said["can"] == {"when_done": False, "release": True}, "it has not said yet what runs"
+    begins = {"restart": True, "reset": True}
+    assert said["can"] == {"when_done": False, "release": True, **begins}, "it has not said yet what runs"
     node.tell({})
-    assert node.status()["can"] == {"when_done": True, "release": True}
+    assert node.status()["can"] == {"when_done": True, "release": True, **begins}
     assert said["use"]["cpu_percent"] is None
     assert said["warning"] is None
 

@@ -50,8 +50,8 @@ def test_its_owner_restarts_a_node_and_sees_it_come_back(site: LiveSite, alice: 
 
 def test_a_node_that_did_not_come_back_says_why_in_the_readers_language(
     site: LiveSite,
-    alice: httpx.Client,
-    sign: Sign,  # noqa: F811
+    alice: httpx.Client,  # noqa: F811
+    sign: Sign,
 ) -> None:
     run = running(alice, nodes=2)
     alice.post(f"/clusters/{run}/nodes/1/reset")
@@ -70,8 +70,8 @@ def test_a_node_that_did_not_come_back_says_why_in_the_readers_language(
 
 def test_nobody_else_makes_a_node_anew_and_none_of_what_does_not_run(
     site: LiveSite,
-    alice: httpx.Client,
-    sign: Sign,  # noqa: F811
+    alice: httpx.Client,  # noqa: F811
+    sign: Sign,
 ) -> None:
     run = running(alice)
     for how in ("restart", "reset"):
@@ -116,9 +116,9 @@ def test_a_node_asks_for_itself_or_another_of_its_cluster(site: LiveSite, node: 
 @pytest.mark.parametrize("how", ["restart", "reset"])
 def test_a_node_of_another_cluster_asks_for_nothing_here(
     site: LiveSite,
-    node: OwnNode,
+    node: OwnNode,  # noqa: F811
     sign: Sign,
-    how: str,  # noqa: F811
+    how: str,
 ) -> None:
     other = sign("bob", scopes=["access:servers!server=bob/heat-flow", "access:services!service=portal"])
     assert other.post(f"/node/{how}", json={**node.asks, "node": 0}).status_code in (403, 409)

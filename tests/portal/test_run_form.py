@@ -101,6 +101,7 @@ def test_a_size_above_the_role_is_shown_with_the_reason_beside_it() -> None:
     form = form_of(tight, Held(), last_choice(SETTINGS, "", None))
     reasons = {size.key: size.reason.text() if size.reason else None for size in form.sizes}
     assert reasons == {"small": None, "medium": None, "large": "Your role: at most 4\u00a0cores per node"}
+    assert form.nodes_reason is not None
     assert form.nodes_reason.text() == "Your role: at most 2\u00a0nodes"
 
 

@@ -110,16 +110,30 @@ def test_the_item_of_a_real_node_from_the_first_look_to_the_release(lab: Lab) ->
     expect(other.locator(".galilean-node")).to_have_text("node-1", timeout=60_000)
     other.close()
 
-    # A restart ends what the node held and heals by itself.
+    # A restart ends what the node held and heals by itself, without the other node; a reset, too.
     page.keyboard.press("Escape")
     before = product.node_pid(person.name, lab.server, 0)
     lab.menu.get_by_role("button", name="Restart node …").click()
     page.locator(".jp-Dialog").get_by_role("button", name="Restart node").click()
     expect(page.locator(".galilean-line")).to_have_text("The node restarts …")
     expect(page.locator(".galilean-line")).to_have_text("", timeout=60_000)
-    expect(page.locator(".jp-Dialog")).to_have_count(0)
+    assert page.locator(".jp-Dialog").all_inner_texts() == []
     assert person.node(lab.server, 0).status_code == 200
     assert [one["id"] for one in person.clusters()] == [run["id"]]
+    assert not alive(before)
+    worker = product.node_pid(person.name, lab.server, 1)
+    lab.menu.get_by_role("button", name="Reset node …").click()
+    expect(page.locator(".jp-Dialog")).to_contain_text("The node's home is emptied")
+    page.locator(".jp-Dialog").get_by_role("button", name="Reset node").click()
+    expect(page.locator(".galilean-line")).to_have_text("The node restarts …")
+    expect(page.locator(".galilean-line")).to_have_text("", timeout=60_000)
+    assert product.node_pid(person.name, lab.server, 1) == worker, "the other goes on"
+    nodes = person.portal("GET", f"/clusters/{run['id']}").json()["node_list"]
+    assert [(node["rank"], node["attempt"], node["state"]) for node in nodes] == [
+        (0, 3, "ready"),
+        (1, 1, "ready"),
+    ]
+    before = product.node_pid(person.name, lab.server, 0)
 
     # Release: named first, then done, and the way back is shown.
     lab.menu.get_by_role("button", name="Release …").click()

@@ -217,7 +217,9 @@ def test_language_theme_and_signing_out_hold_on_all_hosts(
     assert page.evaluate(seen) == "zh-CN dark"
     page.goto(split.url + "/hub/token")
     assert page.evaluate(seen) == "zh-CN dark"
-    page.wait_for_selector("#meter-beside .meter:has-text('没有运行')")  # from the portal's host, with its cookie
+    page.wait_for_selector(
+        "#meter-beside .meter:has-text('没有运行')"
+    )  # from the portal's host, with its cookie
     with page.expect_navigation():
         page.click("[data-language]")
     page.click("[data-theme-toggle]")
