@@ -12,6 +12,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from playwright.sync_api import expect
 
 import spawner.tables  # noqa: F401 - registers the tables
 from galilean.db import Database, metadata
@@ -22,6 +23,8 @@ from tests.postgres import PostgresServer
 hypothesis.settings.register_profile("here", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "here")
+# A page is waited for as long as its test may take at all; Playwright's own 5 s are those of a quiet machine.
+expect.set_options(timeout=120_000)
 
 
 def pytest_configure() -> None:

@@ -13,6 +13,8 @@ from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 from tests.web.site import Site
 
 CHROMIUM = "/usr/bin/chromium"
+#: After how long something is broken, and not only slow.
+PATIENCE_MS = 120_000
 ARGUMENTS = [
     "--no-sandbox",
     "--disable-quic",
@@ -74,7 +76,7 @@ def open_page(chromium: Browser, site: Site) -> Iterator[OpenPage]:
         )
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(15_000)
+        page.set_default_timeout(PATIENCE_MS)
         page.on("pageerror", lambda error: faults.append(f"{path}: {error}"))
         page.on(
             "console",

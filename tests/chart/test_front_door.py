@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
-from tests.browser.conftest import CHROMIUM
+from tests.browser.conftest import CHROMIUM, PATIENCE_MS
 from tests.chart.installed import Installed
 from tests.chart.restoring import backed_up_and_restored
 from tests.lab.ingress import CLASS, GATEWAY, front_door
@@ -97,7 +97,7 @@ def test_sign_in_each_persons_host_and_websockets_come_through(
     assert f"*.{DOMAIN}" in str(route["spec"])
     with chromium.new_context(locale="en-US") as context:
         page = context.new_page()
-        page.set_default_timeout(60_000)
+        page.set_default_timeout(PATIENCE_MS)
         page.goto(site.url + "/")
         sign_in(page, eva)
         page.wait_for_url(address(site.port, "/services/portal/"))

@@ -103,7 +103,7 @@ def node(folder: Path, *, variables: Mapping[str, str] | None = None) -> Iterato
     finally:
         made.http.close()
         process.send_signal(signal.SIGTERM)
-        process.wait(30)
+        process.wait(90)
 
 
 def processes_of(home: Path) -> list[str]:

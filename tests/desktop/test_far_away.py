@@ -10,13 +10,13 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, CDPSession, Page
 
+from tests.browser.conftest import PATIENCE_MS
 from tests.desktop.conftest import TOKEN, Node
 from tests.desktop.line import Line, line
 from tests.desktop.test_page import colour, on_screen, red
 from tests.product.product import wait_for
 
 pytestmark = [pytest.mark.browser, pytest.mark.process]
-PATIENCE = 60_000
 
 OpenPage = Callable[..., Page]
 
@@ -29,7 +29,7 @@ def open_page(desktop: Node, chromium: Browser) -> Iterator[OpenPage]:
     def visit(app: str = "", *, url: str = desktop.url) -> Page:
         made = chromium.new_context(viewport={"width": 1200, "height": 760})
         contexts.append(made)
-        made.set_default_timeout(PATIENCE)
+        made.set_default_timeout(PATIENCE_MS)
         page = made.new_page()
         page.goto(f"{url}/desktop/?token={TOKEN}" + (f"&app={app}" if app else ""))
         page.wait_for_selector('.screen[data-state="connected"]')

@@ -25,8 +25,8 @@ def test_a_node_shows_the_desktop_of_its_environment(tmp_path: Path) -> None:
         assert page.status_code == 200
         assert "/user/ada/heat/desktop/static/" in page.text
         address = f"{node.url.replace('http', 'ws', 1)}desktop/vnc?token={TOKEN}"
-        with connect(address, open_timeout=60) as picture:
-            assert bytes(picture.recv(timeout=60)).startswith(b"RFB 003.")
+        with connect(address, open_timeout=120) as picture:
+            assert bytes(picture.recv(timeout=120)).startswith(b"RFB 003.")
         assert node.client.get("desktop/api/status").json()["state"] == "running"
         assert node.client.post("desktop/api/restart", json={}).json()["state"] == "running"
         tiles = node.client.get("server-proxy/servers-info").json()["server_processes"]

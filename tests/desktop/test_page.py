@@ -11,12 +11,11 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from tests.browser.conftest import PATIENCE_MS
 from tests.desktop.conftest import TOKEN, Node
 from tests.product.product import wait_for
 
 pytestmark = [pytest.mark.browser, pytest.mark.process]
-#: Machines of tests are busy.
-PATIENCE = 60_000
 
 OpenPage = Callable[..., Page]
 
@@ -28,7 +27,7 @@ def open_page(desktop: Node, chromium: Browser) -> Iterator[OpenPage]:
     def visit(app: str = "", *, until: str = "connected", permissions: Any = (), **options: Any) -> Page:
         made = chromium.new_context(viewport={"width": 1200, "height": 760}, **options)
         contexts.append(made)
-        made.set_default_timeout(PATIENCE)
+        made.set_default_timeout(PATIENCE_MS)
         made.grant_permissions(list(permissions))
         page = made.new_page()
         page.goto(f"{desktop.url}/desktop/?token={TOKEN}" + (f"&app={app}" if app else ""))

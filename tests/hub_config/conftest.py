@@ -62,7 +62,7 @@ class Site:
 
     def browser(self, language: str = "en") -> httpx.AsyncClient:
         return httpx.AsyncClient(
-            base_url=self.url.removesuffix("/hub"), headers={"Accept-Language": language}, timeout=30
+            base_url=self.url.removesuffix("/hub"), headers={"Accept-Language": language}, timeout=90
         )
 
 

@@ -18,7 +18,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
-from tests.browser.conftest import ARGUMENTS, CHROMIUM
+from tests.browser.conftest import ARGUMENTS, CHROMIUM, PATIENCE_MS
 from tests.product.product import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -68,7 +68,7 @@ class Double:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.http = httpx.Client(headers={"Authorization": f"token {TOKEN}"}, timeout=20)
+        self.http = httpx.Client(headers={"Authorization": f"token {TOKEN}"}, timeout=90)
 
     def __call__(self, **body: Any) -> dict[str, Any]:
         return self.http.post(f"{self.url}/double", json=body).raise_for_status().json()
@@ -123,7 +123,7 @@ def jupyterlab(folder: Path, *, extension: bool = True) -> Iterator[Double]:
     finally:
         made.http.close()
         os.killpg(server.pid, signal.SIGTERM)
-        server.wait(20)
+        server.wait(90)
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +160,7 @@ def lab(chromium: Browser, double: Double) -> Iterator[OpenLab]:
         )
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(PATIENCE_MS)
         page.goto(f"{double.url}/lab?token={TOKEN}&reset")
         page.locator("#jp-top-panel").wait_for()
         if item:

@@ -15,8 +15,6 @@ from tests.product.product import wait_for
 pytestmark = pytest.mark.browser
 
 NAME = "night.ipynb"
-#: A kernel starts, a document is read anew: not at once on a machine that does other things, too.
-SLOW_MS = 40_000
 
 
 def write(double: Double, printed: str = "") -> None:
@@ -49,11 +47,11 @@ def headless(seconds: int) -> list[dict[str, Any]]:
 def open_notebook(page: Page) -> None:
     """Opened and saved: what a kernel that has come says of its language is a change of its own."""
     page.locator(".jp-DirListing-item", has_text=NAME).dblclick()
-    expect(page.locator(".jp-Notebook .cm-content")).to_contain_text("work()", timeout=SLOW_MS)
-    expect(page.locator("#jp-bottom-panel")).to_contain_text("| Idle", timeout=SLOW_MS)
+    expect(page.locator(".jp-Notebook .cm-content")).to_contain_text("work()")
+    expect(page.locator("#jp-bottom-panel")).to_contain_text("| Idle")
     page.locator(".jp-Notebook").click()
     page.keyboard.press("Control+s")
-    expect(page.locator(".lm-TabBar-tab.jp-mod-dirty", has_text=NAME)).to_have_count(0, timeout=SLOW_MS)
+    expect(page.locator(".lm-TabBar-tab.jp-mod-dirty", has_text=NAME)).to_have_count(0)
 
 
 def type_into(page: Page, text: str) -> None:
@@ -96,7 +94,7 @@ def test_what_the_node_wrote_is_shown_in_an_open_notebook_unless_it_was_changed_
     open_notebook(page)
     write(double, "done at night")
     double.says(headless=headless(1))
-    expect(page.locator(".jp-OutputArea-output")).to_contain_text("done at night", timeout=SLOW_MS)
+    expect(page.locator(".jp-OutputArea-output")).to_contain_text("done at night")
     type_into(page, "  # mine")
     write(double, "written over")
     double.says(headless=headless(2), held_seconds=9000)
@@ -134,9 +132,7 @@ def test_going_on_alone_saves_open_documents_first_and_does_not_when_that_fails(
     )
     go_on()
     page.locator(".jp-Dialog").get_by_role("button").last.click()  # JupyterLab's own, of the same
-    expect(page.locator(".Toastify__toast", has_text="Documents could not be saved")).to_have_count(
-        1, timeout=SLOW_MS
-    )
+    expect(page.locator(".Toastify__toast", has_text="Documents could not be saved")).to_have_count(1)
     assert double()["asked"] == []
     page.unroute(refuse)
     asked.clear()

@@ -149,7 +149,7 @@ def client(park: Park) -> Iterator[Callable[..., httpx.Client]]:
         made = httpx.Client(
             base_url=park.site.url + "api/v1",
             headers={"Authorization": f"token {park.site.hub.token(name)}", **more},
-            timeout=20,
+            timeout=90,
         )
         clients.append(made)
         return made

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.conftest import chromium, overflow, serious_faults  # noqa: F401 - a fixture
+from tests.browser.conftest import PATIENCE_MS, chromium, overflow, serious_faults  # noqa: F401 - a fixture
 from tests.machines.conftest import MakePark, Park
 from tests.machines.machines import RESERVED, machine
 
@@ -62,7 +62,7 @@ def open_page(chromium: Browser, furnished: Park) -> Iterator[OpenPage]:  # noqa
         )
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(15_000)
+        page.set_default_timeout(PATIENCE_MS)
         page.on("pageerror", lambda error: faults.append(f"{path}: {error}"))
         page.goto(furnished.site.url + path)
         return page

@@ -35,7 +35,7 @@ def sign(site: LiveSite) -> Iterator[Sign]:
         client = httpx.Client(
             base_url=site.url + "api/v1",
             headers={"Authorization": f"token {site.hub.token(name, scopes)}", "Accept-Language": language},
-            timeout=20,
+            timeout=90,
         )
         clients.append(client)
         return client

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
+from tests.browser.conftest import PATIENCE_MS
 from tests.portal.live import Course, LiveSite
 from tests.portal.test_pages import EVIL, directory
 
@@ -29,7 +30,7 @@ def page(chromium: Any, site: LiveSite) -> Iterator[Page]:
     site.hub.whoever = "alice"
     context = chromium.new_context(viewport={"width": 1400, "height": 900}, locale="en-US")
     page = context.new_page()
-    page.set_default_timeout(10_000)
+    page.set_default_timeout(PATIENCE_MS)
     faults: list[str] = []
     page.on("pageerror", lambda error: faults.append(str(error)))
     page.on("dialog", lambda dialog: (faults.append(f"dialog: {dialog.message}"), dialog.accept()))

@@ -59,7 +59,7 @@ def sign(docker: LiveSite) -> Iterator[Any]:
         client = httpx.Client(
             base_url=docker.url + "api/v1",
             headers={"Authorization": f"token {docker.hub.token(name, None)}", "Accept-Language": language},
-            timeout=20,
+            timeout=90,
         )
         clients.append(client)
         return client

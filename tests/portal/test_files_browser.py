@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, Request, Route, expect, sync_playwright
 
+from tests.browser.conftest import PATIENCE_MS
 from tests.portal.live import LiveSite
 from tests.portal.test_pages import directory
 
@@ -34,7 +35,7 @@ def page(chromium: Any, site: LiveSite) -> Iterator[Page]:
         viewport={"width": 1400, "height": 900}, locale="en-US", accept_downloads=True
     )
     page = context.new_page()
-    page.set_default_timeout(20_000)
+    page.set_default_timeout(PATIENCE_MS)
     faults: list[str] = []
     page.on("pageerror", lambda error: faults.append(str(error)))
     page.on("dialog", lambda dialog: (faults.append(f"dialog: {dialog.message}"), dialog.accept()))

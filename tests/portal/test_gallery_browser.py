@@ -12,6 +12,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 
 from services.portal import copying
 from services.portal.chores import Chore, Chores
+from tests.browser.conftest import PATIENCE_MS
 from tests.portal.live import Course, LiveSite
 from tests.portal.test_gallery import png
 
@@ -39,7 +40,7 @@ def copies(site: LiveSite) -> Iterator[None]:
 def as_person(chromium: Any, site: LiveSite, name: str, faults: list[str], language: str) -> Page:
     site.hub.whoever = name
     page = chromium.new_context(viewport={"width": 1400, "height": 900}, locale=language).new_page()
-    page.set_default_timeout(15_000)
+    page.set_default_timeout(PATIENCE_MS)
     page.on("pageerror", lambda error: faults.append(str(error)))
     page.on("dialog", lambda dialog: (faults.append(f"dialog: {dialog.message}"), dialog.accept()))
     return page

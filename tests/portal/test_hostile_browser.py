@@ -20,7 +20,7 @@ from playwright.sync_api import Error as PlaywrightError
 
 from services.catalog import datasets, lifecycle
 from services.catalog.shares import Actor
-from tests.browser.conftest import chromium  # noqa: F401 - a fixture
+from tests.browser.conftest import PATIENCE_MS, chromium  # noqa: F401 - a fixture
 from tests.portal.live import LiveSite
 from tests.portal.test_datasets import put
 from tests.portal.test_pages import directory
@@ -125,7 +125,7 @@ def page(chromium: Any, site: LiveSite, heard: Heard) -> Iterator[Page]:  # noqa
     )
     heard.listen(context)
     page = context.new_page()
-    page.set_default_timeout(20_000)
+    page.set_default_timeout(PATIENCE_MS)
     yield page
     context.close()
 

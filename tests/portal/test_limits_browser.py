@@ -14,7 +14,7 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from galilean.clock import utcnow
-from tests.browser.conftest import ARGUMENTS, CHROMIUM, overflow, serious_faults
+from tests.browser.conftest import ARGUMENTS, CHROMIUM, PATIENCE_MS, overflow, serious_faults
 from tests.portal.conftest import Sign
 from tests.portal.live import Course, LiveSite
 
@@ -58,7 +58,7 @@ class Hands:
             viewport={"width": 1400, "height": 900}, locale="en-GB", reduced_motion="reduce"
         )
         self.page: Page = self.context.new_page()
-        self.page.set_default_timeout(15_000)
+        self.page.set_default_timeout(PATIENCE_MS)
         self.faults: list[str] = []
         self.page.on("pageerror", lambda error: self.faults.append(str(error)))
         self.clicks: list[str] = []

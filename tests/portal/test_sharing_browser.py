@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from services.portal import storage
-from tests.browser.conftest import chromium  # noqa: F401 - a fixture
+from tests.browser.conftest import PATIENCE_MS, chromium  # noqa: F401 - a fixture
 from tests.portal.live import LiveSite
 from tests.portal.test_gallery import png
 from tests.portal.test_pages import directory
@@ -34,7 +34,7 @@ def browse(chromium: Any, site: LiveSite) -> Iterator[Browse]:  # noqa: F811
         )
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(PATIENCE_MS)
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.on("dialog", lambda dialog: (faults.append(f"dialog: {dialog.message}"), dialog.accept()))
         return page

@@ -34,7 +34,7 @@ def browser() -> Iterator[Browser]:
 def opened(browser: Browser, node: Jupyter, **options: object) -> Page:
     page = browser.new_context(**options).new_page()  # type: ignore[arg-type]
     page.goto(f"{node.url}galilean/terminal?token={TOKEN}", wait_until="domcontentloaded")
-    expect(page.locator(".xterm-rows")).to_contain_text(re.compile(r"[$#] "), timeout=60_000)
+    expect(page.locator(".xterm-rows")).to_contain_text(re.compile(r"[$#] "))
     return page
 
 

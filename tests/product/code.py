@@ -32,11 +32,11 @@ def in_node(person: Person, server: str, source: str, rank: int = 0) -> str:
         with connect(
             f"{product.url.replace('http', 'ws', 1)}{base}/{kernel}/channels?session_id={session}",
             additional_headers={"Authorization": f"token {person.token}"},
-            open_timeout=30,
+            open_timeout=90,
         ) as channel:
             channel.send(json.dumps(message))
             while True:
-                told = json.loads(channel.recv(timeout=60))
+                told = json.loads(channel.recv(timeout=120))
                 if told["parent_header"].get("msg_id") != header["msg_id"]:
                     continue
                 kind = told["msg_type"]

@@ -180,7 +180,7 @@ class Person:
     def sign_in(self, password: str = PASSWORD) -> httpx.Client:
         """A browser's worth of cookies after signing in by the form."""
         self.product.give_password(self.name)
-        browser = httpx.Client(base_url=self.product.url, follow_redirects=True, timeout=30)
+        browser = httpx.Client(base_url=self.product.url, follow_redirects=True, timeout=120)
         page = browser.get("/hub/login")
         xsrf = re.search(r'name="_xsrf"\s+value="([^"]+)"', page.text)
         assert xsrf, page.text[:500]
@@ -201,7 +201,7 @@ class Product:
         self.config = directory / "galilean.yaml"
         self.config.write_text(yaml.safe_dump(settings or {}), encoding="utf-8")
         self.url = f"http://127.0.0.1:{self.port}"
-        self.http = httpx.Client(base_url=self.url, timeout=60, limits=httpx.Limits(max_connections=64))
+        self.http = httpx.Client(base_url=self.url, timeout=120, limits=httpx.Limits(max_connections=64))
         self.output = directory / "up.log"
         self.process: subprocess.Popen[bytes] | None = None
         self._db: Database | None = None
@@ -249,8 +249,8 @@ class Product:
             assert self.process is not None
             if self.process.poll() is not None:
                 raise RuntimeError(f"galilean up ended with {self.process.returncode}:\n{self.said()}")
-            hub = self.http.get("/hub/api/", timeout=5)
-            portal = self.http.get("/services/portal/api/v1/openapi.json", timeout=5)
+            hub = self.http.get("/hub/api/", timeout=20)
+            portal = self.http.get("/services/portal/api/v1/openapi.json", timeout=20)
             return hub.status_code == 200 and portal.status_code == 200
 
         wait_for(answers, "hub and portal answer", seconds=seconds)
@@ -261,7 +261,7 @@ class Product:
         if self.process.poll() is None:
             self.process.send_signal(how)
         try:
-            return self.process.wait(seconds)
+            return self.process.wait(seconds * BUSY)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
@@ -298,7 +298,7 @@ class Product:
             input=stdin,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=60 * BUSY,
         )
         assert code is None or done.returncode == code, (
             f"galilean {' '.join(words)}: {done.stdout}{done.stderr}"

@@ -33,7 +33,7 @@ def lose(product: Product) -> datetime:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     assert product.process is not None
-    product.process.wait(10)
+    product.process.wait(90)
     wait_for(lambda: not processes_of(product.state), "everything is off")
     if product._db is not None:  # ours is of the file that is lost
         product._db.close()
@@ -135,6 +135,6 @@ def test_the_product_does_not_start_on_half_of_a_restore(mine: Product, tmp_path
     (mine.state / NAME).write_text("cut off\n")
     mine.launch()
     assert mine.process is not None
-    assert mine.process.wait(30) == 1
+    assert mine.process.wait(90) == 1
     assert "broken off" in mine.said()
     (mine.state / NAME).unlink()

@@ -19,7 +19,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
 
 from galilean.i18n import translations
-from tests.browser.conftest import ARGUMENTS, CHROMIUM, overflow, serious_faults
+from tests.browser.conftest import ARGUMENTS, CHROMIUM, PATIENCE_MS, overflow, serious_faults
 from tests.product.product import PASSWORD, Person, Product, wait_for
 
 pytestmark = pytest.mark.browser
@@ -65,7 +65,7 @@ class Visit:
             reduced_motion="reduce",
         )
         self.page: Page = self.context.new_page()
-        self.page.set_default_timeout(90_000)
+        self.page.set_default_timeout(PATIENCE_MS)
         self.faults: list[str] = []
         self.clicks: list[str] = []
         self.typed: list[str] = []
@@ -276,7 +276,7 @@ def test_the_thread(product: Product, visit: Callable[..., Visit], language: str
     expect(dialog).to_be_visible()
     mine.look("release dialog")
     dialog.locator("[type=submit]").click()
-    expect(card).to_have_count(0, timeout=30_000)
+    expect(card).to_have_count(0)
     wait_for(lambda: not somebody.clusters(), "the cluster is released")
     mine.link(project, within=page.locator("#main")).click()
     page.get_by_role("link", name=re.compile(re.escape(say("Runs and machine time")))).click()
@@ -358,11 +358,11 @@ def test_pages_of_a_start_and_of_a_release_that_take_their_time(
         # While the hub puts a failed start away it has no progress to tell: the page looks again by itself.
         page.route("**/progress*", lambda route: route.fulfill(status=400), times=1)
         page.reload()
-        expect(page.locator("#progress-message")).not_to_be_empty(timeout=20_000)
+        expect(page.locator("#progress-message")).not_to_be_empty(timeout=90_000)
         mine.go(f"/services/portal/projects/{ada.name}/{slug}?run=1")
         drawer.locator("[data-release]").click()
         expect(page.locator("#run-title")).to_contain_text("Slow one")
-        expect(drawer.locator("[data-again]")).to_be_visible(timeout=30_000)
+        expect(drawer.locator("[data-again]")).to_be_visible()
         mine.look("drawer, cancelled")
     assert ada.run(slug, project=slug).status_code in (201, 202)
     wait_for(lambda: ada.is_ready(slug), "the cluster is ready", seconds=60)

@@ -36,9 +36,9 @@ def test_each_node_has_a_desktop_for_its_owner_alone_and_it_ends_with_the_cluste
                 with pytest.raises(InvalidStatus):
                     connect(address, additional_headers=nobody)
             with connect(
-                address, additional_headers={"Authorization": f"token {ada.token}"}, open_timeout=60
+                address, additional_headers={"Authorization": f"token {ada.token}"}, open_timeout=120
             ) as picture:
-                assert bytes(picture.recv(timeout=60)).startswith(SCREEN)
+                assert bytes(picture.recv(timeout=120)).startswith(SCREEN)
 
         def screens() -> list[str]:
             return [command for command in processes_of(product.state).values() if "-rfbunixpath" in command]

@@ -90,7 +90,7 @@ def test_the_lines_of_the_account_page_lead_into_ones_own_nodes(
     def ssh(host: str, *words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             ["ssh", "-F", str(folder / "config"), "-o", "BatchMode=yes", host, *words],
-            env=home, capture_output=True, text=True, timeout=60,
+            env=home, capture_output=True, text=True, timeout=120,
         )  # fmt: skip
 
     for rank, host in enumerate((f"{server}.galilean", f"node-1.{server}.galilean")):

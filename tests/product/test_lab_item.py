@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
-from tests.browser.conftest import ARGUMENTS, CHROMIUM, serious_faults
+from tests.browser.conftest import ARGUMENTS, CHROMIUM, PATIENCE_MS, serious_faults
 from tests.product.product import PASSWORD, Person, Product, alive, wait_for
 
 pytestmark = pytest.mark.browser
@@ -37,7 +37,7 @@ class Lab:
             viewport={"width": 1400, "height": 860}, locale="en-GB", timezone_id="Asia/Shanghai"
         )
         self.page: Page = self.context.new_page()
-        self.page.set_default_timeout(30_000)
+        self.page.set_default_timeout(PATIENCE_MS)
         self.page.goto(f"{product.url}/hub/login?next=/user/{person.name}/{server}/lab")
         self.page.get_by_label("User name").fill(person.name)
         self.page.get_by_label("Password", exact=True).fill(PASSWORD)
@@ -45,7 +45,7 @@ class Lab:
         self.usable()
 
     def usable(self) -> None:
-        self.page.locator(".jp-LauncherCard").first.wait_for(timeout=60_000)
+        self.page.locator(".jp-LauncherCard").first.wait_for()
         expect(self.page.locator(".galilean-project")).to_have_text("Heat flow")
 
     @property
@@ -68,7 +68,7 @@ def lab(chromium: Browser, product: Product, ada: Person) -> Iterator[Lab]:
     made.context.close()
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_the_item_of_a_real_node_from_the_first_look_to_the_release(lab: Lab) -> None:
     page, product, person = lab.page, lab.product, lab.person
     (run,) = person.clusters()
@@ -96,18 +96,18 @@ def test_the_item_of_a_real_node_from_the_first_look_to_the_release(lab: Lab) ->
     old = product.pid("portal")
     os.kill(old, signal.SIGSTOP)
     try:
-        expect(page.locator(".galilean-line")).to_have_text(re.compile("portal is away"), timeout=60_000)
+        expect(page.locator(".galilean-line")).to_have_text(re.compile("portal is away"))
         expect(page.locator(".jp-Dialog")).to_have_count(0)
     finally:
         os.kill(old, signal.SIGCONT)
-    expect(page.locator(".galilean-line")).to_have_text("", timeout=60_000)
+    expect(page.locator(".galilean-line")).to_have_text("")
 
     # The other node, in a page of its own; while it is in front this one is hidden and stays open.
     with page.expect_popup() as opened:
         lab.menu.get_by_role("link", name="Lab on node-1").click()
     other = opened.value
     other.wait_for_url("**/node-1/lab**")
-    expect(other.locator(".galilean-node")).to_have_text("node-1", timeout=60_000)
+    expect(other.locator(".galilean-node")).to_have_text("node-1")
     other.close()
 
     # A restart ends what the node held and heals by itself, without the other node; a reset, too.
@@ -116,7 +116,7 @@ def test_the_item_of_a_real_node_from_the_first_look_to_the_release(lab: Lab) ->
     lab.menu.get_by_role("button", name="Restart node …").click()
     page.locator(".jp-Dialog").get_by_role("button", name="Restart node").click()
     expect(page.locator(".galilean-line")).to_have_text("The node restarts …")
-    expect(page.locator(".galilean-line")).to_have_text("", timeout=60_000)
+    expect(page.locator(".galilean-line")).to_have_text("")
     assert page.locator(".jp-Dialog").all_inner_texts() == []
     assert person.node(lab.server, 0).status_code == 200
     assert [one["id"] for one in person.clusters()] == [run["id"]]
@@ -126,7 +126,7 @@ def test_the_item_of_a_real_node_from_the_first_look_to_the_release(lab: Lab) ->
     expect(page.locator(".jp-Dialog")).to_contain_text("The node's home is emptied")
     page.locator(".jp-Dialog").get_by_role("button", name="Reset node").click()
     expect(page.locator(".galilean-line")).to_have_text("The node restarts …")
-    expect(page.locator(".galilean-line")).to_have_text("", timeout=60_000)
+    expect(page.locator(".galilean-line")).to_have_text("")
     assert product.node_pid(person.name, lab.server, 1) == worker, "the other goes on"
     nodes = person.portal("GET", f"/clusters/{run['id']}").json()["node_list"]
     assert [(node["rank"], node["attempt"], node["state"]) for node in nodes] == [
@@ -139,7 +139,7 @@ def test_the_item_of_a_real_node_from_the_first_look_to_the_release(lab: Lab) ->
     lab.menu.get_by_role("button", name="Release …").click()
     page.locator(".jp-Dialog").get_by_role("button", name="Release", exact=True).click()
     wait_for(lambda: not person.clusters(), "the cluster is released", seconds=60)
-    expect(page.locator(".jp-Dialog")).to_contain_text("Heat flow was released", timeout=60_000)
+    expect(page.locator(".jp-Dialog")).to_contain_text("Heat flow was released")
     lab.picture("released")
     page.get_by_role("button", name="Back to the project").click()
     page.wait_for_url(f"**/projects/{person.name}/{lab.server}**")
@@ -157,7 +157,7 @@ def written(source: str, cell_id: str) -> dict[str, object]:
     }
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_cells_go_on_when_the_page_is_closed_and_then_the_cluster_goes_back(
     chromium: Browser, product: Product, ada: Person
 ) -> None:
@@ -193,7 +193,7 @@ def test_cells_go_on_when_the_page_is_closed_and_then_the_cluster_goes_back(
     page.goto(f"{product.url}/user/{ada.name}/{server}/lab/tree/count.ipynb")
     page.locator(".jp-Notebook .jp-Cell").first.wait_for()
     # Before its kernel is there, JupyterLab answers *Run* with a question.
-    page.get_by_text(re.compile(r"\(ipykernel\) \| Idle")).wait_for(timeout=60_000)
+    page.get_by_text(re.compile(r"\(ipykernel\) \| Idle")).wait_for()
     page.locator(".lm-MenuBar-itemLabel", has_text=re.compile("^Run$")).click()
     page.locator(".lm-Menu-itemLabel", has_text=re.compile("^Run All Cells$")).click()
     page.get_by_text("step 1").first.wait_for()

@@ -171,7 +171,7 @@ def test_a_changed_password_ends_the_other_sessions(product: Product):
 
 
 def test_cookies_are_kept_from_scripts_and_from_other_sites(product: Product, victim: Person):
-    browser = httpx.Client(base_url=product.url, timeout=30)
+    browser = httpx.Client(base_url=product.url, timeout=120)
     product.give_password(victim.name)
     said: list[str] = []
     browser.event_hooks["response"] = [lambda answer: said.extend(answer.headers.get_list("set-cookie"))]
@@ -216,7 +216,7 @@ def test_nobody_is_led_away_after_signing_in(product: Product, victim: Person, f
         "/user/victim/mine/go/node-1//evil.example",
         "/user/victim/mine//evil.example/",
     ):
-        answer = httpx.Client(cookies=browser.cookies).get(product.url + path)
+        answer = httpx.Client(cookies=browser.cookies, timeout=120).get(product.url + path)
         assert not answer.headers.get("location", "").startswith(("//", "http://evil", "/\\")), answer.headers
 
 

@@ -73,7 +73,7 @@ def test_many_refusals_at_once_reach_their_senders(product: Product, ada: Person
 
     def one(body: bytes, path: str, status: int) -> Callable[[], None]:
         def call() -> None:
-            with httpx.Client(base_url=product.url, timeout=60) as client:
+            with httpx.Client(base_url=product.url, timeout=120) as client:
                 headers = {"Authorization": f"token {narrow.token}"}
                 told(client.put(f"{API}/projects/{path}", content=body, headers=headers), status)
 
@@ -105,7 +105,7 @@ def test_the_answer_reaches_who_sends_far_more_than_is_waited_for(
     total = 200_000_000
 
     def once() -> None:
-        with httpx.Client(base_url=product.url, timeout=60) as client:
+        with httpx.Client(base_url=product.url, timeout=120) as client:
             answer = client.put(
                 f"{API}/projects/{narrow.name}/{slug}/files/x",
                 content=pieces(total),

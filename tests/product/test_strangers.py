@@ -43,7 +43,7 @@ def test_a_stranger_gets_nothing(
     assert owner.node("mine", rank).status_code == 200
     url = f"/user/{owner.name}/mine/" + (f"node-{rank}/" if rank else "") + path
     for headers in ({}, {"Authorization": "token nonsense"}, {"Authorization": f"token {stranger.token}"}):
-        answer = httpx.get(product.url + url, headers=headers)
+        answer = httpx.get(product.url + url, headers=headers, timeout=120)
         assert answer.status_code in (302, 401, 403, 404, 405), (
             headers,
             answer.status_code,
@@ -86,7 +86,7 @@ def test_a_strangers_knocking_does_not_keep_a_cluster_present(product: Product, 
     lie = {"server": slug, "run": "x", "rank": 0, "seen_at": "2030-01-01T00:00:00Z", "open": 1}
     for headers in ({}, {"Authorization": f"token {grace.token}"}):
         answer = httpx.post(
-            f"{product.url}/services/portal/api/v1/presence", json=lie, headers=headers, timeout=30
+            f"{product.url}/services/portal/api/v1/presence", json=lie, headers=headers, timeout=120
         )
         assert answer.status_code in (401, 403, 404, 422), answer.text
     # The proxy takes any request for activity; a node tells at once of its first visitor.

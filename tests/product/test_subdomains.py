@@ -11,6 +11,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
+from tests.browser.conftest import PATIENCE_MS
 from tests.product.conftest import SETTINGS
 from tests.product.product import PASSWORD, Person, at_once, processes_of, wait_for
 from tests.product.split import DOMAIN, SplitProduct, address, host_of
@@ -87,7 +88,7 @@ def tab(chromium: Browser) -> Iterator[Callable[[], Page]]:
     def make() -> Page:
         contexts.append(chromium.new_context(viewport={"width": 1400, "height": 900}, locale="en-US"))
         page = contexts[-1].new_page()
-        page.set_default_timeout(30_000)
+        page.set_default_timeout(PATIENCE_MS)
         page.on("pageerror", lambda error: fault(page, str(error)))
         page.on(
             "console",
@@ -141,8 +142,8 @@ def test_from_sign_in_to_release_on_hosts_of_their_own(
     page.get_by_role("button", name="Run …").first.click()
     page.get_by_role("button", name="More: Nodes").click()
     page.get_by_role("button", name="Start").click()
-    page.wait_for_url(own + "/user/ada/heat-flow/lab**", timeout=60_000)
-    expect(page.locator("#jp-main-dock-panel")).to_be_visible(timeout=60_000)
+    page.wait_for_url(own + "/user/ada/heat-flow/lab**")
+    expect(page.locator("#jp-main-dock-panel")).to_be_visible()
     assert page.evaluate(RUN_CELL) == "0 42"
 
     # Doors, meter and the links of the hub's pages.
@@ -159,7 +160,7 @@ def test_from_sign_in_to_release_on_hosts_of_their_own(
     assert cluster["url"].startswith(own)
 
     page.goto(own + "/user/ada/heat-flow/node-1/lab")
-    expect(page.locator("#jp-main-dock-panel")).to_be_visible(timeout=60_000)
+    expect(page.locator("#jp-main-dock-panel")).to_be_visible()
     assert page.evaluate(RUN_CELL) == "1 42"
 
     # A deep link, cold: through the sign-in to the very place.
@@ -293,12 +294,12 @@ def test_over_https_no_other_host_can_plant_a_sign_in(
         ada.running("Heat flow", nodes=2)
         context = chromium.new_context(ignore_https_errors=True, locale="en-US")
         page = context.new_page()
-        page.set_default_timeout(30_000)
+        page.set_default_timeout(PATIENCE_MS)
         page.goto(product.url + "/")
         sign_in(page, ada)
         page.wait_for_url(address(product.port, "/services/portal/", "https"))
         page.goto(host_of("ada", product.port, "https") + "/user/ada/heat-flow/node-1/lab")
-        expect(page.locator("#jp-main-dock-panel")).to_be_visible(timeout=60_000)
+        expect(page.locator("#jp-main-dock-panel")).to_be_visible()
         assert page.evaluate(RUN_CELL) == "1 42"
         cookies: dict[str, Any] = {cookie.get("name", ""): cookie for cookie in context.cookies()}
         for name in ("jupyterhub-hub-login", "service-portal", "jupyterhub-user-ada-heat-flow"):

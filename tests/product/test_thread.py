@@ -69,7 +69,7 @@ def test_files_are_the_same_on_all_nodes_and_stay_after_the_release(product: Pro
 
 def test_a_second_supervisor_on_the_same_state_is_refused(product: Product):
     second = subprocess.run(
-        [GALILEAN, "up"], cwd=ROOT, env=product.environment, capture_output=True, text=True, timeout=60
+        [GALILEAN, "up"], cwd=ROOT, env=product.environment, capture_output=True, text=True, timeout=120
     )
     assert second.returncode != 0
     assert str(product.status()["pid"]) in second.stdout + second.stderr
@@ -78,7 +78,7 @@ def test_a_second_supervisor_on_the_same_state_is_refused(product: Product):
 
 
 def test_a_new_account_can_look_but_not_run_until_it_has_a_role(product: Product):
-    browser = httpx.Client(base_url=product.url, follow_redirects=True, timeout=30)
+    browser = httpx.Client(base_url=product.url, follow_redirects=True, timeout=120)
     page = browser.get("/hub/signup")
     xsrf = re.search(r'name="_xsrf"\s+value="([^"]+)"', page.text)
     assert xsrf

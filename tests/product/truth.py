@@ -102,7 +102,7 @@ def wait_reached(product: Product, person: Person, server: str, nodes: int, faul
 PHASES = ("asked", "starting", "placed", "ready")
 
 
-def wait_phase(product: Product, person: Person, phase: str, seconds: float = 30) -> None:
+def wait_phase(product: Product, person: Person, phase: str, seconds: float = 120) -> None:
     """Until a start has come as far as a phase, or farther; ``asked`` = the request is on its way.
 
     By what is in the row, not by the clock: on a slow machine each phase takes longer, and none is missed.

@@ -25,7 +25,7 @@ class Visitor(httpx.Client):
 
     def __init__(self, site: Site, name: str) -> None:
         super().__init__(
-            base_url=site.url, follow_redirects=True, timeout=20, headers={"Sec-Fetch-Mode": "navigate"}
+            base_url=site.url, follow_redirects=True, timeout=60, headers={"Sec-Fetch-Mode": "navigate"}
         )
         site.hub.whoever = name
         self.site = site
@@ -58,4 +58,4 @@ def maria(site: Site) -> Iterator[Visitor]:
 def token_client(site: Site, name: str, scopes: list[str] | None = None) -> httpx.Client:
     """A script with an API token."""
     token = site.hub.token(name, scopes)
-    return httpx.Client(base_url=site.url, headers={"Authorization": f"token {token}"}, timeout=20)
+    return httpx.Client(base_url=site.url, headers={"Authorization": f"token {token}"}, timeout=60)

@@ -54,14 +54,14 @@ class Site:
             seed(conn, self.settings, datetime.now(UTC))
         database.close()
         self._thread.start()
-        self._ready.wait(20)
+        self._ready.wait(120)
         if self._problem:
             raise self._problem
         return self
 
     def __exit__(self, *_: Any) -> None:
         self.loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(10)
+        self._thread.join(60)
 
     def _run(self) -> None:
         try:

@@ -184,7 +184,7 @@ async def test_the_stream_tells_a_page_when_its_clusters_change(site: Site) -> N
     import httpx
 
     token = site.hub.token("alice")
-    async with httpx.AsyncClient(timeout=10) as client:
+    async with httpx.AsyncClient(timeout=60) as client:
         async with client.stream(
             "GET", site.url + "events?watch=clusters", headers={"Authorization": f"token {token}"}
         ) as stream:
