@@ -28,7 +28,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,6 +69,17 @@ def run(*command: str, env: dict[str, str] | None = None) -> None:
             log.seek(0)
             print("".join(log.readlines()[-40:]), file=sys.stderr)
             raise subprocess.CalledProcessError(done.returncode, command)
+
+
+def again(do: Callable[[], None]) -> None:
+    """Do what fetches packages, and what fails twice more: a network may fail, and layers are kept."""
+    for pause_seconds in (5, 20):
+        try:
+            return do()
+        except subprocess.CalledProcessError:
+            say(f"that failed; once more in {pause_seconds} s")
+            time.sleep(pause_seconds)
+    return do()
 
 
 # ------------------------------------------------------------------------------------------------- what goes in
@@ -263,10 +274,11 @@ def local_base(builder: Builder) -> str:
         excluded = [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in LEFT_OUT]
         excluded += [f"--dpkgopt=path-include=/usr/share/{name}" for name in KEPT]
         mirror = os.environ.get("GALILEAN_DEBIAN_MIRROR")
-        run(
+        command = [
             "mmdebstrap", "--quiet", "--variant=minbase", "--format=tar", "--include=ca-certificates", *excluded,
             "--aptopt=Acquire::Retries 3", "--skip=output/dev", SUITE, str(part), *([mirror] if mirror else []),
-        )  # fmt: skip
+        ]  # fmt: skip
+        again(lambda: run(*command))
         part.rename(archive)
     if not builder.has(reference):
         with tempfile.TemporaryDirectory(dir=builder.cache) as folder:
@@ -359,7 +371,8 @@ class Workshop:
         say(f"building {name} by {self.builder.name}")
         with tempfile.TemporaryDirectory(prefix="galilean-images-") as folder:
             snapshot(name, Path(folder) / "context", self.root)
-            self.builder.build(Path(folder) / "context", own, reference, *more, *secrets(Path(folder)))
+            given_secrets = secrets(Path(folder))
+            again(lambda: self.builder.build(Path(folder) / "context", own, reference, *more, *given_secrets))
         say(f"built {name} in {time.monotonic() - began:.0f} s")
         return reference
 

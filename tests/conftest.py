@@ -29,14 +29,23 @@ expect.set_options(timeout=120_000)
 
 def pytest_configure() -> None:
     # A test run that is ended by SIGTERM takes what it started along, as one that is ended by Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, _ended)
+
+
+def _ended(number: int, frame: object) -> None:
+    raise KeyboardInterrupt(f"ended from outside in {os.environ.get('PYTEST_CURRENT_TEST', 'no test')}")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that start a hub in their own process are a stage of their own (``make test-hub``)."""
+    """Tests that start a hub in their own process are a stage of their own (``make test-hub``).
+
+    Those with a Kubernetes on this machine have time for it: the first of them starts it.
+    """
     for item in items:
         if {"hub_app", "app"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.hub)
+        if item.get_closest_marker("kubernetes") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(1200))
 
 
 @pytest.hookimpl(wrapper=True)

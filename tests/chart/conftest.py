@@ -63,7 +63,7 @@ class Chart:
                 env={"HOME": home, "PATH": "/usr/bin:/bin"},
                 capture_output=True,
                 text=True,
-                timeout=60,
+                timeout=240,
                 check=False,
             )
         if done.returncode:

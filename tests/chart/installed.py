@@ -139,7 +139,7 @@ class Installed(Product):
                 env={"HOME": home, "PATH": "/usr/bin:/bin"},
                 capture_output=True,
                 text=True,
-                timeout=360,
+                timeout=600,
                 check=False,
             )
         assert done.returncode == 0, f"helm {' '.join(words)}: {done.stdout}{done.stderr}\n{self.said()}"
@@ -154,15 +154,15 @@ class Installed(Product):
 
     def install(self) -> None:
         """Install, wait until every part works, and find the way in."""
-        self.helm("install", RELEASE, str(CHART), "--wait", "--timeout", "240s", values=self.values)
+        self.helm("install", RELEASE, str(CHART), "--wait", "--timeout", "480s", values=self.values)
         self.find()
 
     def upgrade(self, values: dict[str, Any]) -> None:
         self.values = merged(self.values, values)
-        self.helm("upgrade", RELEASE, str(CHART), "--wait", "--timeout", "240s", values=self.values)
+        self.helm("upgrade", RELEASE, str(CHART), "--wait", "--timeout", "480s", values=self.values)
 
     def uninstall(self) -> None:
-        self.helm("uninstall", RELEASE, "--wait", "--timeout", "240s")
+        self.helm("uninstall", RELEASE, "--wait", "--timeout", "480s")
 
     def find(self) -> None:
         """The proxy's address, as the machine reaches it."""

@@ -29,7 +29,7 @@ def backed_up_and_restored(product: Installed, person: Person, file: Path) -> No
     scale(product, 0)
     wait_for(lambda: not product.pods(PARTS), "nothing runs", seconds=120)
     product.kubectl("apply", "-f", "-", stdin=json.dumps(restore_pod(product)))
-    product.kubectl("wait", "pod", POD, "--for=condition=Ready", "--timeout=120s")
+    product.kubectl("wait", "pod", POD, "--for=condition=Ready", "--timeout=480s")
     said = kubectl(product, "exec", "-i", POD, "--", "galilean", "restore", "-", "--replace", file=file)
     assert re.search(r"all \d+ projects are there", said), said
     assert "GALILEAN_SECRETS" in said
@@ -59,7 +59,7 @@ def kubectl(product: Installed, *words: str, file: Path | None = None, out: Path
             ],
             stdin=source,
             capture_output=True,
-            timeout=120,
+            timeout=480,
             check=False,
         )
     assert done.returncode == 0, done.stderr.decode()

@@ -26,7 +26,7 @@ from tests.product.test_subdomains import RUN_CELL, sign_in
 
 pytestmark = [
     pytest.mark.kubernetes,
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(1200),
     pytest.mark.skipif(os.geteuid() != 0, reason="a lab needs root"),
 ]
 
@@ -126,7 +126,7 @@ def test_for_trying_out_it_runs_on_sqlite_here_with_a_host_for_each_person(
     site: Behind, eva: Person, place: Path, tmp_path: Path
 ):
     """And can be backed up and restored as well."""
-    site.helm("test", "galilean", "--timeout", "240s")
+    site.helm("test", "galilean", "--timeout", "480s")
     slug = eva.running("First steps", nodes=2)
     for rank in (0, 1):
         assert eva.node(slug, rank).status_code == 200

@@ -31,7 +31,7 @@ from tests.product.test_story import the_story
 
 pytestmark = [
     pytest.mark.kubernetes,
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(1200),
     pytest.mark.skipif(os.geteuid() != 0, reason="a lab needs root"),
 ]
 
@@ -99,11 +99,11 @@ def goes_on(ada: Person, product: Installed, held: dict[str, Any]) -> None:
 
 
 def test_helm_test_says_whether_every_part_works(product: Installed):
-    product.helm("test", RELEASE, "--timeout", "240s")
+    product.helm("test", RELEASE, "--timeout", "480s")
     product.kubectl("scale", "--replicas=0", f"deployment/{RELEASE}-queue")
     wait_for(lambda: not product.pods(of("queue")), "the queue service is gone", seconds=60)
     with pytest.raises(AssertionError, match=r"queue +does not answer"):
-        product.helm("test", RELEASE, "--timeout", "240s")
+        product.helm("test", RELEASE, "--timeout", "480s")
     product.kubectl("scale", "--replicas=1", f"deployment/{RELEASE}-queue")
     product.kubectl("delete", "pod", f"{RELEASE}-test-answers")
     wait_for(lambda: product.ready("queue"), "the queue service is back", seconds=60)

@@ -88,6 +88,37 @@ def test_whoever_is_ended_ends_all_and_shows_how_far_they_were(
     assert "so far\ntidied\n---- one: ended before its time" in said
 
 
+def test_whoever_is_told_twice_clears_up_all_the_same(beside: list[str], tmp_path: Path) -> None:
+    """`make` hands on what its own group was told already."""
+    marks = [tmp_path / "mark", tmp_path / "other"]
+    running = subprocess.Popen(
+        [*beside, *(f"{mark.name}={waits(mark)}" for mark in marks)], stdout=subprocess.PIPE, text=True
+    )
+    for mark in marks:
+        appears(mark)
+    for _ in range(20):
+        running.send_signal(signal.SIGTERM)
+        time.sleep(0.01)
+    said, _ = running.communicate(timeout=100)
+    assert running.returncode == 1
+    for mark in marks:
+        assert f"tidied\n---- {mark.name}: ended before its time" in said
+
+
+def test_meanwhile_it_tells_where_each_of_them_is(beside: list[str], tmp_path: Path) -> None:
+    script = tmp_path / "scripts" / "beside"
+    script.write_text(script.read_text().replace("TELL_SECONDS = 180", "TELL_SECONDS = 0.1"))
+    works = f"echo; echo '---- kubernetes'; printf ..F.; until [ -e {tmp_path}/seen ]; do sleep 0.02; done"
+    running = subprocess.Popen([*beside, f"one={works}"], stdout=subprocess.PIPE, text=True)
+    assert running.stdout is not None
+    for line in running.stdout:
+        if line == "one, 0 min: ---- kubernetes | ..F.\n":
+            break
+    (tmp_path / "seen").touch()
+    running.communicate(timeout=100)
+    assert running.returncode == 0
+
+
 def test_nobody_outlives_one_that_was_killed(beside: list[str], tmp_path: Path) -> None:
     mark = tmp_path / "mark"
     running = subprocess.Popen([*beside, f"one={waits(mark)}"], stdout=subprocess.DEVNULL)

@@ -31,7 +31,7 @@ from spawner.kubernetes.inventory import KubeInventory
 from spawner.sweeper import Report, Sweeper
 from tests.kubernetes.faults import Faults
 from tests.lab.waiting import eventually
-from tests.process.hub import clean_environment, free_ports
+from tests.process.hub import BUSY, clean_environment, free_ports
 
 R = TypeVar("R")
 
@@ -73,7 +73,7 @@ class Namespace:
         text = (HERE / "rights.yaml").read_text().replace("$NAMESPACE", name).replace("$WORK", str(self.work))
         kubectl("apply", "-f", "-", stdin=text)
         # A pod that comes before its claim is bound is tried again only after many seconds.
-        kubectl("wait", "pvc", "--all", "-n", name, "--for=jsonpath={.status.phase}=Bound", "--timeout=60s")
+        kubectl("wait", "pvc", "--all", "-n", name, "--for=jsonpath={.status.phase}=Bound", "--timeout=240s")
         token = kubectl("create", "token", "hub", "-n", name, "--duration=3h").strip()
         self.kubeconfig = place / "hub.kubeconfig"
         self.kubeconfig.write_text(
@@ -172,7 +172,7 @@ class KubeHub:
             "KUBECONFIG": str(namespace.kubeconfig),
         }
         self.api = httpx.Client(
-            base_url=f"{self.url}/hub/api", headers={"Authorization": f"token {TOKEN}"}, timeout=60
+            base_url=f"{self.url}/hub/api", headers={"Authorization": f"token {TOKEN}"}, timeout=120
         )
         self.proxy = subprocess.Popen(
             [
@@ -315,6 +315,7 @@ class KubeHub:
         Between the end of a start that failed and the end of its removal the hub answers 400, as if nothing had ever
         been asked for; once all is removed it tells why the start failed.
         """
+        seconds *= BUSY
         patience = time.monotonic() + seconds
         while time.monotonic() < patience:
             with self.api.stream("GET", f"{self.path(server, user)}/progress", timeout=seconds) as answer:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.kubernetes.hub import KubeHub, Namespace
 
-pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(1200)]
 
 
 def test_one_node_starts_answers_and_leaves_nothing(hub: KubeHub, namespace: Namespace) -> None:

@@ -20,7 +20,7 @@ from tests.kubernetes.hub import LIGHT, KubeHub, Namespace
 from tests.lab.kubernetes import Kubernetes
 from tests.lab.waiting import eventually
 
-pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(1200)]
 SMALL: dict[str, Any] = {"cpu": 0.1, "memory": "64M"}
 
 

@@ -21,7 +21,7 @@ from tests.lab.kubernetes import Kubernetes
 from tests.lab.simulated import TOLERATIONS, Answering, SimulatedMachines
 from tests.lab.waiting import eventually
 
-pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(1200)]
 
 RESOURCE = "nvidia.com/gpu"
 MODEL = "galilean.lab/model"

@@ -22,7 +22,7 @@ from tests.lab.kubernetes import Kubernetes
 from tests.lab.lab import BRIDGE, GATEWAY
 from tests.lab.waiting import eventually
 
-pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(1200)]
 
 METADATA = "169.254.169.254"
 OUTSIDE = "198.51.100.7"  # an address for documentation: it is nobody's

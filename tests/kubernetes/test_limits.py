@@ -9,7 +9,7 @@ import pytest
 
 from tests.kubernetes.hub import LIGHT, KubeHub, Namespace
 
-pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(1200)]
 SMALL: dict[str, Any] = {"cpu": 0.1, "memory": "64M"}
 
 

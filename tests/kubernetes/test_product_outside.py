@@ -310,7 +310,7 @@ def gluster(kubernetes: Kubernetes, namespace: Namespace) -> Iterator[Gluster]:
         made.close()
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_a_network_file_system_carries_projects_and_while_it_is_away_nothing_else_suffers(
     product: Outside, ada: Person, gluster: Gluster
 ) -> None:

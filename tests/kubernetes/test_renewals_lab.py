@@ -11,7 +11,7 @@ from tests.asking import Asking
 from tests.kubernetes.hub import KubeHub
 from tests.process.hub import eventually
 
-pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(1200)]
 
 
 @pytest.fixture(scope="module")

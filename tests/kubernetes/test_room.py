@@ -18,7 +18,7 @@ from tests.lab.kubernetes import Kubernetes
 from tests.lab.lab import MACHINE
 from tests.lab.waiting import eventually
 
-pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(1200)]
 SMALL: dict[str, Any] = {"cpu": 0.1, "memory": "64M"}
 SEAT = "galilean.lab/seat"
 SEATS = 2

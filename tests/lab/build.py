@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 SOURCES = Path(__file__).parent / "go"
 VERSION = "v1.33.13"
@@ -77,11 +78,10 @@ def build() -> Path:
             env = dict(os.environ) | {"CGO_ENABLED": "0"}
             link = _LINK if name == "lab" else "-s -w"
             part = folder / f"{name}.part"
-            subprocess.run(
+            fetching(
                 ["go", "build", "-trimpath", "-buildvcs=false", "-ldflags", link, "-o", str(part), package],
                 cwd=SOURCES / below,
                 env=env,
-                check=True,
             )
             part.rename(target)
             print(f"lab: built {name} in {time.monotonic() - began:.0f} s", flush=True)
@@ -93,6 +93,17 @@ def build() -> Path:
             )
             part.rename(pause)
     return folder
+
+
+def fetching(command: list[str], **how: Any) -> subprocess.CompletedProcess[str]:
+    """Run what fetches modules, and what fails twice more: Go asks a network once and keeps all that it has."""
+    for pause_seconds in (5, 20):
+        done = subprocess.run(command, check=False, **how)
+        if done.returncode == 0:
+            return done
+        print(f"lab: {' '.join(command[:3])} failed, once more in {pause_seconds} s", flush=True)
+        time.sleep(pause_seconds)
+    return subprocess.run(command, check=True, **how)
 
 
 def _look_for_room() -> None:
@@ -114,7 +125,7 @@ def gateway_api(kinds: str = "httproutes") -> Path:
     module, version, checksum, file = GATEWAY_API
     command = ["go", "mod", "download", "-json", f"{module}@{version}"]
     # Not in a module of ours: its go.sum would not name it.
-    done = subprocess.run(command, cwd="/", capture_output=True, text=True, check=True, timeout=120)
+    done = fetching(command, cwd="/", stdout=subprocess.PIPE, text=True, timeout=300)
     told = json.loads(done.stdout)
     if told["Sum"] != checksum:
         raise RuntimeError(f"{module}@{version} is not what it was: {told['Sum']}")

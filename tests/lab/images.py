@@ -43,10 +43,10 @@ def load(directory: Path, archive: Path) -> str:
     name = reference(archive)
     ctr = ["ctr", "--address", str(directory / "containerd.sock"), "--namespace", "k8s.io", "images"]
     there = subprocess.run(
-        [*ctr, "list", "-q", f"name=={name}"], capture_output=True, text=True, check=True, timeout=60
+        [*ctr, "list", "-q", f"name=={name}"], capture_output=True, text=True, check=True, timeout=240
     )
     if not there.stdout.strip():
-        subprocess.run([*ctr, "import", str(archive)], capture_output=True, check=True, timeout=300)
+        subprocess.run([*ctr, "import", str(archive)], capture_output=True, check=True, timeout=900)
     return name
 
 

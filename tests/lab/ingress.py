@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.lab.build import cache_base, gateway_api
+from tests.lab.build import cache_base, fetching, gateway_api
 from tests.lab.kubernetes import Kubernetes
 from tests.lab.parts import Parts, free_port, wait
 
@@ -49,7 +49,7 @@ def build_ingress() -> Path:
             part = folder / "controller.part"
             command = ["go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", str(part)]
             env = os.environ | {"CGO_ENABLED": "0"}
-            subprocess.run([*command, f"{MODULE}/pkg"], cwd=SOURCES, env=env, check=True)
+            fetching([*command, f"{MODULE}/pkg"], cwd=SOURCES, env=env)
             _take_templates(folder / "rootfs")
             part.rename(folder / "controller")
             print(f"lab: built the ingress controller in {time.monotonic() - began:.0f} s", flush=True)
@@ -113,7 +113,7 @@ def know_gateways(kubernetes: Kubernetes) -> None:
     for name in ("gatewayclasses", "gateways", "httproutes"):
         kubernetes.kubectl("apply", "--server-side", "-f", str(gateway_api(name)))
         crd = f"crd/{name}.gateway.networking.k8s.io"
-        kubernetes.kubectl("wait", crd, "--for=condition=Established", "--timeout=60s")
+        kubernetes.kubectl("wait", crd, "--for=condition=Established", "--timeout=240s")
 
 
 @contextmanager

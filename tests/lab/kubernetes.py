@@ -68,7 +68,7 @@ class Kubernetes:
         told = self.kubectl("get", "pod", pod, "-n", namespace, "-o", path)
         ctr = ["ctr", "--address", str(self.directory / "containerd.sock"), "--namespace", "k8s.io"]
         container = told.removeprefix("containerd://")
-        subprocess.run([*ctr, "tasks", "kill", "--signal", "SIGKILL", container], check=True, timeout=30)
+        subprocess.run([*ctr, "tasks", "kill", "--signal", "SIGKILL", container], check=True, timeout=240)
 
 
 def archive() -> Path:
@@ -107,7 +107,7 @@ def _attached(directory: Path, image: str) -> Kubernetes:
     def kubectl(*arguments: str, stdin: str | None = None, check: bool = True) -> str:
         done = subprocess.run(
             [str(program), "kubectl", "--kubeconfig", str(kubeconfig), *arguments],
-            input=stdin, capture_output=True, text=True, timeout=120, check=False,
+            input=stdin, capture_output=True, text=True, timeout=300, check=False,
         )  # fmt: skip
         if check and done.returncode:
             raise RuntimeError(f"kubectl {' '.join(arguments)}: {done.stderr}")

@@ -165,7 +165,7 @@ class Lab:
             input=stdin,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
             check=False,
         )
         if check and done.returncode:
@@ -347,7 +347,7 @@ class Lab:
         self.kubectl(
             "apply", "-f", "-", stdin=manifest.replace("$IMAGE", DNS_IMAGE).replace("$ADDRESS", DNS_ADDRESS)
         )
-        self.kubectl("rollout", "status", "-n", "kube-system", "deployment/coredns", "--timeout=60s")
+        self.kubectl("rollout", "status", "-n", "kube-system", "deployment/coredns", "--timeout=240s")
 
     def let_join(self) -> None:
         """Leave what kubeadm leaves for those who join; the second machine's kubelet is what they are told to be."""

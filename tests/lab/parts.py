@@ -19,7 +19,8 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait(what: str, ready: Callable[[], Any], seconds: float = 60) -> None:
+def wait(what: str, ready: Callable[[], Any], seconds: float = 240) -> None:
+    """Until a part is ready: seconds where nothing else is done, and not much later on any machine."""
     deadline = time.monotonic() + seconds
     while not ready():
         if time.monotonic() > deadline:
