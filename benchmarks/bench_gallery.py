@@ -1,6 +1,7 @@
 """The gallery and the search with 100 000 projects, 20 000 data sets and 10 000 people, on SQLite and PostgreSQL.
 
-A third of everything is public, some of the rest is shared with a person or a group. Names and descriptions are
+A third of everything is public, some of the rest is shared with a person or a group; each person has up to a
+hundred favourites, whether or not they may still see them. Names and descriptions are
 of English and Chinese words whose frequencies fall as in texts: few that every tenth has, many that hardly any
 has. What is measured is what the pages ask, through the functions that they call, each time of another person.
 There is no plain side.
@@ -24,7 +25,7 @@ from galilean.db import Database, metadata
 from services.catalog import cards as made_by
 from services.catalog.access import Kind, Viewer
 from services.catalog.search import Wanted, count, search, tags
-from services.catalog.tables import cards, shares
+from services.catalog.tables import cards, favourites, shares
 from tests.postgres import PostgresServer
 
 PROJECTS, DATASETS, PEOPLE, GROUPS = 100_000, 20_000, 10_000, 300
@@ -94,6 +95,14 @@ def things(rng: random.Random, language: Language) -> Iterator[tuple[Kind, Any]]
         )
 
 
+def _liked(rng: random.Random, people: range) -> Iterator[dict[str, Any]]:
+    for person in people:
+        for number in rng.sample(range(PROJECTS + DATASETS), int(100 * rng.random() ** 2)):
+            kind = "project" if number < PROJECTS else "dataset"
+            item = f"{'P' if kind == 'project' else 'D'}{number:025}"
+            yield {"person": f"user{person}", "kind": kind, "item_id": item, "at": NOW}
+
+
 def fill(db: Database) -> None:
     """The cards and words, as the product makes them of rows, by the fastest way into each database."""
     rng = random.Random(6)
@@ -150,6 +159,9 @@ def fill(db: Database) -> None:
             flush()
     if batch:
         flush()
+    with db.write() as conn:
+        for start in range(0, PEOPLE, 500):
+            conn.execute(insert(favourites), list(_liked(rng, range(start, start + 500))))
     if (
         not db.is_sqlite
     ):  # what PostgreSQL does by itself; nobody gives SQLite statistics, so it has none here

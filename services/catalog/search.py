@@ -153,9 +153,11 @@ def _sources(viewer: Viewer, kind: Kind, scope: Scope) -> list[tuple[ColumnEleme
     if scope == "shared":
         return [(and_(given, ~own, on_public), 0), (and_(given, ~own, on_other), 0)]
     if scope == "favourites":
-        liked = cards.c.item_id.in_(
-            select(favourites.c.item_id).where(favourites.c.person == viewer.name, favourites.c.kind == kind)
+        theirs = select(favourites.c.item_id).where(
+            favourites.c.person == viewer.name, favourites.c.kind == kind
         )
+        # With the kind, which shelves say already: cards are looked up by both.
+        liked = and_(cards.c.kind == kind, cards.c.item_id.in_(theirs))
         if viewer.manages(kind):
             return [(and_(liked, shelf.in_((public, other))), 0)]
         return [(and_(liked, or_(on_public, and_(on_other, or_(own, given)))), 0)]
@@ -172,7 +174,8 @@ def _shared_with(viewer: Viewer, kind: Kind) -> ColumnElement[bool]:
     if viewer.groups:
         of_groups = and_(shares.c.grantee_kind == "group", shares.c.grantee.in_(sorted(viewer.groups)))
         theirs = or_(theirs, of_groups)
-    given = select(shares.c.item_id).where(shares.c.kind == kind, theirs)
+    # By an expression, lest a database without statistics goes through everybody's shares of a kind.
+    given = select(shares.c.item_id).where(shares.c.kind + "" == kind, theirs)
     return and_(cards.c.kind == kind, cards.c.item_id.in_(given), ~cards.c.taken_down)
 
 

@@ -7,15 +7,17 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, update
+from sqlalchemy import Connection, event, update
 
 from galilean.db import Database
+from galilean.settings import Settings
 from galilean.web.paging import Cursor
 from services.catalog import counts, datasets, departed, lifecycle, search, shares, store
 from services.catalog.access import Viewer
 from services.catalog.cards import Card
 from services.catalog.search import COMMON, SORTS, Scope, Wanted, choose
 from services.catalog.tables import cards, projects
+from services.catalog.volumes import ensure_volumes
 from services.catalog.words import Clue
 from tests.catalog.people import (
     ADMIN,
@@ -282,3 +284,26 @@ def test_the_rarer_way_is_taken() -> None:
     assert choose([(common, COMMON)], 100_000, 50) is None
     assert choose([(common, 6000)], 100_000, 50) is None  # one in seventeen: 850 are walked past
     assert choose([(common, 6000), (rare, 3000)], 100_000, 50) == rare  # both together are rare
+
+
+@pytest.mark.parametrize("scope", ["favourites", "shared", "mine"])
+@pytest.mark.parametrize("viewer", [BOB, Viewer(name="dora", groups=frozenset({"physics"}))])
+def test_what_is_ones_own_business_is_looked_up_and_nobody_elses_passed_by(
+    sqlite_db: Database, settings: Settings, viewer: Viewer, scope: Scope
+) -> None:
+    """A database without statistics is told by the statement; with them PostgreSQL goes by how much there is."""
+    asked: list[tuple[str, Any]] = []
+
+    def hear(_conn: Any, _cursor: Any, statement: str, values: Any, *_more: Any) -> None:
+        asked.append((statement, values))
+
+    with sqlite_db.write() as conn:
+        ensure_volumes(conn, settings, NOW)
+        everybody(conn)
+        event.listen(conn, "before_cursor_execute", hear)
+        search.search(conn, viewer, Wanted(kind="project"), scope=scope)
+        event.remove(conn, "before_cursor_execute", hear)
+        assert asked
+        for statement, values in asked:
+            plan = [row[3] for row in conn.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values)]
+            assert not [step for step in plan if "SCAN" in step or step.endswith("shares_1 (kind=?)")], plan
