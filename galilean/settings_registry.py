@@ -43,6 +43,12 @@ class Registry(Section):
         default=0, ge=0, description="Bytes of saved images that a person may keep; 0 = no limit of its own."
     )
 
+    upload: _Bytes = Field(
+        default=32 << 30,
+        ge=0,
+        description="The most that a packed image may have which somebody uploads; 0 = nobody uploads any.",
+    )
+
     @field_validator("address")
     @classmethod
     def _whole(cls, value: str) -> str:

@@ -9,10 +9,12 @@ import ssl
 from pathlib import Path
 from typing import Any
 
+from extensions.imagebuilder.looks import platform_of
 from extensions.imagebuilder.registry.access import Credentials
 from extensions.imagebuilder.registry.client import Registry
 from extensions.imagebuilder.saving import Place, Saver
 from extensions.imagebuilder.service import Look, Savers, collector
+from extensions.imagebuilder.uploading import Uploader
 from galilean.service import Beside, Context, Tick, run_service
 from galilean.settings import Settings
 from spawner.docker.api import DockerAPI
@@ -55,7 +57,11 @@ def build(context: Context) -> Tick:
     collect = (
         collector(program, Path(own)) if program and own and not settings.images.registry.address else None
     )
-    savers = Savers(context.db, saver, context.clock, collect=collect, details=context.details)
+    most = settings.images.registry.upload
+    uploader = Uploader(saver, settings.state, lambda: platform_of(settings), most) if most else None
+    savers = Savers(
+        context.db, saver, context.clock, collect=collect, uploader=uploader, details=context.details
+    )
     context.parts["savers"] = savers
 
     async def until_it_ends() -> None:

@@ -53,6 +53,8 @@ class SavedImage:
     environment: str
     run_id: str
     rank: int
+    how: str
+    build: Mapping[str, Any] | None
     changes: Mapping[str, Any] | None
     dockerfile: str
     log: str
@@ -62,6 +64,13 @@ class SavedImage:
     ended_at: datetime | None
     environment_id: str
     deleted_at: datetime | None
+    archive: str = ""
+    into_id: str = ""
+
+    @property
+    def uploaded(self) -> bool:
+        """Whether it came in as an archive instead of being saved from a node."""
+        return bool(self.archive)
 
     @property
     def added(self) -> bool:
@@ -88,8 +97,14 @@ def begin(
     rank: int = 0,
     environment: str = "",
     parent: str = "",
+    archive: str = "",
+    into_id: str = "",
+    build: Mapping[str, Any] | None = None,
+    dockerfile: str = "",
 ) -> SavedImage:
-    """Begin to save; one that failed or was cancelled under this name is replaced.
+    """Begin to save, or to take an archive up; one that failed or was cancelled under this name is replaced.
+
+    With ``build`` (what :mod:`extensions.imagebuilder.building` is told) it is built of ``dockerfile``.
 
     Raises
     ------
@@ -120,6 +135,11 @@ def begin(
                     rank=rank,
                     environment=environment,
                     parent=parent,
+                    archive=archive,
+                    into_id=into_id,
+                    how="saved" if build is None else "built",
+                    build=None if build is None else dict(build),
+                    dockerfile=dockerfile,
                     began_at=now,
                 )
             )
@@ -130,20 +150,32 @@ def begin(
             name=str(name),
             reason="image-taken",
         ) from None
-    _note(
-        conn, actor, "image.save", name, now, after={"run": run_id, "rank": rank, "environment": environment}
-    )
+    if archive:
+        _note(conn, actor, "image.upload", name, now, after={"into": into_id} if into_id else None)
+    elif build is not None:
+        said = {"project": build.get("project", ""), "of": build.get("of", ""), "environment": environment}
+        _note(conn, actor, "image.build", name, now, after=said)
+    else:
+        said = {"run": run_id, "rank": rank, "environment": environment}
+        _note(conn, actor, "image.save", name, now, after=said)
     return _get(conn, made)
 
 
 def progress(
-    conn: Connection, saved_id: str, *, step: str, done_bytes: int = 0, total_bytes: int | None = None
+    conn: Connection,
+    saved_id: str,
+    *,
+    step: str,
+    done_bytes: int = 0,
+    total_bytes: int | None = None,
+    log: str | None = None,
 ) -> bool:
-    """Note how far it is; whether it is still wanted (nobody asked to cancel)."""
+    """Note how far it is, and its log where that has changed; whether it is still wanted (nobody asked to cancel)."""
+    more = {} if log is None else {"log": log[-LOG_MOST:]}
     conn.execute(
         update(saved_images)
         .where(saved_images.c.id == saved_id, saved_images.c.state == "saving")
-        .values(step=step, done_bytes=done_bytes, total_bytes=total_bytes)
+        .values(step=step, done_bytes=done_bytes, total_bytes=total_bytes, **more)
     )
     row = conn.execute(
         select(saved_images.c.state, saved_images.c.cancel_asked_at).where(saved_images.c.id == saved_id)
@@ -213,6 +245,11 @@ def cancelled(conn: Connection, saved_id: str, *, now: datetime, log: str = "") 
     _end(conn, saved_id, "cancelled", now, log)
 
 
+def write_log(conn: Connection, saved_id: str, log: str) -> None:
+    """Say more of one that is over."""
+    conn.execute(update(saved_images).where(saved_images.c.id == saved_id).values(log=log[-LOG_MOST:]))
+
+
 def ask_cancel(conn: Connection, owner: str, saved_id: str, *, now: datetime) -> SavedImage:
     """Ask whoever saves it to give up.
 
@@ -234,6 +271,18 @@ def saving(conn: Connection) -> list[SavedImage]:
         select(saved_images).where(saved_images.c.state == "saving").order_by(saved_images.c.id)
     )
     return [_saved(row) for row in rows]
+
+
+def used_bytes(conn: Connection, owner: str) -> int:
+    """What a person's images take in the registry beyond those below them."""
+    rows = conn.execute(
+        select(saved_images.c.changes).where(
+            saved_images.c.owner == owner,
+            saved_images.c.state == "ready",
+            saved_images.c.deleted_at.is_(None),
+        )
+    ).scalars()
+    return sum(int((changes or {}).get("packed_bytes", 0)) for changes in rows)
 
 
 # ---------------------------------------------------------------------------------------------------- the list
@@ -343,10 +392,13 @@ def to_library(
     description: str = "",
     field: str = "",
     start: Mapping[str, Any] | None = None,
+    centre: bool = False,
+    reserved: Iterable[str] = (),
 ) -> Entry:
     """Make it an entry of the person's, or a new version of the one of the same name: found at once.
 
-    ``start`` are the start options of a new entry, usually those of the environment it was saved from.
+    ``start`` are the start options of a new entry, usually those of the environment it was saved from; ``centre`` makes
+    it the centre's, which the caller has asked :func:`extensions.imagebuilder.entries.need_make` about.
 
     Raises
     ------
@@ -359,22 +411,14 @@ def to_library(
     if found.added:
         raise UserError(409, mark("It is in the library already."), reason="image-added")
     slug = entries.slug_of(found.name)
-    version = store.NewVersion(
-        tag=found.tag,
-        image=found.image,
-        digest=found.digest,
-        saved_image_id=found.id,
-        size_bytes=found.size_bytes,
-        layers=found.layers,
-        platform=found.platform,
-        note=found.description,
-    )
-    there = store.by_name(conn, entries.full_name(actor.name, slug))
+    version = version_of(found)
+    owner = "" if centre else actor.name
+    there = store.by_name(conn, entries.full_name(owner, slug))
     if there is None:
         entry = store.create(
             conn,
             actor=actor,
-            owner=actor.name,
+            owner=owner,
             slug=slug,
             title=title or found.name[: entries.TITLE_MOST],
             description=description or found.description,
@@ -383,6 +427,7 @@ def to_library(
             start=start,
             visibility=visibility,
             shared_with=shared_with,
+            reserved=reserved,
             now=now,
         )
     else:
@@ -400,6 +445,45 @@ def to_library(
         )
     conn.execute(update(saved_images).where(saved_images.c.id == saved_id).values(environment_id=entry.id))
     return entry
+
+
+def version_of(found: SavedImage) -> store.NewVersion:
+    """What an entry keeps of it."""
+    return store.NewVersion(
+        tag=found.tag,
+        image=found.image,
+        digest=found.digest,
+        saved_image_id=found.id,
+        size_bytes=found.size_bytes,
+        layers=found.layers,
+        platform=found.platform,
+        told=tuple((found.changes or {}).get("told") or ()),
+        note=found.description,
+    )
+
+
+def into_entry(conn: Connection, saved_id: str, *, now: datetime) -> Entry:
+    """Make an uploaded image the new version of the entry that it was uploaded for.
+
+    Raises
+    ------
+    UserError
+        404 when that is there no more; 409 when it has such a version.
+    """
+    found = _get(conn, saved_id)
+    entry = store.add_version(conn, found.into_id, version_of(found), actor=Actor(name=found.owner), now=now)
+    conn.execute(update(saved_images).where(saved_images.c.id == saved_id).values(environment_id=entry.id))
+    return entry
+
+
+def waiting_archives(conn: Connection) -> set[tuple[str, str]]:
+    """Owners and archives of uploads that are under way."""
+    rows = conn.execute(
+        select(saved_images.c.owner, saved_images.c.archive).where(
+            saved_images.c.state == "saving", saved_images.c.archive != ""
+        )
+    )
+    return {(row.owner, row.archive) for row in rows}
 
 
 def withdraw(conn: Connection, saved_id: str, *, actor: Actor, now: datetime) -> SavedImage:

@@ -410,6 +410,12 @@ class Saver:
                 await registry.pull_blob(source, blob, file)
                 await registry.push_blob(path, blob, file)
 
+    async def fetch(self, task: Task, image: Pinned) -> None:
+        """Have a pushed image on this machine."""
+        await self._blocking(
+            task, lambda: container.fetch(self.docker.client(), str(image), self.place.for_docker, task.at)
+        )
+
     async def forget(self, image: Pinned) -> None:
         """Take an image out of the registry and off this machine; what is not there is success."""
         async with self._registry() as registry:

@@ -31,11 +31,12 @@ from tornado.web import RequestHandler
 
 from extensions.imagebuilder import container, saved
 from extensions.imagebuilder.container import GivenUp, Wanted
-from extensions.imagebuilder.names import ImageName, Pinned
+from extensions.imagebuilder.names import ImageName, Pinned, name_space
 from extensions.imagebuilder.saved import SavedImage
 from extensions.imagebuilder.saving import Result, Saver, Task
 from extensions.imagebuilder.summary import preview
 from extensions.imagebuilder.tables import environment_versions, environments, saved_images
+from extensions.imagebuilder.uploading import Uploader
 from galilean.clock import Clock
 from galilean.db import Database
 from galilean.errors import UserError, mark
@@ -92,6 +93,8 @@ class Savers:
         Saves one node.
     collect
         Gives deleted blobs of the registry back; None where somebody else does.
+    uploader
+        Takes up archives that people uploaded; None: nobody may.
     """
 
     def __init__(
@@ -101,10 +104,12 @@ class Savers:
         clock: Clock,
         *,
         collect: Callable[[], None] | None = None,
+        uploader: Uploader | None = None,
         details: dict[str, Any] | None = None,
     ) -> None:
         self.db, self.saver, self.clock = db, saver, clock
         self._collect = collect
+        self._uploader = uploader
         self._details = details if details is not None else {}
         self._going: dict[str, _Going] = {}
         self._slots = asyncio.Semaphore(AT_ONCE)
@@ -112,6 +117,7 @@ class Savers:
         self._begun = False
         self._ticks = 0
         self._deleted = False
+        self._closing = False
 
     async def tick(self) -> None:
         """Take up new rows; the first time, put right what was left."""
@@ -130,7 +136,8 @@ class Savers:
         self._ticks += 1
 
     async def close(self) -> None:
-        """Give up everything, and wait until nobody is held."""
+        """Give up everything, and wait until nobody is held; uploads go on when the service is there again."""
+        self._closing = True
         for one in self._going.values():
             one.task.stop.set()
         await asyncio.gather(*(one.work for one in self._going.values()), return_exceptions=True)
@@ -141,7 +148,8 @@ class Savers:
         if count:
             log.warning("put right after a service that was killed: %d containers", count)
         for row in await self.db.run_read(saved.saving):
-            if row.step:
+            # An archive still lies where it came in: it is taken up once more.
+            if row.step and not row.uploaded:
                 await self.db.run(
                     lambda conn, row=row: saved.fail(
                         conn, row.id, error=UserError(503, _RESTARTED), now=self.clock(), log=row.log
@@ -154,11 +162,14 @@ class Savers:
         result: Result | None = None
         over = "failed"
         try:
-            node = self._nodes.setdefault((row.run_id, row.rank), asyncio.Lock())
-            async with node, self._slots:
-                task.check()
-                wanted = await self.db.run_read(wanted_of, row.owner, row.run_id, row.rank)
-                result = await self.saver.save(task, wanted, ImageName(row.name, row.tag), history=True)
+            if row.uploaded:
+                result = await self._upload(row, task)
+            else:
+                node = self._nodes.setdefault((row.run_id, row.rank), asyncio.Lock())
+                async with node, self._slots:
+                    task.check()
+                    wanted = await self.db.run_read(wanted_of, row.owner, row.run_id, row.rank)
+                    result = await self.saver.save(task, wanted, ImageName(row.name, row.tag), history=True)
             await self._ready(row, task, result)
             return
         except GivenUp:
@@ -178,10 +189,26 @@ class Savers:
             with suppress(Exception):
                 await self.saver.forget(result.image)
         now = self.clock()
+        if row.uploaded and self._closing:
+            return
+        if row.uploaded:
+            self._deleted = True  # layers that it left in the registry have no name
+            self._drop(row)
         if over == "cancelled":
             await self.db.run(lambda conn: saved.cancelled(conn, row.id, now=now, log=task.log))
         else:
             await self.db.run(lambda conn: saved.fail(conn, row.id, error=error, now=now, log=task.log))
+
+    async def _upload(self, row: SavedImage, task: Task) -> Result:
+        if self._uploader is None:
+            raise UserError(501, mark("Packed images cannot be uploaded here."), reason="not-here")
+        async with self._slots:
+            task.check()
+            return await self._uploader.upload(task, row.owner, row.archive, ImageName(row.name, row.tag))
+
+    def _drop(self, row: SavedImage) -> None:
+        if self._uploader is not None:
+            self._uploader.drop(row.owner, row.archive)
 
     async def _ready(self, row: SavedImage, task: Task, result: Result) -> None:
         def finish(conn: Connection) -> None:
@@ -199,6 +226,14 @@ class Savers:
             )
 
         await self.db.run(finish)
+        if row.uploaded:
+            self._drop(row)
+        if row.into_id:
+            try:
+                await self.db.run(lambda conn: saved.into_entry(conn, row.id, now=self.clock()))
+            except UserError as refused:  # the image is there all the same
+                task.say(f"not a version of the environment: {refused}")
+                await self.db.run(lambda conn: saved.write_log(conn, row.id, task.log))
         log.info("image %s of %s is saved as %s", row.id, row.owner, result.image)
 
     async def _tell(self, row: SavedImage, task: Task) -> None:
@@ -230,6 +265,11 @@ class Savers:
                     continue
                 self._deleted = True
             await self.db.run(_mark_cleared, saved_id)
+        if self._uploader is not None:
+            rows = await self.db.run_read(saved.waiting_archives)
+            known = {(name_space(owner), archive) for owner, archive in rows}
+            if count := await asyncio.to_thread(self._uploader.sweep, known, self.clock()):
+                log.warning("archives that nobody takes up any more are deleted: %d", count)
         if self._deleted and self._collect is not None and not self._going:
             # Nobody but this service pushes, and it does not while this goes on.
             await asyncio.to_thread(self._collect)

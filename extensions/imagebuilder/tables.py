@@ -122,8 +122,9 @@ registry_keys = Table(
     Index("uq_registry_keys_open", "owner", "registry", unique=True, **_LIVING),
 )
 
-#: Images that people saved from a node (CG-18, CG-19). ``state`` is saving, ready, failed or cancelled; ``step`` what is
-#: being done, with bytes so far. ``changes`` is what differs from ``parent``. In the library = ``environment_id``.
+#: Images that people saved from a node or uploaded (CG-18, CG-19, CG-38). ``state`` is saving, ready, failed or
+#: cancelled; ``step`` what is being done, with bytes so far. ``changes`` is what differs from ``parent``. In the library
+#: = ``environment_id``.
 saved_images = Table(
     "saved_images",
     metadata,
@@ -147,6 +148,9 @@ saved_images = Table(
     Column("environment", String(128), nullable=False, server_default=""),
     Column("run_id", String(26), nullable=False, server_default=""),
     Column("rank", Integer, nullable=False, server_default="0"),
+    # saved or built; then ``build`` says from what, and ``dockerfile`` is there from the beginning.
+    Column("how", String(16), nullable=False, server_default="saved"),
+    Column("build", JSON),
     Column("changes", JSON),
     Column("dockerfile", Text, nullable=False, server_default=""),
     Column("log", Text, nullable=False, server_default=""),
@@ -157,6 +161,9 @@ saved_images = Table(
     Column("ended_at", UTCDateTime()),
     Column("environment_id", String(26), nullable=False, server_default=""),
     Column("deleted_at", UTCDateTime()),
+    # Of an upload: the archive that waits, below the owner's folder; and the entry that it becomes a version of.
+    Column("archive", String(64), nullable=False, server_default=""),
+    Column("into_id", String(26), nullable=False, server_default=""),
     CheckConstraint("state IN ('saving', 'ready', 'failed', 'cancelled')", name="state"),
     Index("uq_saved_images_open", "owner", "name", "tag", unique=True, **_LIVING),
     Index(None, "state"),

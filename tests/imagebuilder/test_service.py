@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, insert, select, update
 
-from extensions.imagebuilder import container, saved
+from extensions.imagebuilder import container, saved, store
 from extensions.imagebuilder.container import GivenUp, Wanted
 from extensions.imagebuilder.entries import Actor
 from extensions.imagebuilder.names import ImageName, Pinned
@@ -22,7 +22,7 @@ from extensions.imagebuilder.tables import saved_images
 from galilean.db import Database
 from galilean.errors import UserError
 from spawner.tables import clusters
-from tests.imagebuilder.test_store import NOW
+from tests.imagebuilder.test_store import NOW, version
 
 IMAGE = Pinned("127.0.0.1:5000", "people/ada/tools", "sha256:" + "a" * 64)
 ADA = Actor(name="ada")
@@ -44,6 +44,9 @@ class FakeSaver:
     async def ask(self, _: Any) -> int:
         self.put_right += 1
         return 0
+
+    async def do(self, _: Any) -> None:
+        """Fetches nothing."""
 
     async def save(self, task: Task, wanted: Wanted, name: ImageName, *, history: bool = False) -> Result:
         self.asked.append(wanted)
@@ -94,6 +97,40 @@ def make_run(db: Database, run_id: str, user: str, **more: Any) -> str:
     with db.write() as conn:
         conn.execute(insert(clusters).values(**values))
     return run_id
+
+
+class FakeUploader:
+    """Takes up nothing; does what a test says."""
+
+    def __init__(self, then: Callable[[Task], Any] = lambda _: None) -> None:
+        self.then = then
+        self.taken: list[tuple[str, str]] = []
+        self.dropped: list[tuple[str, str]] = []
+
+    async def upload(self, task: Task, owner: str, archive: str, name: ImageName) -> Result:
+        self.taken.append((owner, archive))
+        task.begin("checking", 10)
+        await asyncio.to_thread(self.then, task)
+        return Result(IMAGE, 10, 2, "linux/amd64", {"packed_bytes": 3, "told": [{"message": "x"}]}, "")
+
+    def drop(self, owner: str, archive: str) -> None:
+        self.dropped.append((owner, archive))
+
+    def sweep(self, known: Any, now: datetime) -> int:
+        return 0
+
+
+ARCHIVE = "01HAAAAAAAAAAAAAAAAAAAAAAA.tar"
+
+
+def begin_upload(conn: Connection, into_id: str = "", tag: str = "1") -> str:
+    name = ImageName("tools", tag)
+    return saved.begin(conn, actor=ADA, name=name, now=NOW, archive=ARCHIVE, into_id=into_id).id
+
+
+def uploads_of(db: Database, directory: Path, uploader: FakeUploader) -> Savers:
+    saver: Any = FakeSaver(directory)
+    return Savers(db, saver, lambda: datetime.now(UTC), uploader=uploader)  # type: ignore[arg-type]
 
 
 def savers_of(db: Database, saver: FakeSaver) -> Savers:
@@ -237,3 +274,74 @@ def test_giving_up_is_asked_for_between_two_blocks() -> None:
     task.stop.set()
     with pytest.raises(GivenUp):
         task.at(2)
+
+
+async def test_an_archive_becomes_an_image_and_is_gone(db: Database, tmp_path: Path) -> None:
+    uploader = FakeUploader()
+    savers = uploads_of(db, tmp_path / "images", uploader)
+    found = await until_over(savers, db, await db.run(begin_upload))
+    assert (found.state, found.digest) == ("ready", IMAGE.digest)
+    assert uploader.taken == uploader.dropped == [("ada", ARCHIVE)]
+    await savers.close()
+
+
+async def test_an_archive_that_is_refused_is_gone_too(db: Database, tmp_path: Path) -> None:
+    def refuse(_: Task) -> None:
+        raise UserError(422, "no image {what}", what="x")
+
+    uploader = FakeUploader(refuse)
+    savers = uploads_of(db, tmp_path / "images", uploader)
+    found = await until_over(savers, db, await db.run(begin_upload))
+    assert (found.state, found.why, found.image) == ("failed", "no image {what}", "")
+    assert uploader.dropped == [("ada", ARCHIVE)]
+    await savers.close()
+
+
+async def test_an_upload_goes_on_after_the_service_was_killed_or_stopped(
+    db: Database, tmp_path: Path
+) -> None:
+    begun = threading.Event()
+
+    def wait(task: Task) -> None:
+        begun.set()
+        task.stop.wait(20)
+        task.check()
+
+    uploader = FakeUploader(wait)
+    savers = uploads_of(db, tmp_path / "images", uploader)
+    image = await db.run(begin_upload)
+    await savers.tick()
+    await asyncio.to_thread(begun.wait, 20)
+    await savers.close()
+    assert (await row(db, image)).state == "saving"
+    assert uploader.dropped == []
+    again = FakeUploader()
+    savers = uploads_of(db, tmp_path / "images", again)
+    assert (await until_over(savers, db, image)).state == "ready"
+    assert again.taken == [("ada", ARCHIVE)]
+    await savers.close()
+
+
+async def test_an_upload_for_an_entry_becomes_its_version(db: Database, tmp_path: Path) -> None:
+    entry = await db.run(
+        lambda conn: store.create(
+            conn, actor=ADA, owner="ada", slug="tools", title="Tools", now=NOW, version=version("b", "0")
+        )
+    )
+    savers = uploads_of(db, tmp_path / "images", FakeUploader())
+    image = await db.run(begin_upload, entry.id)
+    found = await until_over(savers, db, image)
+    await savers.close()
+    after = await db.run_read(store.entry, entry.id)
+    assert after is not None and (after.version.tag, after.version.digest) == ("1", IMAGE.digest)
+    assert after.version.told and (await row(db, image)).environment_id == entry.id
+    assert found.state == "ready"
+
+
+async def test_an_upload_whose_entry_is_gone_is_an_image_all_the_same(db: Database, tmp_path: Path) -> None:
+    savers = uploads_of(db, tmp_path / "images", FakeUploader())
+    image = await db.run(begin_upload, "01HZZZZZZZZZZZZZZZZZZZZZZZ")
+    found = await until_over(savers, db, image)
+    await savers.close()
+    assert found.state == "ready"
+    assert "not a version" in (await row(db, image)).log
