@@ -48,6 +48,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(1200))
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Bytes and long texts by where they stand: whoever shares the tests of a run must know them by the same names."""
+    return argname if isinstance(val, bytes) or (isinstance(val, str) and len(val) > 60) else None
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
     """In CI nothing is skipped: a real component that is missing is a failure."""
