@@ -52,9 +52,10 @@ class HubAPI:
         json: Any = None,
         language: str = "",
         headers: Mapping[str, str] | None = None,
+        seconds: float | None = None,
         **params: Any,
     ) -> httpx.Response:
-        """One call; ``path`` is below ``/hub/api``.
+        """One call; ``path`` is below ``/hub/api``. ``seconds`` = how long the answer may take; ``None`` = 30.
 
         Raises
         ------
@@ -67,7 +68,12 @@ class HubAPI:
             sent["Accept-Language"] = language
         try:
             response = await self._client.request(
-                method, self.api_url + path, json=json, params=params or None, headers=sent
+                method,
+                self.api_url + path,
+                json=json,
+                params=params or None,
+                headers=sent,
+                timeout=httpx.USE_CLIENT_DEFAULT if seconds is None else seconds,
             )
         except httpx.TransportError as error:
             raise UserError(

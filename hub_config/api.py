@@ -28,6 +28,7 @@ from galilean.errors import UserError, mark
 from galilean.names import departed as nobody_of
 from galilean.settings import Settings
 from galilean.web.language import translate
+from hub_config.claim_looks import LookAPIHandler
 from hub_config.mail_addresses import AddressesAPIHandler
 from hub_config.told import release_of_another
 from services.catalog import departed
@@ -199,5 +200,6 @@ def handlers(wiring: Any) -> list[tuple[Any, ...]]:
     """What stands in the place of the hub's own."""
     return [
         (r"/api/galilean/addresses", AddressesAPIHandler, {"wiring": wiring}),
+        (r"/api/galilean/look", LookAPIHandler, {"wiring": wiring}),
         (r"/api/users/([^/]+)/servers/([^/]*)", ServerAPIHandler),
     ]

@@ -61,6 +61,9 @@ CUSTOM_SCOPES[ADDRESSES_SCOPE] = {"description": "Learn the mail addresses of pe
 #: To have the hub read our roles and groups again.
 SYNC_SCOPE = "custom:galilean:sync"
 CUSTOM_SCOPES[SYNC_SCOPE] = {"description": "Have the hub follow a change of roles and groups at once."}
+#: To have a claim looked at on machines (:mod:`hub_config.claim_looks`).
+LOOK_SCOPE = "custom:galilean:look"
+CUSTOM_SCOPES[LOOK_SCOPE] = {"description": "Have a claim of Kubernetes looked at on machines."}
 #: What a right of ours needs of the hub's own API, besides its custom scope. None lets anybody move people
 #: between groups or make accounts: that goes through handlers of ours, which look at who gives what to whom.
 RIGHT_SCOPES: Mapping[str, tuple[str, ...]] = {
@@ -76,7 +79,7 @@ VISITOR = ("read:users!user", "tokens!user", "servers", "list:users", "read:user
 NODE = ("users:activity!user", "access:servers!server", "access:services!service=portal")
 
 SERVICE_SCOPES: dict[str, tuple[str, ...]] = {
-    "portal": ("list:users", "read:users", "read:groups", "read:servers", SYNC_SCOPE),
+    "portal": ("list:users", "read:users", "read:groups", "read:servers", SYNC_SCOPE, LOOK_SCOPE),
     "metering": ("list:users", "read:servers"),
     "release": ("delete:servers", "start:servers", "read:servers", "list:users", ADDRESSES_SCOPE),
     "queue": ("start:servers", "read:servers", "list:users"),

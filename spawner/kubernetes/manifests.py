@@ -49,8 +49,8 @@ RECIPE_KEY = "recipe"
 PULL_KEY = ".dockerconfigjson"
 GRACE_SECONDS = 5
 _LOST = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
-_RESTRICTED_POD = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
-_RESTRICTED_CONTAINER = {
+RESTRICTED_POD = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+RESTRICTED_CONTAINER = {
     "allowPrivilegeEscalation": False,
     "capabilities": {"drop": ["ALL"]},
     "runAsNonRoot": True,
@@ -163,7 +163,7 @@ def pod(spec: ClusterSpec, rank: int, owner: Manifest) -> Manifest:
             "terminationGracePeriodSeconds": GRACE_SECONDS,
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
-            "securityContext": {**_RESTRICTED_POD, **base["spec"].get("securityContext", {})},
+            "securityContext": {**RESTRICTED_POD, **base["spec"].get("securityContext", {})},
             "nodeSelector": {**base["spec"].get("nodeSelector", {}), **spec.placement.node_selector},
             "tolerations": _tolerations(base["spec"].get("tolerations", []), spec.placement),
             "volumes": [*base["spec"].get("volumes", []), *_volumes(spec)],
@@ -250,7 +250,7 @@ def _container(spec: ClusterSpec, rank: int, theirs: Mapping[str, Any]) -> Manif
             "requests": {**asked.get("requests", {}), **resources},
             "limits": {**asked.get("limits", {}), **resources},
         },
-        "securityContext": {**_RESTRICTED_CONTAINER, **theirs.get("securityContext", {})},
+        "securityContext": {**RESTRICTED_CONTAINER, **theirs.get("securityContext", {})},
         # After its first success nothing probes any more; ready then means "answers".
         "startupProbe": {
             "httpGet": {"path": node_prefix(spec.prefix, rank) + "api", "port": HTTP_PORT},

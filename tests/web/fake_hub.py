@@ -35,6 +35,9 @@ class FakeHub:
         self.named: list[tuple[str, dict[str, Any]]] = []  # passwords, names and addresses that were set
         self.faults: dict[tuple[str, str], int] = {}  # status of the next such call of ours
         self.elsewhere = False  # people sign in by another system
+        #: What is wrong with a claim on machines, and who was asked to look; ``None`` = Kubernetes is away.
+        self.looks: dict[str, dict[str, str]] | None = {}
+        self.looked: list[dict[str, Any]] = []
         self.refuse_servers = False
         self.away = False
 
@@ -87,6 +90,8 @@ class FakeHub:
             (r"/hub/api/galilean/people/([^/]+)", _OurPerson),
             (r"/hub/api/galilean/people/([^/]+)/(block|password|names)", _OurPersonsState),
             (r"/hub/api/galilean/roles", _OurRoles),
+            (r"/hub/api/galilean/port-shares", _PortShares),
+            (r"/hub/api/galilean/look", _OurLook),
             (r"/hub/api/users/([^/]+)/tokens", _OurTokens),
             (r"/hub/.*", _Page),
             (r"/user/.*", _Page),
@@ -119,6 +124,12 @@ class _Base(RequestHandler):
     def write_json(self, value: Any) -> None:
         self.set_header("Content-Type", "application/json")
         self.finish(json.dumps(value))
+
+
+class _PortShares(_Base):
+    def post(self) -> None:
+        self.hub.calls.append(("POST", "/galilean/port-shares"))
+        self.set_status(204)
 
 
 class _Authorize(_Base):
@@ -300,6 +311,17 @@ class _OurRoles(_Base):
     def post(self) -> None:
         self.hub.calls.append(("ROLES", ""))
         self.write_json({"version": 1})
+
+
+class _OurLook(_Base):
+    def post(self) -> None:
+        asked = json.loads(self.request.body)
+        self.hub.looked.append(asked)
+        if self.hub.looks is None:
+            self.refuse(503, "Kubernetes does not answer just now")
+            return
+        there = {"problem": "", "why": ""}
+        self.write_json({machine: self.hub.looks.get(machine, there) for machine in asked["machines"]})
 
 
 class _OurTokens(_Base):

@@ -145,6 +145,15 @@ class VolumeChange(Incoming):
     state: Literal["open", "closed"] | None = Field(default=None, description="Opening ends a drain.")
 
 
+class OnMachine(Outgoing):
+    machine: str = Field(description="Its name; empty = wherever Kubernetes chose to look.")
+    problem: Literal["", "absent", "other", "silent", "refused"] = Field(
+        description="Empty = the volume is there. absent: its mark is not; other: another volume's is; silent: "
+        "nothing was said within a minute; refused: no pod could be made there."
+    )
+    said: str = Field(description="The same in words; empty = it is there.")
+
+
 class Drain(Incoming):
     to: str = Field(min_length=1, max_length=64, description="The volume that takes everything.")
 

@@ -1,7 +1,8 @@
 """Volumes online: register, look at, edit, drain, delete; for whoever has the right ``volumes:manage`` (CG-37).
 
 What may be done :mod:`services.catalog.placement` decides. A path is looked at by the portal itself, which on
-one machine is where it is used, and on Kubernetes has every claim mounted as the hub has.
+one machine is where it is used, and on Kubernetes has every claim mounted as the hub has; there each machine that takes
+nodes is asked, too (:mod:`services.portal.volume_looks`).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from galilean.web.visitor import Visitor
 from services.catalog import placement, volume_store, volumes
 from services.catalog.placement import VolumeRow
 from services.catalog.volume_store import Holding
-from services.portal import drains
+from services.portal import drains, volume_looks
 from services.portal.api import dataset_models as models
 from services.portal.api.base import Handler
 from services.portal.api.models import ListOf
@@ -57,12 +58,12 @@ async def volume(portal: Portal, volume_id: str) -> models.Volume:
 async def register(
     portal: Portal, person: Visitor, body: models.NewVolume, *, address: str = ""
 ) -> models.Volume:
-    """Register a volume: its directory is looked at and marked first.
+    """Register a volume: its directory is looked at and marked first, on Kubernetes then on every machine.
 
     Raises
     ------
     UserError
-        400 for what it cannot be, or is not there; 409 when its name or place is another's.
+        400 for what it cannot be, or is not there; 409 when its name or place is another's, or a machine has it not.
     """
     kind = "claim" if portal.settings.backend == "kubernetes" else "directory"
     if body.kind != kind:
@@ -83,8 +84,21 @@ async def register(
             400, mark("“{path}” belongs to the product. Give a directory of its own."), path=str(path)
         )
     await catalogue(portal).run_on(wanted.id, volumes.check_place, path, wanted.id)
+    if wanted.kind == "claim":
+        volume_looks.need_everywhere(wanted.id, await volume_looks.on_machines(portal, wanted))
     await portal.db.run(volume_store.register, wanted, actor=actor_of(person, address), now=portal.clock())
     return await volume(portal, wanted.id)
+
+
+async def look(portal: Portal, volume_id: str) -> list[models.OnMachine]:
+    """What each machine has of a volume now.
+
+    Raises
+    ------
+    UserError
+        404; 503 when neither hub nor Kubernetes answers.
+    """
+    return await volume_looks.on_machines(portal, await portal.db.run_read(volume_store.get, volume_id))
 
 
 async def edit(
@@ -190,6 +204,13 @@ class Volume(Handler):
         self.set_status(204)
 
 
+class Look(Handler):
+    right = RIGHT
+
+    async def post(self, volume_id: str) -> None:
+        self.write_json(ListOf[models.OnMachine](items=await look(self.portal, volume_id)))
+
+
 class Drain(Handler):
     right = RIGHT
 
@@ -211,7 +232,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(
         method="post",
         path="/volumes",
-        summary="Register a volume; its path is looked at first",
+        summary="Register a volume; its path is looked at first, on Kubernetes on every machine",
         takes=models.NewVolume,
         answers={201: models.Volume},
     ),
@@ -230,6 +251,12 @@ OPERATIONS: tuple[Operation, ...] = (
         answers={204: None},
     ),
     Operation(
+        method="post",
+        path=VOLUME + "/look",
+        summary="Look on every machine whether a volume is mounted there; takes up to a minute",
+        answers={200: ListOf[models.OnMachine]},
+    ),
+    Operation(
         method="put",
         path=VOLUME + "/drain",
         summary="Move everything on a volume to another, while people work",
@@ -244,5 +271,6 @@ def routes() -> list[tuple[str, type[APIHandler]]]:
     return [
         (r"/api/v1/volumes", Volumes),
         (r"/api/v1/volumes/([^/]+)", Volume),
+        (r"/api/v1/volumes/([^/]+)/look", Look),
         (r"/api/v1/volumes/([^/]+)/drain", Drain),
     ]

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, func, literal, select, union_all
 from galilean.errors import mark
 from galilean.web import language
 from galilean.web.handlers import PageHandler
+from services.catalog import volume_store
 from services.catalog.tables import datasets, projects
 from services.portal.api import volumes as calls
 from services.portal.pages.project_frame import said
@@ -81,9 +82,23 @@ class Volumes(PageHandler):
         await self.render_page("admin_volumes.html", **values, keepers=kept)
 
 
+class Look(PageHandler):
+    """Whether a volume is mounted on every machine: the question, and what was seen."""
+
+    right = calls.RIGHT
+
+    async def get(self, volume_id: str) -> None:
+        volume = await self.portal.db.run_read(volume_store.get, volume_id)
+        place = f"{self.portal.prefix}admin/volumes"
+        await self.render_fragment("admin_volumes_look.html", volume=volume, place=place)
+
+    async def post(self, volume_id: str) -> None:
+        await self.render_fragment("admin_volumes_seen.html", seen=await calls.look(self.portal, volume_id))
+
+
 def routes() -> list[tuple[str, type[Any]]]:
     """Addresses of this module, relative to the portal's prefix."""
-    return [(r"/admin/volumes", Volumes)]
+    return [(r"/admin/volumes", Volumes), (r"/admin/volumes/([^/]+)/look", Look)]
 
 
 ROUTES = routes()
