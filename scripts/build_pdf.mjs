@@ -52,5 +52,6 @@ for (const [folder, name, wanted] of [
     cpSync(join(pdfjs, folder, file), join(making, name, file));
 }
 rmSync(target, { recursive: true, force: true });
+mkdirSync(dirname(target), { recursive: true }); // in an image nothing else may be there
 renameSync(making, target);
 console.log(`the viewer of PDFs is in ${target}`);
