@@ -11,7 +11,7 @@ from ipaddress import ip_network
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 #: Networks that are not the outside unless the settings say otherwise: private ones (the cluster's own and
 #: the campus's) and the link-local ones, where clouds keep their metadata address.
@@ -48,6 +48,10 @@ class Addresses(Section):
     release: str = ""
     queue: str = ""
     machines: str = ""
+    imagebuilder: str = Field(
+        default="",
+        description="The image service, where nodes can be saved as images. The portal reaches it.",
+    )
 
     @field_validator("*")
     @classmethod
@@ -133,11 +137,16 @@ class Kubernetes(Section):
         default=0.5, ge=0, le=1, description="Size of /dev/shm as a share of a node's memory, of which it is."
     )
     network: Network = Network()
+    agents_namespace: str = Field(
+        default="",
+        description="Namespace of the agents that read nodes to be saved as images; empty = nodes cannot be saved. The "
+        "chart says its own.",
+    )
 
-    @field_validator("namespace")
+    @field_validator("namespace", "agents_namespace")
     @classmethod
-    def _namespace(cls, value: str) -> str:
-        if not _NAMESPACE.fullmatch(value):
+    def _namespace(cls, value: str, info: ValidationInfo) -> str:
+        if not _NAMESPACE.fullmatch(value) and (value or info.field_name == "namespace"):
             raise ValueError(f"{value!r} cannot be the name of a namespace")
         return value
 

@@ -31,6 +31,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PROXY = "configurable-http-proxy"
 SERVICE_NAMES = ("portal", "metering", "release", "queue", "machines")
 NAMES = ("hub", "proxy", *SERVICE_NAMES)
+#: What the command ``galilean part NAME`` becomes: each in a container of its own.
+ALONE = (*NAMES, "imagebuilder")
 
 
 def find_proxy(root: Path = ROOT) -> list[str]:
@@ -180,11 +182,13 @@ def part_of(
             ready=answers(addresses.url("registry") + "/"),
         )
     if name == "imagebuilder":
-        own = {
-            "GALILEAN_REGISTRY": addresses.url("registry"),
-            "GALILEAN_REGISTRY_PASSWORD": secrets.registry,
-            "GALILEAN_REGISTRY_SETTINGS": str(registry.settings_file(settings)),
-        }
+        own: dict[str, str] = {}
+        if registry.is_own(settings):
+            own = {
+                "GALILEAN_REGISTRY": addresses.url("registry"),
+                "GALILEAN_REGISTRY_PASSWORD": secrets.registry,
+                "GALILEAN_REGISTRY_SETTINGS": str(registry.settings_file(settings)),
+            }
         inherited = os.environ if environ is None else environ
         return Part(
             name=name,
@@ -196,7 +200,8 @@ def part_of(
                 if inherited.get(name)
             }
             | service_environment(name, settings, secrets, addresses)
-            | (own if registry.is_own(settings) else {}),
+            | own
+            | ({"GALILEAN_AGENT_KEY": secrets.agent} if settings.backend == "kubernetes" else {}),
             ready=answers(addresses.url("imagebuilder") + "/metrics"),
             # Nobody may stay held: it lets them go before it ends.
             stop_seconds=20,
@@ -207,7 +212,7 @@ def part_of(
 def no_such_part(name: str) -> UserError:
     """Said plainly."""
     return UserError(
-        404, mark("There is no part “{part}”. There are: {known}."), part=name[:40], known=", ".join(NAMES)
+        404, mark("There is no part “{part}”. There are: {known}."), part=name[:40], known=", ".join(ALONE)
     )
 
 

@@ -25,8 +25,8 @@ from galilean.errors import UserError, mark
 
 SERVICES = ("portal", "metering", "release", "queue", "machines", "command")
 NAMES = ("cookie", "proxy", "portal-cookie", *(f"token-{name}" for name in SERVICES))
-#: Of one machine alone, never given by somebody else: what the image service and the registry beside it know.
-OF_ONE_MACHINE = ("token-imagebuilder", "registry")
+#: What the image service, the registry beside it and the agents of Kubernetes' machines know.
+OF_IMAGES = ("token-imagebuilder", "registry", "agent")
 #: In a directory that is given, besides: the password of the first administrator.
 ADMIN_PASSWORD = "admin-password"  # noqa: S105 - the name of a file
 # Read aloud from a terminal: no look-alikes.
@@ -49,6 +49,8 @@ class Secrets:
         API token of each external service of the hub, by its name.
     registry
         Password of the registry on this machine.
+    agent
+        By which agents on the machines of a Kubernetes know the image service.
 
     What a part does not need may be empty.
     """
@@ -58,6 +60,7 @@ class Secrets:
     proxy: str
     tokens: dict[str, str]
     registry: str = ""
+    agent: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +87,8 @@ def needed_by(part: str) -> tuple[str, ...]:
         return tuple(name for name in NAMES if name != "portal-cookie")
     if part == "proxy":
         return ("proxy",)
+    if part == "imagebuilder":
+        return ("token-imagebuilder", "agent")
     return (f"token-{part}", "portal-cookie") if part == "portal" else (f"token-{part}",)
 
 
@@ -116,7 +121,7 @@ def load_secrets(state: Path, given: Path | None = None, *, names: Iterable[str]
         values = dict.fromkeys(NAMES, "") | {name: _given(given / name) for name in names}
     else:
         directory = secrets_directory(state)
-        values = {name: _one(directory / name) for name in (*NAMES, *OF_ONE_MACHINE)}
+        values = {name: _one(directory / name) for name in (*NAMES, *OF_IMAGES)}
     return Secrets(
         cookie=values["cookie"],
         portal_cookie=values["portal-cookie"],
@@ -125,6 +130,7 @@ def load_secrets(state: Path, given: Path | None = None, *, names: Iterable[str]
             name: values[f"token-{name}"] for name in (*SERVICES, "imagebuilder") if f"token-{name}" in values
         },
         registry=values.get("registry", ""),
+        agent=values.get("agent", ""),
     )
 
 

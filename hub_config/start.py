@@ -28,7 +28,7 @@ from hub_config import registry
 from hub_config.addresses import Addresses, given
 from hub_config.backup.half import refuse_half_restored
 from hub_config.build import browser_url, hub_api_url, hub_traits
-from hub_config.parts import NAMES, all_parts, find_proxy, no_such_part, part_of
+from hub_config.parts import ALONE, all_parts, find_proxy, no_such_part, part_of
 from hub_config.ports import is_free, keep_ports, read_ports
 from hub_config.secrets import first_admin, given_admin, given_directory, load_secrets, needed_by
 from hub_config.seeding import seed_database
@@ -243,7 +243,7 @@ def part(name: str, environ: dict[str, str] | None = None) -> NoReturn:
         What is wrong.
     """
     env = dict(os.environ) if environ is None else environ
-    if name not in NAMES:
+    if name not in ALONE:
         raise no_such_part(name)
     settings = load_settings(environ=env)
     kept = given_directory(env)

@@ -1,4 +1,4 @@
-"""``python -m extensions.imagebuilder``: the image service of the Docker backend."""
+"""``python -m extensions.imagebuilder``: the image service of the backends Docker and Kubernetes."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import asyncio
 import os
 import shutil
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from extensions.imagebuilder.looks import platform_of
+from extensions.imagebuilder.looks import platform_of, trust_of
 from extensions.imagebuilder.registry.access import Credentials
 from extensions.imagebuilder.registry.client import Registry
 from extensions.imagebuilder.saving import Place, Saver
@@ -27,6 +28,8 @@ OWN_ADDRESS, OWN_PASSWORD, OWN_SETTINGS = (
     "GALILEAN_REGISTRY_SETTINGS",
 )
 OWN_ACCOUNT = "galilean"
+#: By which the agents of a Kubernetes' machines know this service.
+AGENT_KEY = "GALILEAN_AGENT_KEY"
 
 
 def place_of(settings: Settings, environ: dict[str, str]) -> Place:
@@ -38,6 +41,27 @@ def place_of(settings: Settings, environ: dict[str, str]) -> Place:
     return Place(said.address, Credentials(said.username, password) if said.username else None, said.prefix)
 
 
+def saver_of(
+    settings: Settings, place: Place, environ: dict[str, str], registry: Callable[[], Registry]
+) -> Saver:
+    """What saves nodes of this backend."""
+    directory = settings.state / "images"
+    if settings.backend != "kubernetes":
+        return Saver(
+            DockerAPI(settings.docker.url), settings.docker.instance, place, directory, registry=registry
+        )
+    from extensions.imagebuilder.pods import PodSaver, Sources, apis_of
+
+    sources = Sources(
+        reachable=settings.images.reachable,
+        plain_http=settings.images.plain_http,
+        tls=trust_of(settings),
+        platform=platform_of(settings),
+    )
+    nodes, agents = apis_of(settings)
+    return PodSaver(nodes, agents, environ[AGENT_KEY], place, directory, sources=sources, registry=registry)
+
+
 def build(context: Context) -> Tick:
     """The tick of this service."""
     settings, environ = context.settings, dict(context.environ)
@@ -45,13 +69,8 @@ def build(context: Context) -> Tick:
     os.environ.pop(OWN_PASSWORD, None)
     authority = settings.images.registry.ca_file
     tls = ssl.create_default_context(cafile=authority) if authority else None
-    saver = Saver(
-        DockerAPI(settings.docker.url),
-        settings.docker.instance,
-        place,
-        settings.state / "images",
-        registry=lambda: Registry(place.address, place.credentials, tls=tls),
-    )
+    saver = saver_of(settings, place, environ, lambda: Registry(place.address, place.credentials, tls=tls))
+    os.environ.pop(AGENT_KEY, None)
     program = shutil.which("docker-registry")
     own = environ.get(OWN_SETTINGS, "")
     collect = (

@@ -23,6 +23,8 @@ from galilean.errors import UserError, mark
 MOST_CHARACTERS = 60
 #: First component of every person's repositories.
 PEOPLE = "people"
+#: The backends whose nodes can be saved.
+BACKENDS = ("docker", "kubernetes")
 #: Of a registry's repositories, by the specification's common implementations.
 REPOSITORY_MOST_CHARACTERS = 255
 _READABLE, _DIGEST_CHARACTERS = 24, 32

@@ -20,7 +20,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -35,7 +35,7 @@ from extensions.imagebuilder.registry.access import Credentials
 from extensions.imagebuilder.registry.client import Registry
 from extensions.imagebuilder.registry.manifests import Descriptor, Manifest
 from extensions.imagebuilder.secrets_scan import require_clean
-from extensions.imagebuilder.summary import as_record, difference
+from extensions.imagebuilder.summary import Preview, as_record, difference, preview
 from extensions.imagebuilder.tarstream import broken
 from extensions.imagebuilder.writing import Written, write_layer
 from galilean.errors import UserError, mark
@@ -53,6 +53,8 @@ _OCI_NAMES = {
     "application/vnd.docker.image.rootfs.diff.tar": "application/vnd.oci.image.layer.v1.tar",
 }
 STATUS_MOST_BYTES = 64 << 20
+#: Of packages, before a save.
+NAMES_MOST = 500
 
 _LAYERS = mark(
     "The image has {layers} layers already, which is the most that a machine can stack. Save from a fresh environment "
@@ -410,6 +412,36 @@ class Saver:
                 await registry.pull_blob(source, blob, file)
                 await registry.push_blob(path, blob, file)
 
+    async def put_right(self) -> int:
+        """After a service that was killed: let go whom it held; how many containers there were."""
+        return await self.docker.ask(lambda client: container.put_right(client, self.instance))
+
+    async def look(self, wanted: Wanted) -> Mapping[str, Any]:
+        """What a save of a node would hold: sizes, what is left out, what the names of changed paths tell."""
+
+        def ask() -> Mapping[str, Any]:
+            client = self.docker.client()
+            found = container.find(client, self.instance, wanted)
+            told = preview(container.changed_paths(client, found.id), found.rules(history=True))
+            return {
+                "image": found.image_name,
+                "size_bytes": found.size_bytes,
+                "image_bytes": found.image_bytes,
+                "mounted": list(found.mounted),
+                "processes": found.processes,
+                **answered(told),
+            }
+
+        return await self.docker.do(ask)
+
+    async def keep(self, image: Pinned) -> None:
+        """Have an image of the library on this machine."""
+
+        def fetch() -> None:
+            container.fetch(self.docker.client(), str(image), self.place.for_docker, lambda *_: None)
+
+        await self.docker.do(fetch)
+
     async def fetch(self, task: Task, image: Pinned) -> None:
         """Have a pushed image on this machine."""
         await self._blocking(
@@ -447,6 +479,14 @@ class Saver:
                 going.cancel()
                 with suppress(asyncio.CancelledError, Exception):
                     await going
+
+
+def answered(told: Preview) -> dict[str, Any]:
+    """What names of changed paths tell, as the portal reads it."""
+    return {
+        key: list(value[:NAMES_MOST]) if isinstance(value, tuple) else value
+        for key, value in asdict(told).items()
+    }
 
 
 def config_of(base: Mapping[str, Any], diff_id: str, *, now: datetime) -> bytes:

@@ -1,5 +1,5 @@
-"""The image service: a process of its own that saves nodes, because it alone has Docker's socket and the registry's
-password for it.
+"""The image service: a process of its own that saves nodes, because it alone has the registry's password for it, and
+Docker's socket or the key of the agents on a Kubernetes' machines.
 
 It is told what to do by rows: the portal writes one for a person who may, the service takes up every row that is
 *saving*, and writes how far it is, twice a second. So a save goes on whatever becomes of pages and portal, and is
@@ -20,21 +20,20 @@ import json
 import logging
 import shutil
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, select, update
 from tornado.web import RequestHandler
 
-from extensions.imagebuilder import container, saved
+from extensions.imagebuilder import saved
 from extensions.imagebuilder.container import GivenUp, Wanted
-from extensions.imagebuilder.names import ImageName, Pinned, name_space
+from extensions.imagebuilder.names import BACKENDS, ImageName, Pinned, name_space
 from extensions.imagebuilder.saved import SavedImage
 from extensions.imagebuilder.saving import Result, Saver, Task
-from extensions.imagebuilder.summary import preview
 from extensions.imagebuilder.tables import environment_versions, environments, saved_images
 from extensions.imagebuilder.uploading import Uploader
 from galilean.clock import Clock
@@ -43,14 +42,12 @@ from galilean.errors import UserError, mark
 from galilean.hubapi import HubAPI
 from galilean.service import Context
 from spawner import records
-from spawner.docker.api import ImageNotFound
 
 log = logging.getLogger("galilean.imagebuilder")
 
 AT_ONCE = 2
 TELL_SECONDS = 0.5
 KEEP_EVERY_TICKS = 10
-NAMES_MOST = 500
 
 _RESTARTED = mark("The image service was restarted in the middle. Nothing was kept; save again.")
 _NOT_YOURS = mark("This is not a node of an open cluster of yours.")
@@ -69,7 +66,7 @@ def wanted_of(conn: Connection, owner: str, run_id: str, rank: int) -> Wanted:
         run is None
         or run.user != owner
         or not run.is_open
-        or run.backend != "docker"
+        or run.backend not in BACKENDS
         or not 0 <= rank < run.nodes
     ):
         raise UserError(404, _NOT_YOURS, reason="node-unknown")
@@ -143,7 +140,7 @@ class Savers:
         await asyncio.gather(*(one.work for one in self._going.values()), return_exceptions=True)
 
     async def _put_right(self) -> None:
-        count = await self.saver.docker.ask(lambda client: container.put_right(client, self.saver.instance))
+        count = await self.saver.put_right()
         await asyncio.to_thread(shutil.rmtree, self.saver.directory, True)
         if count:
             log.warning("put right after a service that was killed: %d containers", count)
@@ -279,26 +276,12 @@ class Savers:
         """Have the library's images on this machine, one at a time."""
         for image in await self.db.run_read(_in_library):
             place = Pinned.parse(image)
-            if place.registry != self.saver.place.name or await self.saver.docker.ask(
-                lambda client, image=image: _has(client, image)
-            ):
+            if place.registry != self.saver.place.name:
                 continue
             try:
-                await self.saver.docker.do(
-                    lambda image=image: container.fetch(
-                        self.saver.docker.client(), image, self.saver.place.for_docker, lambda *_: None
-                    )
-                )
+                await self.saver.keep(place)
             except UserError as error:
                 log.warning("%s is not on this machine: %s", image, error)
-
-
-def _has(client: Any, image: str) -> bool:
-    try:
-        client.inspect_image(image)
-    except ImageNotFound:
-        return False
-    return True
 
 
 def _deleted(conn: Connection) -> list[tuple[str, str, bool]]:
@@ -371,14 +354,16 @@ class Look(RequestHandler):
             wanted = await self.context.db.run_read(
                 wanted_of, str(body["owner"]), str(body["run"]), int(body["rank"])
             )
-            self.finish(dict(await look(savers.saver, wanted)))
+            self.finish(dict(await savers.saver.look(wanted)))
         except UserError as error:
             self._refuse(error)
         except (ValueError, KeyError, TypeError):
             self._refuse(UserError(400, mark("This is not a request of the portal.")))
         except Exception:
             log.exception("a node could not be looked at")
-            self._refuse(UserError(503, mark("Docker does not answer just now. Try again in a moment.")))
+            self._refuse(
+                UserError(503, mark("The node could not be looked at just now. Try again in a moment."))
+            )
 
     async def _check(self) -> None:
         scheme, _, token = self.request.headers.get("Authorization", "").partition(" ")
@@ -392,25 +377,3 @@ class Look(RequestHandler):
     def _refuse(self, error: UserError) -> None:
         self.set_status(error.status)
         self.finish({**error.as_dict(), "reason": error.reason})
-
-
-async def look(saver: Saver, wanted: Wanted) -> Mapping[str, Any]:
-    """The answer: sizes, what is left out, what the names of changed paths tell."""
-
-    def ask() -> Mapping[str, Any]:
-        client = saver.docker.client()
-        found = container.find(client, saver.instance, wanted)
-        told = preview(container.changed_paths(client, found.id), found.rules(history=True))
-        return {
-            "image": found.image_name,
-            "size_bytes": found.size_bytes,
-            "image_bytes": found.image_bytes,
-            "mounted": list(found.mounted),
-            "processes": found.processes,
-            **{
-                key: list(value[:NAMES_MOST]) if isinstance(value, tuple) else value
-                for key, value in asdict(told).items()
-            },
-        }
-
-    return await saver.docker.do(ask)

@@ -1,6 +1,6 @@
 """Saving a node as an image, as pages and API ask for it (CG-18, CG-19): who may, under which name, what it would hold.
 
-The portal touches neither Docker nor a registry: it writes a row, which the image service takes up within a second
+The portal touches neither containers nor a registry: it writes a row, which the image service takes up within a second
 (:mod:`extensions.imagebuilder.service`), and asks that service what a save would hold. Where there is no such service
 nothing offers to save.
 """
@@ -16,7 +16,7 @@ from sqlalchemy import Connection, select
 
 from extensions.imagebuilder import saved
 from extensions.imagebuilder.entries import Actor
-from extensions.imagebuilder.names import ImageName, name_space, parse_typed
+from extensions.imagebuilder.names import BACKENDS, ImageName, name_space, parse_typed
 from extensions.imagebuilder.saved import SavedImage
 from extensions.imagebuilder.tables import saved_images
 from galilean.errors import UserError, mark
@@ -54,7 +54,7 @@ def offered(portal: Portal) -> bool:
 
 def address(portal: Portal, run: Run, rank: int) -> str | None:
     """Where a node of a running cluster is saved, for its owner's browser; None where it cannot be."""
-    if not offered(portal) or run.backend != "docker" or run.word != "running":
+    if not offered(portal) or run.backend not in BACKENDS or run.word != "running":
         return None
     site = portal_public_url(portal.settings) if portal.settings.web.subdomain_host else portal.prefix
     return f"{site}clusters/{run.id}/nodes/{rank}/save"
@@ -62,7 +62,7 @@ def address(portal: Portal, run: Run, rank: int) -> str | None:
 
 def may_save(portal: Portal, person: Visitor, run: Run) -> bool:
     """Whether *Save image* is shown to a person for a run."""
-    return offered(portal) and run.backend == "docker" and run.user == person.name and run.word == "running"
+    return offered(portal) and run.backend in BACKENDS and run.user == person.name and run.word == "running"
 
 
 async def node_for(portal: Portal, person: Visitor, run_id: str, rank: int) -> Node:
@@ -76,7 +76,7 @@ async def node_for(portal: Portal, person: Visitor, run_id: str, rank: int) -> N
     run = await portal.db.run_read(records.get, run_id)
     if run is None or run.user != person.name or not 0 <= rank < run.nodes:
         raise UserError(404, mark("There is no such cluster."))
-    if not offered(portal) or run.backend != "docker":
+    if not offered(portal) or run.backend not in BACKENDS:
         raise UserError(501, mark("Nodes cannot be saved as images here."), reason="not-here")
     if run.word != "running":
         raise UserError(409, mark("The cluster does not run."))
@@ -164,7 +164,7 @@ async def begin(
     name = await check_name(portal, person, text)
     most = portal.settings.images.registry.per_person
     if most:
-        used = await portal.db.run_read(used_bytes, person.name)
+        used = await portal.db.run_read(saved.used_bytes, person.name)
         more = int((await look(portal, node))["size_bytes"])
         if used + more > most:
             raise UserError(
@@ -184,18 +184,6 @@ async def begin(
             parent=node.run.environment_digest,
         )
     )
-
-
-def used_bytes(conn: Connection, owner: str) -> int:
-    """What a person's images take in the registry beyond those below them."""
-    rows = conn.execute(
-        select(saved_images.c.changes).where(
-            saved_images.c.owner == owner,
-            saved_images.c.state == "ready",
-            saved_images.c.deleted_at.is_(None),
-        )
-    ).scalars()
-    return sum(int((changes or {}).get("packed_bytes", 0)) for changes in rows)
 
 
 def saving_now(conn: Connection, owner: str, run_id: str, rank: int) -> str:

@@ -39,13 +39,13 @@ class FakeSaver:
         self.docker = self
         self.place = self
         self.name = "127.0.0.1:5000"
-        self.put_right = 0
+        self.rights = 0
 
-    async def ask(self, _: Any) -> int:
-        self.put_right += 1
+    async def put_right(self) -> int:
+        self.rights += 1
         return 0
 
-    async def do(self, _: Any) -> None:
+    async def keep(self, image: Pinned) -> None:
         """Fetches nothing."""
 
     async def save(self, task: Task, wanted: Wanted, name: ImageName, *, history: bool = False) -> Result:
@@ -228,7 +228,7 @@ async def test_what_a_killed_service_was_saving_is_told(db: Database, run: str, 
     savers = savers_of(db, saver)
     found = await until_over(savers, db, image)
     assert found.state == "failed" and "restarted" in found.why
-    assert saver.put_right >= 1 and saver.asked == []
+    assert saver.rights >= 1 and saver.asked == []
     assert not (tmp_path / "images" / "save-x").exists()
     await savers.close()
 
