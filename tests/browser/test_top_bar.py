@@ -39,15 +39,31 @@ PARTS = """() => [...document.querySelectorAll(
     .map((box) => [Math.floor(box.left), Math.ceil(box.right)])"""
 
 
-def held(site: Site) -> None:
+def held(site: Site, who: str = "maria") -> None:
     for name in ("Heat flow", "Galaxies"):
-        site.cluster("maria", name, release_policy="2h")
-    site.cluster("maria", "Wind", status="starting")
+        site.cluster(who, name, release_policy="2h")
+    site.cluster(who, "Wind", status="starting")
 
 
 def parts_follow(page: Page) -> bool:
     found = page.evaluate(PARTS)
     return all(left[1] <= right[0] + 1 for left, right in pairwise(found))
+
+
+@pytest.mark.parametrize("language", ["en-GB", "zh-CN"])
+def test_who_administers_nothing_has_room_for_the_whole_search(
+    site: Site, open_page: OpenPage, language: str
+) -> None:
+    held(site, "alice")
+    page = open_page("alice", language=language)
+    search, cut = page.locator(".topbar .search.wide input"), []
+    for width in WIDTHS:
+        page.set_viewport_size({"width": width, "height": 800})
+        if overflow(page) or not parts_follow(page):
+            cut.append(f"{width}: {page.evaluate(PARTS)}")
+        elif width > 1200 and (search.bounding_box() or {"width": 0})["width"] < 136:
+            cut.append(f"{width}: the search is {search.bounding_box()}")
+    assert not cut
 
 
 @pytest.mark.parametrize("language", ["en-GB", "zh-CN"])
