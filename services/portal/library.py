@@ -216,8 +216,8 @@ TOPICS: dict[str, str] = {
     "admin/volumes": "how-to/add-a-volume",
     "admin/site": "how-to/write-the-home-page",
     "admin/archives": "how-to/move-projects",
-    "admin/projects": "topics/projects-and-files",
-    "admin/datasets": "topics/projects-and-files",
+    "admin/projects": "how-to/manage-all-projects",
+    "admin/datasets": "how-to/manage-all-projects",
     "admin/audit": "topics/rights",
     "help": "tutorial/first-steps",
 }
