@@ -12,6 +12,7 @@ from extensions.desktop import available
 from extensions.desktop.choices import Application, Choices
 from extensions.desktop.foreign import Foreign, ForeignSession
 from extensions.desktop.session import Session
+from spawner.node.listening import Ports
 
 SIZES = ("1280x720", "1600x900", "1920x1080", "2560x1440")
 
@@ -52,7 +53,9 @@ class Desktops:
             return None
         made = self._made.get(name)
         if made is None and self.foreign is not None and not name:
-            made = self._made[name] = ForeignSession(self.foreign, log=self._log)
+            made = self._made[name] = ForeignSession(
+                self.foreign, log=self._log, look=Ports(self._environ).look
+            )
         if made is None:
             made = self._made[name] = Session(
                 self.home / ".cache/galilean" / f"desktop-{name or '_'}",

@@ -6,7 +6,9 @@ the password that the environment names. So the password is in no address, no pa
 server seems to ask for none.
 
 The image's server listens at the node's loopback, or at all addresses of the node: on the container backends nobody
-else reaches those. It is started by the environment's start command, and is waited for.
+else reaches those. It is started by the environment's start command, and is waited for. On the process backend the
+loopback is the machine's, and the same port of the same environment may be somebody else's desktop by then: only a
+program of this very node is connected to (:mod:`spawner.node.listening`).
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import os
 import shutil
 import struct
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -26,6 +28,7 @@ from cryptography.hazmat.decrepit.ciphers.algorithms import TripleDES
 from cryptography.hazmat.primitives.ciphers import Cipher, modes
 
 from extensions.desktop.session import NotUp
+from spawner.node.listening import Who
 
 #: What the environment says: see ``vnc`` in its settings.
 PORT, PASSWORD, WEB_PATH = "GALILEAN_VNC_PORT", "GALILEAN_VNC_PASSWORD", "GALILEAN_VNC_WEB_PATH"
@@ -174,7 +177,7 @@ class WebLine:
         self._rest = b""
 
     @classmethod
-    async def open(cls, port: int, path: str) -> WebLine:
+    async def open(cls, host: str, port: int, path: str) -> WebLine:
         """Connect to it.
 
         Raises
@@ -187,7 +190,7 @@ class WebLine:
 
         try:
             connected = websocket_connect(
-                f"ws://127.0.0.1:{port}/{path}",
+                f"ws://{host}:{port}/{path}",
                 subprotocols=["binary"],
                 connect_timeout=STEP_SECONDS,
                 max_message_size=64 * 2**20,
@@ -238,12 +241,21 @@ class ForeignSession:
     ----------
     foreign
         Where it is.
+    look
+        Says whose a port is, and the address at which it is reached (:meth:`spawner.node.listening.Ports.look`).
     """
 
     application = None
 
-    def __init__(self, foreign: Foreign, *, log: logging.Logger, language: str = "en") -> None:
-        self._foreign, self._log = foreign, log
+    def __init__(
+        self,
+        foreign: Foreign,
+        *,
+        log: logging.Logger,
+        look: Callable[[int], tuple[Who, str]],
+        language: str = "en",
+    ) -> None:
+        self._foreign, self._log, self._look = foreign, log, look
         self.language = language
         self.state = "new"
         self.why: NotUp | None = None
@@ -307,9 +319,14 @@ class ForeignSession:
 
     async def _dial(self) -> Line:
         foreign = self._foreign
+        who, host = await asyncio.to_thread(self._look, foreign.port)
+        if who is Who.NOBODY:
+            raise ConnectionRefusedError
+        if who is not Who.PERSON:
+            raise Refused(f"What listens at port {foreign.port} is no program of this node.")
         if foreign.web_path:
-            return await WebLine.open(foreign.port, foreign.web_path)
-        return StreamLine(*await asyncio.open_connection("127.0.0.1", foreign.port))
+            return await WebLine.open(host, foreign.port, foreign.web_path)
+        return StreamLine(*await asyncio.open_connection(host.strip("[]"), foreign.port))
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Join a page with the image's server."""

@@ -119,6 +119,8 @@ def end_family(
     belongs: Callable[[Mark], bool],
     roots: Collection[Handle] = (),
     *,
+    first: Collection[Handle] = (),
+    first_seconds: float = 0.0,
     term_seconds: float = TERM_SECONDS,
     kill_seconds: float = KILL_SECONDS,
     pause: Callable[[float], None] = time.sleep,
@@ -127,7 +129,8 @@ def end_family(
     """End every process that belongs; come back when none is left, with how many there were.
 
     First TERM (and HUP where there is a terminal: an interactive shell ignores TERM), then KILL, also for
-    what appears meanwhile. What belonged once still does after its parent is gone.
+    what appears meanwhile. What belonged once still does after its parent is gone. ``first`` are told before all
+    others, which have ``first_seconds`` of peace while those end what they started by themselves.
 
     Raises
     ------
@@ -136,13 +139,24 @@ def end_family(
     """
     met: dict[int, Handle] = {}
     told: set[Handle] = set()
-    kill_from = now() + term_seconds
-    give_up = kill_from + kill_seconds
+    all_from = now() + (first_seconds if first else 0.0)
     while True:
-        members = {item.handle: item for item in family(look(), belongs, [*roots, *met.values()])}
+        members = {item.handle: item for item in family(look(), belongs, [*roots, *first, *met.values()])}
         if not members:
             return len(met)
         met.update({handle.pid: handle for handle in members})
+        alone = [handle for handle in first if handle in members]
+        if not alone:
+            all_from = min(all_from, now())
+        if now() < all_from:
+            for handle in alone:
+                if handle not in told:
+                    told.add(handle)
+                    handle.signal(signal.SIGTERM)
+            _wait_for_end(alone, until=min(now() + 0.5, all_from), pause=pause, now=now)
+            continue
+        kill_from = all_from + term_seconds
+        give_up = kill_from + kill_seconds
         if now() >= give_up:
             raise StillThere(f"{len(members)} processes live on although they were killed")
         for handle, item in members.items():

@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping
@@ -354,12 +353,8 @@ def end_one(directory: ClusterDirectory, run: str, rank: int) -> NodeLook | None
         before = look_at(directory, run).get(rank)
         said = directory.nodes().get(rank)
     handle = Handle.from_dict(said) if said and said.get("run") == run else None
-    if handle is not None and handle.signal(signal.SIGTERM):
-        # Its server first: it ends its kernels by itself, and takes none for one that died.
-        until = time.monotonic() + SERVER_SECONDS
-        while handle.alive() and time.monotonic() < until:
-            time.sleep(0.02)
-    found = end_family(belongs, [handle] if handle else [])
+    # Its server first: it ends its kernels by itself, and takes none for one that died.
+    found = end_family(belongs, first=[handle] if handle else [], first_seconds=SERVER_SECONDS)
     if before is None or handle is None:
         return NodeLook(alive=False, ended_at=datetime.now(UTC)) if found else None
     if not before.alive:

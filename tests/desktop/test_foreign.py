@@ -21,6 +21,7 @@ from websockets.exceptions import ConnectionClosed
 from extensions.desktop.desktops import Desktops
 from extensions.desktop.foreign import Foreign, ForeignSession, answer_to
 from extensions.desktop.session import NotUp
+from spawner.node.listening import Ports, Who
 from tests.desktop.conftest import TOKEN, node
 from tests.desktop.test_page import colour, red
 from tests.product.product import wait_for
@@ -30,6 +31,11 @@ LOG = logging.getLogger("test")
 #: With which VNC servers hide passwords in their files.
 FILE_KEY = bytes((23, 82, 107, 6, 35, 78, 88, 7)).decode("latin-1")
 needs_vnc = pytest.mark.skipif(not shutil.which("Xtigervnc"), reason="no VNC server here")
+
+
+def at_hand(port: int) -> tuple[Who, str]:
+    """What stands for an image's server may be the test's own process."""
+    return Who.PERSON, "127.0.0.1"
 
 
 def free_port() -> int:
@@ -86,7 +92,7 @@ async def size_seen(path: str) -> tuple[int, int]:
 
 @needs_vnc
 async def test_the_page_is_led_to_the_images_server_without_its_password(server: Server) -> None:
-    session = ForeignSession(Foreign(server.port, PASSWORD), log=LOG)
+    session = ForeignSession(Foreign(server.port, PASSWORD), log=LOG, look=at_hand)
     await session.ensure()
     assert session.status()["state"] == "running"
     assert await size_seen(session.socket) == (640, 480)
@@ -102,7 +108,7 @@ async def test_the_page_is_led_to_the_images_server_without_its_password(server:
 async def test_a_wrong_password_is_told_and_lets_nobody_in(
     server: Server, password: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    session = ForeignSession(Foreign(server.port, password), log=LOG)
+    session = ForeignSession(Foreign(server.port, password), log=LOG, look=at_hand)
     with pytest.raises(NotUp) as refused:
         await session.ensure()
     assert refused.value.reason == "server" and session.status()["state"] == "down"
@@ -114,12 +120,12 @@ async def test_a_wrong_password_is_told_and_lets_nobody_in(
 async def test_a_server_that_asks_for_nothing_and_one_that_wants_more(tmp_path: Path) -> None:
     open_, strange = Server(tmp_path, "-SecurityTypes", "None"), Server(tmp_path, "-SecurityTypes", "TLSVnc")
     try:
-        session = ForeignSession(Foreign(open_.port, PASSWORD), log=LOG)
+        session = ForeignSession(Foreign(open_.port, PASSWORD), log=LOG, look=at_hand)
         await session.ensure()
         assert await size_seen(session.socket) == (640, 480)
         await session.stop()
         with pytest.raises(NotUp):
-            await ForeignSession(Foreign(strange.port, PASSWORD), log=LOG).ensure()
+            await ForeignSession(Foreign(strange.port, PASSWORD), log=LOG, look=at_hand).ensure()
     finally:
         open_.stop()
         strange.stop()
@@ -149,7 +155,7 @@ async def test_a_server_behind_novnc_is_reached_by_its_websocket(server: Server)
 
     async with serve(bridge, "127.0.0.1", 0, subprotocols=["binary"]) as web:  # pyright: ignore[reportArgumentType]
         port = web.sockets[0].getsockname()[1]
-        session = ForeignSession(Foreign(port, PASSWORD, "websockify"), log=LOG)
+        session = ForeignSession(Foreign(port, PASSWORD, "websockify"), log=LOG, look=at_hand)
         await session.ensure()
         assert await size_seen(session.socket) == (640, 480)
         await session.stop()
@@ -162,7 +168,7 @@ async def test_a_server_that_went_away_is_waited_for_again(
 ) -> None:
     monkeypatch.setattr("extensions.desktop.foreign.START_SECONDS", 1.0)
     first = Server(tmp_path)
-    session = ForeignSession(Foreign(first.port, PASSWORD), log=LOG)
+    session = ForeignSession(Foreign(first.port, PASSWORD), log=LOG, look=at_hand)
     await session.ensure()
     first.stop()
     with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
@@ -177,10 +183,38 @@ async def test_what_is_no_vnc_server_is_told(monkeypatch: pytest.MonkeyPatch) ->
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
     async with await asyncio.start_server(web, "127.0.0.1", 0) as other:
-        session = ForeignSession(Foreign(other.sockets[0].getsockname()[1]), log=LOG)
+        session = ForeignSession(Foreign(other.sockets[0].getsockname()[1]), log=LOG, look=at_hand)
         with pytest.raises(NotUp) as refused:
             await session.ensure()
         assert "does not speak VNC" in refused.value.log[0]
+
+
+@needs_vnc
+async def test_the_desktop_of_another_node_is_never_shown(server: Server, tmp_path: Path) -> None:
+    """Two people run one environment on one machine: the second's server found its port taken by the first's."""
+    environ = {
+        "HOME": str(tmp_path),
+        "GALILEAN_VNC_PORT": str(server.port),
+        "GALILEAN_VNC_PASSWORD": PASSWORD,
+    }
+    here = Desktops({**environ, "GALILEAN_CLUSTER_DIR": str(tmp_path), "GALILEAN_CLUSTER": "1" * 26}).get("")
+    assert isinstance(here, ForeignSession)
+    with pytest.raises(NotUp) as refused:
+        await here.ensure()
+    assert f"port {server.port} is no program of this node" in refused.value.log[0]
+    in_a_container = Desktops(environ).get("")
+    assert isinstance(in_a_container, ForeignSession)
+    await in_a_container.ensure()
+    assert await size_seen(in_a_container.socket) == (640, 480)
+    await in_a_container.stop()
+
+
+async def test_a_server_that_does_not_listen_yet_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("extensions.desktop.foreign.START_SECONDS", 0.0)
+    session = ForeignSession(Foreign(free_port()), log=LOG, look=Ports({}).look)
+    with pytest.raises(NotUp) as refused:
+        await session.ensure()
+    assert "does not answer" in refused.value.log[0]
 
 
 def test_the_environment_says_whose_the_desktop_is(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import pytest
 
 from spawner.backend import NodeFailed
 from spawner.process.family import look
+from spawner.process.handles import Handle
 from spawner.process.inventory import ProcessInventory
 from spawner.process.layout import ClusterDirectory
 from spawner.process.nodes import ProcessNodes, Unwanted
@@ -191,6 +192,23 @@ async def test_the_end_of_a_node_is_known_with_time_and_reason(nodes: ProcessNod
     assert not found[1].alive
     assert found[1].exit_reason == "killed by signal 9"
     await nodes.remove("热流", "heat")
+
+
+async def test_what_hid_from_a_node_ends_with_it_and_the_others_go_on(
+    nodes: ProcessNodes, tmp_path: Path
+) -> None:
+    body = (
+        "env -i setsid sleep 600 & echo $! > $HOME/work/hidden-$GALILEAN_RANK; trap 'exit 0' TERM; "
+        "printf r >&$GALILEAN_READY_FD; while :; do sleep 0.1; done"
+    )
+    await nodes.create(spec(tmp_path, body, count=2), Told())
+    hidden = [Handle.of(int((tmp_path / "work" / f"hidden-{rank}").read_text())) for rank in (0, 1)]
+    ended = await nodes.end("热流", "heat", "01RUN", 1)
+    assert ended is not None
+    assert [handle is not None and handle.alive() for handle in hidden] == [True, False]
+    assert nodes.look("热流", "heat", "01RUN")[0].alive
+    await nodes.remove("热流", "heat")
+    assert [handle is not None and handle.alive() for handle in hidden] == [False, False]
 
 
 async def test_secrets_are_in_private_files_and_no_argument(nodes: ProcessNodes, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
+from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from spawner.node.listening import Listener, Ports, Who, listeners
@@ -28,7 +29,9 @@ import http.server, json, sys
 class Tell(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         said = json.dumps({"path": self.path, "headers": list(self.headers.items())}).encode()
-        self.send_response(302 if self.path.startswith("/away") else 200)
+        self.send_response(302 if self.path.startswith(("/away", "/elsewhere")) else 200)
+        if self.path.startswith("/elsewhere"):
+            self.send_header("Location", self.path.partition("?")[2])
         if self.path.startswith("/away"):
             self.send_header("Location", "/landed")
         for cookie in ("mine=1; Path=/", "=jupyterhub-user-ada=stolen", "service-portal=stolen", "jupyterhub-user-ada=stolen; Path=/", "_xsrf=guess", "galilean_language=xx"):
@@ -145,11 +148,37 @@ class TestARealNode:
             "proxy/%31%36%39.254.169.254:80/",
             "proxy/٣٤٥٦/",
             "proxy/999999999/",
+            "proxy/127.1:{port}/",
+            "proxy/0177.0.0.1:{port}/",
+            "proxy/[::ffff:127.0.0.1]:{port}/",
+            "proxy/[::]:{port}/",
+            "proxy/{port}:{port}/",
+            "proxy/unix:%2Frun%2Fdocker.sock/info",
+            "proxy/absolute/unix:%2Frun%2Fdocker.sock/info",
+            "proxy/http:%2F%2F169.254.169.254/",
+            "proxy/{port}%00/",
+            "proxy/+{port}/",
         ],
     )
     def test_no_address_names_a_host(self, node: Cluster, program: int, address: str) -> None:
         answer = node.client.get(address.format(port=program), follow_redirects=True)
         assert answer.status_code == 404 and str(answer.url).startswith(node.url)
+        assert "headers" not in answer.text, "the program was not asked"
+
+    @pytest.mark.parametrize(
+        "address", ["169.254.169.254:80", "[::1]:{port}", "0.0.0.0:{port}", "unix:%2Frun%2Fdocker.sock"]
+    )
+    def test_no_websocket_goes_to_a_named_host(self, node: Cluster, program: int, address: str) -> None:
+        there = f"{node.url.replace('http', 'ws', 1)}proxy/{address.format(port=program)}/ws?token={TOKEN}"
+        with pytest.raises(InvalidStatus) as refused:
+            connect(there, open_timeout=60)
+        assert refused.value.response.status_code == 404
+
+    def test_what_a_program_points_to_is_not_asked_from_here(self, node: Cluster, program: int) -> None:
+        """A redirect is the browser's to follow: it has no rights there that the person has not."""
+        for place in ("http://169.254.169.254/latest/meta-data/", "http://localhost:1/hub/api/"):
+            answer = node.client.get(f"proxy/{program}/elsewhere?{place}")
+            assert (answer.status_code, answer.headers["location"]) == (302, place)
 
     @pytest.mark.parametrize("port", [0, 22, 80, 1023, 65536, 99999])
     def test_ports_of_the_system_are_no_doors(self, node: Cluster, port: int) -> None:

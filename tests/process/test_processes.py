@@ -135,6 +135,55 @@ def test_an_end_leaves_strangers_alone(tmp_path: Path) -> None:
     two.wait()
 
 
+#: Starts something that hid (no mark, a session of its own) and a kernel, and says when it is told whether that still runs.
+SERVER = """
+import signal, subprocess, sys, time
+hidden = subprocess.Popen(["sleep", "600"], env={}, start_new_session=True)
+kernel = subprocess.Popen(["sleep", "600"], start_new_session=True)
+def told(*_):
+    try:
+        kernel.wait(2)
+    except subprocess.TimeoutExpired:
+        print("the kernel runs", flush=True)
+    sys.exit()
+signal.signal(signal.SIGTERM, told)
+print(hidden.pid, kernel.pid, flush=True)
+while True:
+    time.sleep(60)
+"""
+
+
+def test_a_server_is_told_before_its_kernels_and_what_hid_ends_with_it(tmp_path: Path) -> None:
+    server = subprocess.Popen(
+        [sys.executable, "-c", SERVER],
+        env={"PATH": os.environ["PATH"], "GALILEAN_CLUSTER_DIR": str(tmp_path), "GALILEAN_RANK": "0"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert server.stdout is not None
+    started = [Handle.of(int(pid)) for pid in server.stdout.readline().split()]
+    first = Handle.of(server.pid)
+    assert first is not None
+    end_family(lambda mark: mark.directory == str(tmp_path), first=[first], first_seconds=120)
+    assert server.stdout.read() == "the kernel runs\n"
+    assert [handle for handle in started if handle is None or handle.alive()] == []
+    server.wait()
+
+
+def test_a_server_that_hangs_is_not_waited_for_without_end(tmp_path: Path) -> None:
+    program = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+    child = marked(tmp_path, program)
+    while not of(tmp_path):
+        time.sleep(0.01)
+    first = Handle.of(child.pid)
+    assert first is not None
+    ended = end_family(
+        lambda mark: mark.directory == str(tmp_path), first=[first], first_seconds=0.2, term_seconds=0.2
+    )
+    assert ended == 1
+    assert child.wait() in (-signal.SIGKILL, -signal.SIGTERM)
+
+
 def test_nothing_to_end_is_success(tmp_path: Path) -> None:
     assert end_family(lambda mark: mark.directory == str(tmp_path)) == 0
 

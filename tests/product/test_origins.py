@@ -115,6 +115,56 @@ def test_presence_is_taken_for_the_tokens_own_open_run_only(
     assert run.node_seen_at and run.node_seen_at <= datetime.now(UTC), "the future is not seen"
 
 
+def test_nobody_makes_a_node_of_somebody_elses_cluster_anew_by_forged_ids(
+    product: Product, eve: Person, victim: Person, stolen: str
+):
+    (mine,), (theirs,) = eve.clusters(), victim.clusters()
+    before = product.node_pid(victim.name, "mine", 0)
+    own = product.node_pid(eve.name, "evil", 0)
+    for how in ("restart", "reset"):
+        for path in (
+            f"/clusters/{theirs['id']}/nodes/0/{how}",
+            f"/clusters/{theirs['id'].lower()}/nodes/0/{how}",
+            f"/clusters/{mine['id']}/../{theirs['id']}/nodes/0/{how}",
+            f"/clusters/{mine['id']}%2F..%2F{theirs['id']}/nodes/0/{how}",
+            f"/clusters/{mine['id']}/nodes/1/{how}",
+            f"/clusters/{mine['id']}/nodes/-1/{how}",
+            f"/clusters/{mine['id']}/nodes/٠/{how}",
+        ):
+            assert refused(eve.portal("POST", path)), path
+        asked = {"server": "evil", "run": mine["id"], "rank": 0, "node": 0}
+        for forged in (
+            {"run": theirs["id"]},
+            {"server": "mine", "run": theirs["id"]},
+            {"server": f"../{victim.name}/mine", "run": theirs["id"]},
+            {"node": 1},
+            {"node": -1},
+            {"node": "0"},
+            {"node": True},
+            {"user": victim.name},
+        ):
+            answer = product.http.post(
+                f"{API}/node/{how}",
+                json={**asked, **forged},
+                headers={"Authorization": f"token {stolen}"},
+            )
+            assert answer.status_code in (400, 403, 404, 409), (forged, answer.text)
+        # What a page of another site makes the owner's browser send.
+        browser = victim.sign_in()
+        page = f"/services/portal/clusters/{theirs['id']}/nodes/0/{how}"
+        for path in (page, f"{API}/clusters/{theirs['id']}/nodes/0/{how}"):
+            for headers in (
+                {"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site"},
+                {"Sec-Fetch-Site": "same-site", "HX-Request": "true"},
+                {"X-XSRFToken": "known"},
+            ):
+                assert refused(browser.post(path, headers=headers)), (path, headers)
+    for somebody, server, pid in ((victim, "mine", before), (eve, "evil", own)):
+        (run,) = somebody.clusters()
+        assert [node.attempt for node in product.intervals(run["id"])] == [1]
+        assert product.node_pid(somebody.name, server, 0) == pid
+
+
 def test_a_running_cluster_cannot_be_shared(product: Product, eve: Person, victim: Person):
     for person in (eve, product.admin):
         for path, body in (("shares", {"user": victim.name}), ("share-codes", {})):
