@@ -50,6 +50,8 @@ class DockerProduct(Product):
             "web": {"host": daemon.machine.address},
             "environments": {"jupyter": {"title": "JupyterLab", "variables": {"PYTHONPATH": str(ROOT)}}},
             "jupyterhub": {"DockerCluster": cluster},
+            "gang_timeout_seconds": 480,
+            "start_timeout_seconds": 480,
             **(more or {}),
         }
         super().__init__(directory, settings)

@@ -12,12 +12,14 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from spawner.inventory import Sighting
 from spawner.kubernetes import names
+from spawner.kubernetes.look import LOOK
 from tests.kubernetes.hub import Namespace, only_if_possible
 from tests.lab.gluster import Gluster
 from tests.lab.kubernetes import Kubernetes
@@ -129,6 +131,8 @@ def product(
             "admins": {"open_to": ["admin"]},
         },
         "sweep_seconds": 10,
+        "gang_timeout_seconds": 480,
+        "start_timeout_seconds": 480,
         "jupyterhub": {"ClusterProxy": {"presence_seconds": 1}},
     }
     running = Outside(directory, settings)
@@ -310,13 +314,29 @@ def gluster(kubernetes: Kubernetes, namespace: Namespace) -> Iterator[Gluster]:
         made.close()
 
 
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Path:
+    """An empty directory of the product's account, beside every claim."""
+    place = tmp_path / "elsewhere"
+    place.mkdir()
+    for path in (place, *place.parents[:3]):
+        path.chmod(0o755)
+    os.chown(place, 1000, 1000)
+    return place
+
+
 @pytest.mark.timeout(1800)
 def test_a_network_file_system_carries_projects_and_while_it_is_away_nothing_else_suffers(
-    product: Outside, ada: Person, gluster: Gluster
+    product: Outside, ada: Person, gluster: Gluster, elsewhere: Path
 ) -> None:
     chief = product.person("chief", "admin")
     here = ada.project("On a disk here")
     volume = {"id": "campus", "kind": "claim", "path": str(gluster.mount), "claim": "campus"}
+    # A path that the portal has and the machine has not: said, and not registered.
+    wrong = chief.portal("POST", "/volumes", json={**volume, "path": str(elsewhere)})
+    assert wrong.status_code == 409, wrong.text
+    assert "it is not mounted there" in wrong.json()["detail"]
+    assert not product.namespace.kubectl("get", "pods", "-l", LOOK, "-o", "name").strip()
     answer = chief.portal("POST", "/volumes", json=volume)
     assert answer.status_code == 201, answer.text
     # What is new goes where most is free; both lie on one disk.
@@ -338,6 +358,8 @@ def test_a_network_file_system_carries_projects_and_while_it_is_away_nothing_els
         return next(item["problem"] for item in items if item["id"] == "campus")
 
     assert not problem()
+    (seen,) = chief.portal("POST", "/volumes/campus/look").raise_for_status().json()["items"]
+    assert (bool(seen["machine"]), seen["problem"]) == (True, "")
     for way in (gluster.silent, gluster.dead):
         with way():
             wait_for(problem, "the volume is said to be away", seconds=90)

@@ -27,6 +27,9 @@ SETTINGS = {
     "process": {"cpu_overcommit": 200, "memory_overcommit": 50},
     # The proxy's word on presence is sampled often, so that no test waits half a minute for it.
     "jupyterhub": {"JupyterHub": {"concurrent_spawn_limit": 0}, "ClusterProxy": {"presence_seconds": 1}},
+    # A busy machine is slow, not wrong.
+    "gang_timeout_seconds": 480,
+    "start_timeout_seconds": 480,
 }
 for _role in SETTINGS["roles"].values():
     _role.setdefault("limits", {})["manual_release"] = True
