@@ -137,7 +137,7 @@ def begin(
                     parent=parent,
                     archive=archive,
                     into_id=into_id,
-                    how="saved" if build is None else "built",
+                    how="uploaded" if archive else "saved" if build is None else "built",
                     build=None if build is None else dict(build),
                     dockerfile=dockerfile,
                     began_at=now,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,6 +19,7 @@ import typer
 import yaml
 
 from galilean.amounts import format_bytes
+from galilean.commands import uploading
 from galilean.commands.portal_client import PortalClient, from_environment
 from galilean.errors import UserError, mark
 from galilean.terminal import say, say_aside
@@ -147,6 +149,31 @@ def add_environment_commands(root: typer.Typer, here: Callable[[], str]) -> None
             body = {"image": image, "tag": tag, "note": note}
             made = portal.request("POST", f"/environments/{found['id']}/versions", json=body).json()
         say(mark("New runs of “{name}” get version {tag}."), name=made["name"], tag=made["version"])
+
+    @environments_app.command("upload")
+    def upload(
+        archive: Annotated[
+            Path, typer.Argument(metavar="FILE", help="What docker save writes, or an OCI archive.")
+        ],
+        name: Annotated[
+            str, typer.Argument(metavar="NAME:TAG", help="Lower case, 60 characters, never latest.")
+        ],
+        into: Annotated[str, typer.Option(help="Environment that it becomes the new version of.")] = "",
+        description: Annotated[str, typer.Option(help="In a sentence.")] = "",
+    ) -> None:
+        """Upload a packed image, going on where it broke off, and wait until it is ready (token in GALILEAN_TOKEN)."""
+        with client() as portal:
+            target = one(portal, into)["id"] if into else ""
+            said = {"name": name, "description": description, "into": target}
+            image = uploading.upload_image(portal, archive, said, dict(os.environ))
+            found = portal.request("GET", f"/images/{image}").json()
+            while found["state"] == "saving":
+                time.sleep(1)
+                found = portal.request("GET", f"/images/{image}").json()
+        if found["state"] != "ready":
+            why = found["why"] or found["state"]
+            raise UserError(422, mark("{name} was not taken up: {why}"), name=name, why=why)
+        say(mark("{name} is ready as {image}."), name=f"{found['name']}:{found['tag']}", image=found["image"])
 
     @environments_app.command("retire")
     def retire(name: Name) -> None:

@@ -306,6 +306,36 @@ class Uploader:
         return hashlib.sha256("\0".join(words).encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
+class ImageUploader(Uploader):
+    """Puts one packed image in; ``said`` is what it is to be."""
+
+    def __init__(self, client: PortalClient, journal: Journal, said: dict[str, str]) -> None:
+        super().__init__(client, "/images", journal, taken=json.dumps(said, sort_keys=True))
+        self._said = said
+
+    def _new(self, source: Source) -> dict[str, str]:
+        said = {"filename": source.target, **{key: text for key, text in self._said.items() if text}}
+        metadata = ",".join(f"{key} {base64.b64encode(text.encode()).decode()}" for key, text in said.items())
+        return {**TUS, "Upload-Length": str(source.size_bytes), "Upload-Metadata": metadata}
+
+    def _is_there(self, placed: str, size_bytes: int) -> bool:
+        return bool(placed)
+
+
+def upload_image(client: PortalClient, archive: Path, said: dict[str, str], environ: dict[str, str]) -> str:
+    """Upload a packed image; the id of what it becomes.
+
+    Raises
+    ------
+    UserError
+        404 for a file that is not there; what the portal refuses.
+    """
+    found = find([archive])
+    if len(found.files) != 1:
+        raise UserError(404, mark("{file} cannot be read: {why}."), file=str(archive), why="no file")
+    return ImageUploader(client, Journal(journal_place(environ)), said).upload(found.files[0])
+
+
 def _passes(error: UserError) -> bool:
     """Whether it may be better in a moment: a broken line, a restart, a piece that came in wrong, another's lock."""
     return error.status in (423, 429, 460, 502, 503, 504) or error.reason == "offset"

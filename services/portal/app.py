@@ -87,6 +87,7 @@ ROOMS = (
     "services.portal.pages.search",
     "services.portal.pages.all_projects",
     "services.portal.pages.run",
+    "services.portal.pages.image_upload",
     "services.portal.pages.my_images",
     "services.portal.pages.renewals",
     "services.portal.pages.machine_time",

@@ -11,6 +11,7 @@ import os
 
 from sqlalchemy import Connection, select
 
+from extensions.imagebuilder.uploading import FOLDER
 from galilean.errors import UserError
 from galilean.file_threads import beside
 from galilean.web.context import Portal
@@ -30,7 +31,9 @@ KINDS: tuple[Kind, ...] = ("project", "dataset")
 
 
 async def sweep(portal: Portal) -> None:
-    """One round over all projects and data sets; a volume that is away is left alone."""
+    """One round over all projects, data sets and packed images; a volume that is away is left alone."""
+    if removed := await portal.files.ask("", _sweep_images, portal):
+        log.info("packed images: %d uploads that nobody went on with are ended", removed)
     for kind in KINDS:
         after = ""
         while items := await portal.db.run_read(_items, kind, after):
@@ -59,6 +62,14 @@ def _items(conn: Connection, kind: Kind, after: str) -> list[Project | Dataset]:
         if item is not None:
             found.append(item)
     return found
+
+
+def _sweep_images(portal: Portal) -> int:
+    count = 0
+    for folder in (portal.settings.state / FOLDER).glob("*"):
+        if os.path.lexists(folder / HIDDEN):
+            count += Shelf(Root(folder), clock=portal.clock).sweep()
+    return count
 
 
 def _sweep_one(portal: Portal, item: Project | Dataset) -> int:

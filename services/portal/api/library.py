@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pydantic import Field
+from sqlalchemy import Connection
 
 from extensions.imagebuilder import entries, saved, store
 from extensions.imagebuilder.entries import Entry
@@ -29,6 +30,7 @@ class ToLibrary(Incoming):
     title: str = Field(default="", max_length=200)
     description: str = Field(default="", max_length=2000)
     field: str = Field(default="", max_length=64)
+    centre: bool = Field(default=False, description="Make it the centre's; for administrators.")
 
 
 async def start_of(portal: Portal, person: Visitor, image: saved.SavedImage) -> dict[str, Any]:
@@ -51,13 +53,13 @@ async def add(portal: Portal, person: Visitor, image_id: str, body: ToLibrary, *
     UserError
         403 for whoever may not keep environments; 404, 409 as :func:`extensions.imagebuilder.saved.to_library`.
     """
-    entries.need_make(shelf.viewer(person), portal.settings, centre=False)
+    entries.need_make(shelf.viewer(person), portal.settings, centre=body.centre)
     entries.check_field(body.field, portal.settings)
     image = await portal.db.run_read(saved.get, person.name, image_id)
     if not entries.slug_of(image.name):
         raise UserError(400, mark("Give the image a name with letters or digits."))
     shared = await grantees_of(portal, body.shared_with)
-    entries.check_visibility(body.visibility, person.name, shared)
+    entries.check_visibility(body.visibility, "" if body.centre else person.name, shared)
     entry = await portal.db.run(
         saved.to_library,
         image_id,
@@ -69,9 +71,31 @@ async def add(portal: Portal, person: Visitor, image_id: str, body: ToLibrary, *
         description=body.description,
         field=body.field,
         start=await start_of(portal, person, image),
+        centre=body.centre,
+        reserved=tuple(portal.settings.environments),
     )
     shelf.forget(portal)
     return entry
+
+
+async def withdraw(portal: Portal, person: Visitor, image_id: str, *, address: str = "") -> None:
+    """Take one's own image out of the library again.
+
+    Raises
+    ------
+    UserError
+        404, 409 as :func:`extensions.imagebuilder.saved.withdraw`; 403 when the entry is no longer theirs to change.
+    """
+
+    def change(conn: Connection) -> None:
+        image = saved.get(conn, person.name, image_id)
+        entry = store.entry(conn, image.environment_id) if image.environment_id else None
+        if entry is not None and entry.deleted_at is None:
+            entries.need_change(shelf.viewer(person), entry)
+        saved.withdraw(conn, image_id, actor=shelf.actor(person, address), now=portal.clock())
+
+    await portal.db.run(change)
+    shelf.forget(portal)
 
 
 class Library(OneHandler):
@@ -80,12 +104,7 @@ class Library(OneHandler):
         await self.answer(await reach(self.portal, self.person, entry.id))
 
     async def delete(self, image_id: str) -> None:
-        await self.portal.db.run(
-            saved.withdraw,
-            image_id,
-            actor=shelf.actor(self.person, self.address),
-            now=self.portal.clock(),
-        )
+        await withdraw(self.portal, self.person, image_id, address=self.address)
         self.set_status(204)
 
 

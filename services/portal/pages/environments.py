@@ -23,7 +23,7 @@ from services.catalog import search
 from services.catalog.document import POLICY, document, note
 from services.catalog.fields import FIELDS as DRAWN_FIELDS
 from services.catalog.prose import Prose
-from services.portal import drawn, shelf
+from services.portal import drawn, image_uploads, shelf
 from services.portal.addresses import project_path
 from services.portal.api import environments as calls
 from services.portal.api import registries
@@ -69,6 +69,7 @@ class EnvironmentPage(PageHandler):
             "may_make": entries.may_make(viewer, settings, centre=False),
             "may_make_centre": entries.may_make(viewer, settings, centre=True),
             "manages": viewer.manages,
+            "can_upload": image_uploads.may_upload(self.portal, self.person),
             "said": said,
             "drawn_name": lambda field, key: drawn.name_of(field if field in DRAWN_FIELDS else "", key),
             "words": lambda: words(self.translate),

@@ -12,8 +12,10 @@ from extensions.imagebuilder.saved import SavedImage
 from extensions.imagebuilder.saving import STEPS
 from galilean.errors import UserError, mark
 from galilean.web.handlers import PageHandler
-from services.portal import saving, shelf
+from services.portal import image_uploads, saving
 from services.portal.addresses import project_path
+from services.portal.api import library
+from services.portal.api.environments import told
 from services.portal.pages.environments import words
 
 SHOWN = 50
@@ -27,19 +29,27 @@ TITLES = {
     "placing": mark("Ready on this machine"),
 }
 
+#: Of an image that came in as an archive.
+UPLOADED = {
+    "checking": mark("Looked through and compared with its digests"),
+    "pushing": mark("Written to the registry"),
+    "placing": mark("Ready on this machine"),
+}
+
 
 def steps_of(image: SavedImage) -> list[dict[str, str]]:
     """The steps with their states: done, now, todo, failed."""
-    at = STEPS.index(image.step) if image.step in STEPS else -1
+    steps, titles = (tuple(UPLOADED), UPLOADED) if image.uploaded else (STEPS, TITLES)
+    at = steps.index(image.step) if image.step in steps else -1
     found: list[dict[str, str]] = []
-    for number, key in enumerate(STEPS):
+    for number, key in enumerate(steps):
         if image.state == "ready" or number < at:
             state = "done"
         elif number == at:
             state = "now" if image.state == "saving" else "failed"
         else:
             state = "todo"
-        found.append({"key": key, "title": TITLES[key], "state": state})
+        found.append({"key": key, "title": titles[key], "state": state})
     return found
 
 
@@ -126,6 +136,7 @@ class Images(PageHandler):
             "used": used,
             "most": self.portal.settings.images.registry.per_person,
             "can_save": saving.offered(self.portal),
+            "can_upload": image_uploads.may_upload(self.portal, self.person),
             "words": lambda: words(self.translate),
             "busy": any(row.state == "saving" for row in rows[:SHOWN]),
         }
@@ -151,6 +162,7 @@ class Image(PageHandler):
             "packages": packages_of(image),
             "changes": image.changes or {},
             "why": refusal.text(self.translate) if refusal else "",
+            "told": [told(one, self.translate) for one in (image.changes or {}).get("told") or ()],
             "files_shown": FILES_SHOWN,
             "entry": entry,
             "entry_url": image.environment_id,
@@ -185,10 +197,8 @@ class Image(PageHandler):
             self.toast(self.translate(mark("Saved.")))
             await self.show(image)
         elif act == "withdraw":
-            image = await self.portal.db.run(
-                lambda conn: saved.withdraw(conn, image_id, actor=actor, now=now)
-            )
-            shelf.forget(self.portal)
+            await library.withdraw(self.portal, self.person, image_id, address=self.address)
+            image = await self.found(image_id)
             self.toast(self.translate(mark("Withdrawn. Clusters that are held go on.")))
             await self.show(image)
         elif act == "delete":

@@ -199,11 +199,11 @@ document.addEventListener("submit", async (event) => {
   event.preventDefault();
   const button = form.querySelector("[type=submit]"), problem = form.querySelector("[data-error]"), data = new FormData(form);
   const named = (key, kind) => text(data, key).split(/[\s,，、]+/).filter(Boolean).map((name) => ({ [kind]: name }));
-  const visibility = data.get("visibility"), shared_with = visibility === "group" ? [...named("people", "person"), ...named("groups", "group")] : [];
+  const centre = data.get("centre") === "1", visibility = centre && data.get("visibility") === "own" ? "public" : data.get("visibility"), shared_with = visibility === "group" ? [...named("people", "person"), ...named("groups", "group")] : [];
   tell(problem);
   busy(button, true);
   try {
-    const made = await call(form.dataset.library, { method: "PUT", json: { visibility, shared_with, title: text(data, "title"), field: text(data, "field") } });
+    const made = await call(form.dataset.library, { method: "PUT", json: { visibility, shared_with, centre, title: text(data, "title"), field: text(data, "field") } });
     location.assign(form.dataset.place + encodeURIComponent(made.id));
   } catch (error) { busy(button, false); tell(problem, error); }
 });
