@@ -422,6 +422,39 @@ async def test_a_full_disk_keeps_what_it_took_and_goes_on_when_there_is_room(
     assert (tree / "a.bin").read_bytes() == b"0123456789"
 
 
+async def test_fifty_gigabytes_go_on_where_they_were_and_nobody_reads_them_again(
+    client: httpx.AsyncClient, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All but the last bytes came in before; they take no room here, for the file has a hole."""
+    from services.files import shelf
+
+    class Roomy:
+        def __init__(self, found: os.statvfs_result) -> None:
+            self.f_frsize, self.f_bavail = found.f_frsize, 2**30
+
+    looked = shelf.os.fstatvfs
+    monkeypatch.setattr(shelf.os, "fstatvfs", lambda file: Roomy(looked(file)))
+    length = 50 * 2**30
+    where = (await make(client, length, "big.bin")).headers["Location"]
+    (came,) = (tree / HIDDEN).glob("*.tus")
+    os.truncate(came, length - 3_000_000)
+    read = 0
+    for piece in (b"a" * 1_000_000, b"b" * 1_000_000, b"c" * 1_000_000):
+        offset = await at(client, where)
+        assert offset == length - 3_000_000 + read
+        read += len(piece)
+        sent = await send(client, where, offset, piece)
+        assert int(sent.headers["Upload-Offset"]) == offset + len(piece)
+    big = tree / "big.bin"
+    assert names(tree) == [HIDDEN, "big.bin"]
+    assert big.stat().st_size == length
+    assert big.stat().st_blocks * 512 < 2**24, "the hole was copied"
+    with big.open("rb") as file:
+        for back, byte in ((3_000_000, b"a"), (2_000_000, b"b"), (1, b"c")):
+            file.seek(length - back)
+            assert file.read(1) == byte
+
+
 @pytest.mark.parametrize(
     ("taken", "became", "name", "old"),
     [
