@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import shutil
 import signal
@@ -10,6 +11,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import hypothesis
 import pytest
 from playwright.sync_api import expect
@@ -25,6 +27,9 @@ hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, prin
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "here")
 # A page is waited for as long as its test may take at all; Playwright's own 5 s are those of a quiet machine.
 expect.set_options(timeout=120_000)
+# The same for calls that name no time of their own: httpx gives them five seconds.
+for _part in ("connect", "read", "write", "pool"):
+    setattr(inspect.signature(httpx.Client).parameters["timeout"].default, _part, 120.0)
 
 
 def pytest_configure() -> None:
