@@ -57,7 +57,7 @@ def on_screen(desktop: Node, *words: str, text: str | None = None) -> str:
     out = subprocess.PIPE if text is None else subprocess.DEVNULL
     environment = os.environ | desktop.display()
     return subprocess.run(
-        words, env=environment, input=text, stdout=out, text=True, timeout=30, check=False
+        words, env=environment, input=text, stdout=out, text=True, timeout=120, check=False
     ).stdout
 
 

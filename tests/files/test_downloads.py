@@ -122,7 +122,7 @@ async def server(tmp_path: Path):
 
 @pytest.fixture
 async def client(server: Server):
-    async with httpx.AsyncClient(base_url=server.url + "/file", timeout=30) as client:
+    async with httpx.AsyncClient(base_url=server.url + "/file", timeout=120) as client:
         yield client
 
 

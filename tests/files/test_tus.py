@@ -78,7 +78,7 @@ async def server(tmp_path: Path):
 
 @pytest.fixture
 async def client(server: Server):
-    async with httpx.AsyncClient(base_url=server.url, timeout=30) as client:
+    async with httpx.AsyncClient(base_url=server.url, timeout=120) as client:
         yield client
 
 
@@ -357,7 +357,7 @@ async def test_a_portal_that_is_killed_goes_on_exactly(tmp_path: Path, summed: b
 
     process, port = begin()
     try:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=120) as client:
             where = (await make(client, len(data))).headers["Location"]
         half = Half(type("At", (), {"port": port}))  # type: ignore[arg-type]
         await half.start(where, 0, len(data), f"Upload-Checksum: sha256 {digest}\r\n" if summed else "")
@@ -370,7 +370,7 @@ async def test_a_portal_that_is_killed_goes_on_exactly(tmp_path: Path, summed: b
         process.send_signal(signal.SIGKILL)
         process.wait()
         process, port = begin()
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=120) as client:
             offset = await at(client, where)
             assert offset == 0 if summed else offset == on_disk(tree)
             assert (await send(client, where, offset, data[offset:])).status_code == 204

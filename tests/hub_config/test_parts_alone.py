@@ -84,7 +84,7 @@ class Parts:
 
     def wait_ready(self, path: str = "/hub/health") -> None:
         wait_for(
-            lambda: httpx.get(self.url + path, timeout=5).status_code == 200, f"{path} answers", seconds=60
+            lambda: httpx.get(self.url + path, timeout=30).status_code == 200, f"{path} answers", seconds=60
         )
 
     def close(self) -> None:
@@ -117,7 +117,7 @@ def admin(parts: Parts) -> httpx.Client:
 
 
 def sign_in(parts: Parts, password: str) -> bool:
-    with httpx.Client(base_url=parts.url, follow_redirects=False, timeout=30) as browser:
+    with httpx.Client(base_url=parts.url, follow_redirects=False, timeout=120) as browser:
         browser.get("/hub/login")
         form = {"username": "admin", "password": password, "_xsrf": browser.cookies["_xsrf"]}
         return browser.post("/hub/login", data=form).status_code == 302

@@ -87,7 +87,7 @@ class Running:
 
     def end(self, number: signal.Signals) -> str:
         self.process.send_signal(number)
-        said, _ = self.process.communicate(timeout=30)
+        said, _ = self.process.communicate(timeout=120)
         return said
 
 

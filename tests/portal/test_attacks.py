@@ -19,7 +19,7 @@ BASE = "/services/portal/api/v1/projects/alice/heat-flow/files/"
 def raw(site: LiveSite, token: str, method: str, path: str, body: bytes = b"x") -> tuple[int, bytes]:
     """One request whose path nobody tidies up on the way."""
     where = urlsplit(site.url)
-    connection = http.client.HTTPConnection(where.hostname or "", where.port, timeout=20)
+    connection = http.client.HTTPConnection(where.hostname or "", where.port, timeout=120)
     try:
         headers = {"Authorization": token, "Content-Type": "application/json"}
         connection.request(method, path, body if method != "GET" else None, headers)

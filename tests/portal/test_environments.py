@@ -78,7 +78,7 @@ def entry(docker: LiveSite, slug: str = "pytorch", owner: str = "", **more: Any)
 
 def page(docker: LiveSite, name: str, path: str, status: int = 200) -> str:
     docker.hub.whoever = name
-    with httpx.Client(base_url=docker.url, follow_redirects=True, timeout=20) as client:
+    with httpx.Client(base_url=docker.url, follow_redirects=True, timeout=120) as client:
         answer = client.get(path)
     assert answer.status_code == status, answer.text[:500]
     return answer.text

@@ -27,7 +27,7 @@ def test_only_projects_of_the_environment_are_found_by_api_and_page(tmp_path: Pa
     with LiveSite(tmp_path / "state", TWO) as site:
         site.hub.add("alice", "researcher")
         headers = {"Authorization": f"token {site.hub.token('alice')}"}
-        with httpx.Client(base_url=site.url + "api/v1", headers=headers, timeout=20) as alice:
+        with httpx.Client(base_url=site.url + "api/v1", headers=headers, timeout=120) as alice:
             for name, environment in (
                 ("Heat", "jupyter"),
                 ("Learning to see", "torch"),

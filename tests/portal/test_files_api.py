@@ -266,7 +266,7 @@ def test_a_line_that_is_cut_at_every_piece_loses_nothing(
     offset, deadline = 0, time.monotonic() + 120
     while offset < len(data):
         assert time.monotonic() < deadline, f"of what comes in, nothing beyond {offset} is kept"
-        with socket.create_connection(("127.0.0.1", site.port), timeout=10) as raw:
+        with socket.create_connection(("127.0.0.1", site.port), timeout=120) as raw:
             head = (
                 f"PATCH {where} HTTP/1.1\r\nHost: x\r\nAuthorization: {alice.headers['Authorization']}\r\n"
                 f"Tus-Resumable: 1.0.0\r\nContent-Type: application/offset+octet-stream\r\n"

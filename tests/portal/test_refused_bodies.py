@@ -20,7 +20,7 @@ class Wire:
     """A connection on which nothing is done behind one's back."""
 
     def __init__(self, site: LiveSite, token: str) -> None:
-        self.raw = socket.create_connection(("127.0.0.1", site.port), timeout=20)
+        self.raw = socket.create_connection(("127.0.0.1", site.port), timeout=120)
         self._token = token
         self._left = b""
 

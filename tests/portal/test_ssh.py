@@ -30,7 +30,9 @@ def node(site: LiveSite, name: str, server: str) -> httpx.Client:
         "access:services!service=portal",
     ]
     token = site.hub.token(name, scopes)
-    return httpx.Client(base_url=site.url + "api/v1", headers={"Authorization": f"token {token}"}, timeout=20)
+    return httpx.Client(
+        base_url=site.url + "api/v1", headers={"Authorization": f"token {token}"}, timeout=120
+    )
 
 
 def asks(run: str, **more: object) -> dict[str, object]:

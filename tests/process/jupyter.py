@@ -53,7 +53,9 @@ class Jupyter:
         ]  # fmt: skip
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(command, env=environment, cwd=folder, stdout=log, stderr=log)
-        self.client = httpx.Client(base_url=self.url, headers={"Authorization": f"token {TOKEN}"}, timeout=30)
+        self.client = httpx.Client(
+            base_url=self.url, headers={"Authorization": f"token {TOKEN}"}, timeout=120
+        )
         eventually(self._answers, 60, "the server answers")
 
     def _answers(self) -> bool:

@@ -348,8 +348,8 @@ def test_release_ends_kernels_terminals_and_what_they_started(hub: Hub) -> None:
     directory = ClusterDirectory.of(hub.state / "clusters", "frank", "busy")
     headers = {"Authorization": f"token {hub.token('frank')}"}
     base = f"{hub.url}/user/frank/busy/api"
-    assert httpx.post(f"{base}/kernels", headers=headers, timeout=30).status_code == 201
-    assert httpx.post(f"{base}/terminals", headers=headers, timeout=30).status_code == 200
+    assert httpx.post(f"{base}/kernels", headers=headers, timeout=120).status_code == 201
+    assert httpx.post(f"{base}/terminals", headers=headers, timeout=120).status_code == 200
     daemon = subprocess.Popen(
         ["bash", "-c", "trap '' TERM HUP; setsid sleep 600 & wait"],
         env=environment(directory, 0),

@@ -73,12 +73,12 @@ def test_a_restart_keeps_the_process_the_address_and_the_cluster(
     )
     address = f"{hub.url.replace('http', 'ws', 1)}{API}live"
     with connect(address, additional_headers={"Cookie": cookies, "Origin": hub.url}) as page:
-        assert json.loads(page.recv(timeout=30))["type"] == "status"
+        assert json.loads(page.recv(timeout=120))["type"] == "status"
         told = len(portal.told)
         eventually(lambda: any(said["open"] for said in portal.told[told:]), 40, "an open page is somebody")
         answer = browser.post(f"{API}restart-node", json={}, headers=xsrf(browser))
         assert answer.status_code == 202
-        while json.loads(page.recv(timeout=30))["type"] != "restarting":
+        while json.loads(page.recv(timeout=120))["type"] != "restarting":
             pass
     after = eventually(
         lambda: (

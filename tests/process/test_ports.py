@@ -232,7 +232,7 @@ class TestARealNode:
             address = f"{node.url.replace('http', 'ws', 1)}proxy/{other.getsockname()[1]}/ws?token={TOKEN}"
             with connect(address) as opened:
                 with pytest.raises(Exception, match=r"4404|other"):
-                    opened.recv(timeout=20)
+                    opened.recv(timeout=120)
 
 
 @pytest.mark.process

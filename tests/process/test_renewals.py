@@ -80,7 +80,7 @@ class Cluster:
             cwd=self.directory.home(rank) / "work",
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=120,
         )
 
 

@@ -66,7 +66,7 @@ class Hub:
     async def request(
         self, method: str, path: str, body: Any = None, *, name: str = "ada", **headers: str
     ) -> httpx.Response:
-        async with httpx.AsyncClient(timeout=30) as client:
+        async with httpx.AsyncClient(timeout=120) as client:
             return await client.request(
                 method,
                 f"{self.app.hub.url.rstrip('/')}/api{path}",

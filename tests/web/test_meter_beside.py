@@ -75,7 +75,7 @@ def test_with_hosts_of_their_own_the_hubs_origin_may_read_it_and_nobody_elses(tm
         site.hub.add("alice", "researcher")
         token = site.hub.token("alice")
         with httpx.Client(
-            base_url=site.url, headers={"Authorization": f"token {token}"}, timeout=20
+            base_url=site.url, headers={"Authorization": f"token {token}"}, timeout=120
         ) as alice:
             origin = site.portal.hub_host = "https://hub.example.edu"
             answer, meter = first_meter(alice, {"Origin": origin})
