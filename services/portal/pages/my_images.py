@@ -128,7 +128,7 @@ class Images(PageHandler):
         rows = await self.portal.db.run_read(
             lambda conn: saved.list_saved(conn, self.person.name, query=query, limit=SHOWN, after=after)
         )
-        used = await self.portal.db.run_read(saving.used_bytes, self.person.name)
+        used = await self.portal.db.run_read(saved.used_bytes, self.person.name)
         values = {
             "rows": rows[:SHOWN],
             "next": rows[SHOWN - 1].id if len(rows) > SHOWN else "",
