@@ -10,7 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from extensions.imagebuilder import container
+from extensions.imagebuilder.distribution import Distributor
 from extensions.imagebuilder.looks import platform_of, trust_of
+from extensions.imagebuilder.names import Pinned
 from extensions.imagebuilder.registry.access import Credentials
 from extensions.imagebuilder.registry.client import Registry
 from extensions.imagebuilder.saving import Place, Saver
@@ -18,7 +21,7 @@ from extensions.imagebuilder.service import Look, Savers, collector
 from extensions.imagebuilder.uploading import Uploader
 from galilean.service import Beside, Context, Tick, run_service
 from galilean.settings import Settings
-from spawner.docker.api import DockerAPI
+from spawner.docker.api import DockerAPI, ImageNotFound
 
 INTERVAL_SECONDS = 1.0
 #: The registry that the product itself started, for this process alone.
@@ -62,6 +65,28 @@ def saver_of(
     return PodSaver(nodes, agents, environ[AGENT_KEY], place, directory, sources=sources, registry=registry)
 
 
+class DockerMachine:
+    """The machine that all of it runs on, by its Docker."""
+
+    def __init__(self, saver: Saver) -> None:
+        self.name = os.uname().nodename
+        self._saver = saver
+
+    def has(self, image: str) -> bool:
+        """Whether it is here."""
+        try:
+            self._saver.docker.client().inspect_image(image)
+        except ImageNotFound:
+            return False
+        return True
+
+    def fetch(self, image: str, progress: Callable[[int, int], None]) -> None:
+        """Bring it here; only our own registry is told our password."""
+        place = self._saver.place
+        ours = Pinned.parse(image).registry == place.name
+        container.fetch(self._saver.docker.client(), image, place.for_docker if ours else None, progress)
+
+
 def build(context: Context) -> Tick:
     """The tick of this service."""
     settings, environ = context.settings, dict(context.environ)
@@ -90,6 +115,9 @@ def build(context: Context) -> Tick:
             await savers.close()
 
     context.beside.append(Beside(name="saves", work=until_it_ends, interval_seconds=1.0))
+    if settings.backend == "docker":
+        distributor = Distributor(context.db, DockerMachine(saver), context.clock, do=saver.docker.do)
+        context.beside.append(Beside(name="images", work=distributor.tick, interval_seconds=5.0))
     return savers.tick
 
 

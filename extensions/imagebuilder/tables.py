@@ -169,5 +169,24 @@ saved_images = Table(
     Index(None, "state"),
 )
 
+#: The current images of entries, on each machine: what a look at it showed, and how far a fetch is
+#: (:mod:`extensions.imagebuilder.distribution`). ``private``: only a run's own key fetches it.
+image_places = Table(
+    "image_places",
+    metadata,
+    Column("image", String(512), primary_key=True),
+    Column("machine", String(255), primary_key=True),
+    Column("state", String(16), nullable=False),
+    Column("done_bytes", BigInteger, nullable=False, server_default="0"),
+    Column("total_bytes", BigInteger),
+    Column("why", Text, nullable=False, server_default=""),
+    Column("why_params", JSON),
+    Column("private", Boolean, nullable=False, server_default=false()),
+    Column("changed_at", UTCDateTime(), nullable=False),
+    # Somebody wanted it fetched anew.
+    Column("asked_at", UTCDateTime()),
+    CheckConstraint("state IN ('present', 'pulling', 'failed', 'absent')", name="state"),
+)
+
 #: Who uses an entry, how often and when last is asked on every page of the catalogue.
 Index("ix_clusters_environment", clusters.c.environment, clusters.c.queued_at)
