@@ -28,6 +28,7 @@ from extensions.imagebuilder.bundle import Group, Places, is_wanted
 from extensions.imagebuilder.container import Wanted
 from spawner.kubernetes import names
 
+pytestmark = pytest.mark.process
 KEY = "k" * 64
 TOKEN = "0123456789abcdef" * 2
 CONTAINER = "c" * 64
