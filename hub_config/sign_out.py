@@ -1,23 +1,37 @@
 """Signing out at the hub is leaving at once (CG-30), and signing in is being there again.
 
 The moment is noted for the release service, wherever the sign-out came from: the portal's page, the menu of a
-page of the hub, or the address itself. A link on somebody else's site signs out as it always did, and releases
-nothing. The page afterwards says what goes back when; it is the last that this browser sees of the person.
+page of the hub, or the address itself. A link on another site signs out as it always did, and releases nothing; nor
+does one on another host of this site, where people's own programs answer (the portal notes the moment itself). What is
+no page that is opened (a script's request, a picture, a frame) signs nobody out from there. The page afterwards says
+what goes back when; it is the last that this browser sees of the person.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 from jupyterhub.handlers.login import LogoutHandler
 from sqlalchemy import Connection
+from tornado import web
 
 from galilean.web.language import translate
 from hub_config.blocked import check_sign_in
 from services.release import ask, rules, store
 from spawner import records
 from spawner.records import Run
+
+#: What browsers say of requests that a page of the hub's own host made, or the person by typing.
+OWN = ("same-origin", "none")
+
+
+def hidden_elsewhere(headers: Mapping[str, str]) -> bool:
+    """Whether a page of another host asks behind the person's back: they do not see the page that answers."""
+    if headers.get("Sec-Fetch-Site", "none") in OWN:
+        return False
+    return headers.get("Sec-Fetch-Dest", "document") != "document"
 
 
 class SignOutHandler(LogoutHandler):
@@ -27,11 +41,15 @@ class SignOutHandler(LogoutHandler):
         self.wiring = wiring
 
     async def get(self) -> None:
+        if hidden_elsewhere(self.request.headers):
+            raise web.HTTPError(403, "Another page asked for this.")
         user: Any = self.get_current_user_cookie()
         held: list[tuple[Run, str]] = []
-        if user is not None and self.request.headers.get("Sec-Fetch-Site") != "cross-site":
+        site = self.request.headers.get("Sec-Fetch-Site", "none")
+        if user is not None and site != "cross-site":
+            now = self.wiring.clock() if site in OWN else None
             try:
-                held = await self.wiring.database.run(_leave, user.name, self.wiring.clock())
+                held = await self.wiring.database.run(_leave, user.name, now)
             except Exception:
                 # Nobody stays signed in because our database is away; the policies take their course.
                 self.log.exception("The sign-out of %s was not noted", user.name)
@@ -42,8 +60,10 @@ class SignOutHandler(LogoutHandler):
         self.finish(await self.render_template("logout.html", held=held))
 
 
-def _leave(conn: Connection, user: str, now: datetime) -> list[tuple[Run, str]]:
-    store.signed_out(conn, user, now)
+def _leave(conn: Connection, user: str, now: datetime | None) -> list[tuple[Run, str]]:
+    """What somebody holds, after noting that they left at ``now``, if at all."""
+    if now is not None:
+        store.signed_out(conn, user, now)
     grace_seconds = rules.read(conn).site.grace_seconds
     return [
         (run, ask.policy_words(run.release_policy, translate, grace_seconds=grace_seconds))

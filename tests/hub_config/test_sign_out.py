@@ -52,6 +52,25 @@ async def test_a_link_on_somebody_elses_site_releases_nothing(site_of: SiteFacto
         assert person_row(site).signed_out_at is None
 
 
+async def test_a_page_on_another_host_of_the_site_releases_nothing_and_signs_nobody_out_unseen(
+    site_of: SiteFactory,
+) -> None:
+    """With subdomains people's own programs answer on hosts of the same site, and the browser sends the sign-in along."""
+    site = await site_of()
+    async with site.browser() as browser:
+        await fill(browser, "/hub/signup", username="eva", signup_password=PASSWORD)
+        for kind in ("empty", "image", "iframe", "script"):
+            for where in ("same-site", "cross-site"):
+                headers = {"Sec-Fetch-Site": where, "Sec-Fetch-Dest": kind}
+                assert (await browser.get("/hub/logout", headers=headers)).status_code == 403, headers
+        assert (await browser.get("/hub/token")).status_code == 200, "she is signed in still"
+        # What she sees happen: a page that is opened, as after the form of the portal on its own host.
+        opened = {"Sec-Fetch-Site": "same-site", "Sec-Fetch-Dest": "document"}
+        assert (await browser.get("/hub/logout", headers=opened)).status_code == 200
+        assert (await browser.get("/hub/token")).status_code == 302
+        assert person_row(site).signed_out_at is None, "the portal notes its own"
+
+
 async def test_a_database_that_is_away_keeps_nobody_signed_in(
     site_of: SiteFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -180,6 +180,12 @@ def test_pages_of_schedules_and_calendar(site: LiveSite, sign: Sign) -> None:
     assert alice.get(site.url + "admin/calendar").status_code == 403
 
 
+def left(site: LiveSite, user: str) -> datetime | None:
+    """When somebody signed out, as the release service reads it."""
+    with site.portal.db.read() as conn:
+        return conn.execute(select(presence.c.signed_out_at).where(presence.c.user == user)).scalar()
+
+
 def test_signing_out_says_what_goes_back_when_and_lets_one_choose(site: LiveSite, sign: Sign) -> None:
     alice = sign("alice")
     nothing = alice.get(site.url + "sign-out")
@@ -189,8 +195,10 @@ def test_signing_out_says_what_goes_back_when_and_lets_one_choose(site: LiveSite
     telling(site, run)
     page = alice.get(site.url + "sign-out").text
     assert "Goes back as soon as you sign out" in page and "Go on without me" in page
+    assert left(site, "alice") is None
     answer = alice.post(site.url + "sign-out", data={f"run-{run}": "when-done"})
     assert answer.status_code == 303 and answer.headers["location"].endswith("/hub/logout")
+    assert left(site, "alice") is not None, "noted here: the hub may be on another host"
     assert row(site, run).release_policy == "auto-when-done"
     assert alice.post(site.url + "sign-out", data={f"run-{run}": "other"}).status_code == 400
     alice.post(site.url + "sign-out", data={f"run-{run}": "now"})

@@ -1,11 +1,12 @@
 """Signing out is leaving at once (CG-30): what goes back when is said, and can be chosen, before it happens.
 
-Whoever holds nothing is signed out without a question. The hub does the signing out and notes it, also where
-somebody goes to its address directly (:mod:`hub_config.sign_out`).
+Whoever holds nothing is signed out without a question. The moment is noted here, by a form that no other page can
+send; then the hub does the signing out, also where somebody goes to its address directly (:mod:`hub_config.sign_out`).
 """
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from galilean.errors import UserError, mark
@@ -14,7 +15,9 @@ from services.portal.api.clusters import release_cluster
 from services.portal.frame import mine_for
 from services.portal.held import ClusterView
 from services.portal.longer import go_on_without
-from services.release import ask
+from services.release import ask, store
+
+log = logging.getLogger("galilean.portal")
 
 CHOICES = ("policy", "now", "when-done")
 
@@ -51,6 +54,10 @@ class SignOut(PageHandler):
             elif choice == "when-done":
                 await go_on_without(self.portal, self.person, view.run)
         self.portal.parts["seen"].forget(self.person.name)
+        try:
+            await self.portal.db.run(store.signed_out, self.person.name, self.portal.clock())
+        except Exception as error:  # nobody stays signed in because of it; the policies take their course
+            log.warning("The sign-out of %s was not noted: %s", self.person.name, error)
         self.redirect(self.portal.hub_url + "logout", status=303)
 
 
