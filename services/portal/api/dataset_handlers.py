@@ -6,12 +6,13 @@ from typing import Any
 
 from galilean.errors import UserError, mark
 from galilean.web.handlers import APIHandler
-from services.catalog import lifecycle, shares
+from services.catalog import shares
 from services.catalog.access import Access, Share
 from services.catalog.search import Scope
 from services.portal.api import dataset_models as models
-from services.portal.api import datasets, sharing
+from services.portal.api import datasets, either, sharing
 from services.portal.api.base import Handler
+from services.portal.api.either import OfEither
 from services.portal.api.gallery import card_model, dataset_path, find, wanted_of
 from services.portal.api.models import Binned, Card, Cover, ListOf, NewOwner, TakeDown
 from services.portal.api.models import Share as ShareModel
@@ -23,14 +24,11 @@ PROJECT = "/projects/{owner}/{slug}"
 SCOPES: tuple[Scope, ...] = ("mine", "shared", "public", "favourites", "all", "everything")
 
 
-class DatasetHandler(Handler):
-    """What these share."""
+class DatasetHandler(OfEither):
+    """How a data set is reached and shown."""
 
     async def reach(self, owner: str, slug: str, least: Access = Access.READ) -> tuple[Any, Access]:
         return await datasets.reach(self.portal, self.person, f"{owner}/{slug}", least=least)
-
-    async def owned(self, owner: str, slug: str) -> Any:
-        return (await self.reach(owner, slug, Access.OWN))[0]
 
     def answer(self, found: Any, level: Access = Access.OWN, status: int = 200) -> None:
         self.write_json(datasets.dataset_model(self.portal, self.person, found, level), status)
@@ -138,58 +136,22 @@ class Shares(DatasetHandler):
         self.write_json(ListOf[ShareModel](items=list(sharing.share_models(found))))
 
 
-class CoverOf(DatasetHandler):
-    async def put(self, owner: str, slug: str) -> None:
-        found = await self.owned(owner, slug)
-        kind = self.request.headers.get("Content-Type", "")
-        name = await datasets.set_cover(self.portal, self.person, found, self.request.body, kind)
-        self.write_json(Cover(cover=f"{self.portal.prefix}covers/{name}"))
-
-    async def delete(self, owner: str, slug: str) -> None:
-        found = await self.owned(owner, slug)
-        await datasets.drop_cover(self.portal, self.person, found)
-        self.set_status(204)
+class CoverOf(DatasetHandler, either.CoverOf):
+    """``…/cover``."""
 
 
-class Owner(DatasetHandler):
-    async def put(self, owner: str, slug: str) -> None:
-        body = self.body(NewOwner)
-        found, level = await self.reach(owner, slug)
-        after = await datasets.change_owner(self.portal, self.person, found, body.owner, address=self.address)
-        self.answer(after, level)
+class Owner(DatasetHandler, either.Owner):
+    """``…/owner``."""
 
 
-class TakenDown(DatasetHandler):
-    async def put(self, owner: str, slug: str) -> None:
-        body = self.body(TakeDown)
-        found, _ = await self.reach(owner, slug)
-        await datasets.take_down(self.portal, self.person, found, body.reason, address=self.address)
-        self.set_status(204)
-
-    async def delete(self, owner: str, slug: str) -> None:
-        found, _ = await self.reach(owner, slug)
-        await datasets.put_back(self.portal, self.person, found, address=self.address)
-        self.set_status(204)
+class TakenDown(DatasetHandler, either.TakenDown):
+    """``…/taken-down``."""
 
 
-class Bin(DatasetHandler):
-    async def get(self) -> None:
-        rows = await self.portal.db.run_read(datasets.in_bin, self.person.name, self.portal.clock())
-        self.write_json(
-            ListOf[Binned](
-                items=[
-                    Binned(
-                        id=row.id,
-                        slug=row.slug,
-                        name=row.name,
-                        deleted_at=row.deleted_at,
-                        kept_until=lifecycle.kept_until(row.deleted_at),
-                        size_bytes=row.size_bytes,
-                    )
-                    for row in rows
-                ]
-            )
-        )
+class Bin(either.Bin):
+    """``/bin/datasets``."""
+
+    kind = "dataset"
 
 
 class InBin(DatasetHandler):

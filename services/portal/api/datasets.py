@@ -6,18 +6,16 @@ What somebody may do :mod:`services.catalog.access` says; what they may not see 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from sqlalchemy import Connection
 
-from galilean import notices
 from galilean.errors import UserError, mark
 from galilean.web.context import Portal
 from galilean.web.language import current, translate
 from galilean.web.visitor import Visitor
-from services.catalog import covers, datasets, lifecycle, links, shares
+from services.catalog import datasets, lifecycle, links, shares
 from services.catalog.access import Access, access, may_see, need, no_such_thing
-from services.catalog.collection import Datasets, give_to
+from services.catalog.collection import Datasets
 from services.catalog.datasets import Dataset, Uses
 from services.catalog.fields import check_field
 from services.catalog.links import UsedBy
@@ -28,7 +26,6 @@ from services.catalog.store import Project
 from services.portal.addresses import project_path
 from services.portal.api import dataset_models as models
 from services.portal.api.gallery import dataset_path
-from services.portal.api.life import read_image
 from services.portal.api.projects import catalogue, cover_url, need_role
 from services.portal.api.sharing import LOOKED_MOST, files_of
 from services.portal.binned import purge
@@ -178,89 +175,6 @@ async def publish(portal: Portal, person: Visitor, dataset: Dataset, *, address:
     )
 
 
-async def set_cover(portal: Portal, person: Visitor, dataset: Dataset, image: bytes, kind: str) -> str:
-    """Give it a cover; the name of the image."""
-    need_role(person)
-    cleaned = await read_image(portal, image, kind)
-    now = portal.clock()
-
-    def change(conn: Connection) -> str:
-        name = covers.keep(conn, cleaned, now=now)
-        datasets.update(conn, dataset, now=now, cover=name)
-        return name
-
-    return await portal.db.run(change)
-
-
-async def drop_cover(portal: Portal, person: Visitor, dataset: Dataset) -> None:
-    """Show the drawn cover again."""
-    need_role(person)
-    await portal.db.run(datasets.update, dataset, now=portal.clock(), cover="")
-
-
-def need_manager(person: Visitor) -> None:
-    """Refuse whoever does not manage everybody's data sets."""
-    if not viewer_of(person).manages("dataset"):
-        raise UserError(403, mark("Only those who manage all data sets may do this."))
-
-
-async def change_owner(
-    portal: Portal, person: Visitor, dataset: Dataset, owner: str, *, address: str = ""
-) -> Dataset:
-    """Give somebody else a data set; for those who manage everybody's.
-
-    Raises
-    ------
-    UserError
-        403, 404 for nobody of this name.
-    """
-    need_manager(person)
-    try:
-        await portal.hub.user(owner)
-    except UserError as error:
-        if error.status != 404:
-            raise
-        raise UserError(404, mark("There is no account “{name}” here."), name=owner[:60]) from error
-    return await portal.db.run_serialised(
-        "admission", give_to, dataset, owner, actor=actor_of(person, address), now=portal.clock()
-    )
-
-
-async def take_down(
-    portal: Portal, person: Visitor, dataset: Dataset, reason: str, *, address: str = ""
-) -> None:
-    """Hide it from everybody but its owner and administrators, with a reason that the owner is told.
-
-    Runs that have it go on; the next ones do not get it.
-    """
-    need_manager(person)
-    actor, now = actor_of(person, address), portal.clock()
-
-    def change(conn: Connection) -> None:
-        lifecycle.take_down(conn, "dataset", dataset.id, reason=reason, actor=actor, now=now)
-        notices.tell(
-            conn,
-            dataset.owner,
-            now=now,
-            kind="taken-down",
-            text=mark("An administrator took “{name}” down: {reason}"),
-            address=dataset_path(dataset.owner, dataset.slug),
-            mail=True,
-            name=dataset.name,
-            reason=reason.strip(),
-        )
-
-    await portal.db.run(change)
-
-
-async def put_back(portal: Portal, person: Visitor, dataset: Dataset, *, address: str = "") -> None:
-    """Undo :func:`take_down`."""
-    need_manager(person)
-    await portal.db.run(
-        lifecycle.put_back, "dataset", dataset.id, actor=actor_of(person, address), now=portal.clock()
-    )
-
-
 async def used_by(portal: Portal, person: Visitor, dataset: Dataset) -> tuple[Uses, list[UsedBy]]:
     """How many use it, and the projects of these that the person may see."""
     viewer = viewer_of(person)
@@ -396,8 +310,3 @@ def used_by_models(portal: Portal, found: Sequence[UsedBy]) -> list[models.UsedB
 def uses_model(found: Uses) -> models.Uses:
     """The numbers as the API shows them."""
     return models.Uses(own=found.own, others=found.others, running=found.running)
-
-
-def in_bin(conn: Connection, owner: str, now: Any) -> list[Any]:
-    """What somebody deleted and can restore."""
-    return lifecycle.in_bin(conn, "dataset", owner, now=now)

@@ -26,8 +26,8 @@ from galilean.web.paging import Cursor
 from galilean.web.visitor import Visitor
 from services.catalog import covers
 from services.portal import shelf
+from services.portal.api import either
 from services.portal.api import environment_models as models
-from services.portal.api import life
 from services.portal.api.base import Handler
 from services.portal.api.models import ListOf
 from services.portal.api.operation import PAGED, Operation
@@ -441,7 +441,7 @@ class Logo(OneHandler):
     async def put(self, key: str) -> None:
         entry = await reach_entry(self.portal, self.person, key)
         kind = self.request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-        picture = await life.read_image(self.portal, self.request.body, kind)
+        picture = await either.read_image(self.portal, self.request.body, kind)
         name = await self.portal.db.run(covers.keep, picture, now=self.portal.clock())
         await set_logo(self.portal, self.person, entry, name, address=self.address)
         self.write_json(models.Logo(cover=f"{self.portal.prefix}covers/{name}"))

@@ -1,41 +1,38 @@
-"""What becomes of projects: forks with their progress, covers, the bin, and what administrators do with them."""
+"""What becomes of projects: forks with their progress and the bin; the rest as of data sets (:mod:`.either`)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from sqlalchemy import Connection
 
-from galilean import notices
 from galilean.errors import UserError, mark
 from galilean.web.context import Portal
 from galilean.web.handlers import APIHandler
 from galilean.web.language import current
 from galilean.web.visitor import Visitor
-from services.catalog import covers, forking, forks, lifecycle, links, owners, store
+from services.catalog import forking, forks, links, store
 from services.catalog.access import Access
 from services.catalog.forks import Forked
 from services.catalog.starters.spoken import spoken
 from services.portal import copying
 from services.portal.addresses import project_path
-from services.portal.api import models
+from services.portal.api import either, models
 from services.portal.api.base import Handler
+from services.portal.api.either import OfEither
 from services.portal.api.operation import Operation
 from services.portal.api.projects import (
     catalogue,
     need_role,
-    project_for,
     project_model,
     reach,
     wake,
 )
 from services.portal.binned import purge
 from services.portal.storage import need_room
-from services.portal.viewers import actor_of, viewer_of
+from services.portal.viewers import viewer_of
 
 PROJECT = "/projects/{owner}/{slug}"
-IMAGES = ("image/png", "image/jpeg")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,99 +121,6 @@ async def delete_for_ever(portal: Portal, person: Visitor, project_id: str) -> N
         raise UserError(503, mark("The volume with its files cannot be reached just now. Try again later."))
 
 
-async def set_cover(portal: Portal, person: Visitor, project: store.Project, image: bytes, kind: str) -> str:
-    """Give a project a cover; the name of the image. The caller knows that the person may.
-
-    Raises
-    ------
-    UserError
-        415 for what is not said to be an image, 400 and 413 as :func:`services.catalog.covers.clean`.
-    """
-    need_role(person)
-    cleaned = await read_image(portal, image, kind)
-    now = portal.clock()
-
-    def change(conn: Connection) -> str:
-        name = covers.keep(conn, cleaned, now=now)
-        store.update(conn, project, now=now, cover=name)
-        return name
-
-    return await portal.db.run(change)
-
-
-async def read_image(portal: Portal, image: bytes, kind: str) -> bytes:
-    """A picture that was sent, with nothing but the picture in it."""
-    if kind.partition(";")[0].strip().lower() not in IMAGES:
-        raise UserError(415, mark("A cover is a PNG or JPEG image."))
-    cleaned, _ = await catalogue(portal).run_on("", covers.clean, image)
-    return cleaned
-
-
-async def change_owner(
-    portal: Portal, person: Visitor, project: store.Project, owner: str, *, address: str = ""
-) -> store.Project:
-    """Give somebody else a project; for those who manage everybody's.
-
-    Raises
-    ------
-    UserError
-        403, 404 for nobody of this name, 409 while it runs.
-    """
-    need_manager(person)
-    try:
-        await portal.hub.user(owner)
-    except UserError as error:
-        if error.status != 404:
-            raise
-        raise UserError(404, mark("There is no account “{name}” here."), name=owner[:60]) from error
-    return await portal.db.run_serialised(
-        "admission",
-        owners.give_to,
-        project,
-        owner,
-        actor=actor_of(person, address),
-        now=portal.clock(),
-    )
-
-
-def need_manager(person: Visitor) -> None:
-    """Refuse whoever does not manage everybody's projects."""
-    if not viewer_of(person).manages("project"):
-        raise UserError(403, mark("Only those who manage all projects may do this."))
-
-
-async def take_down(
-    portal: Portal, person: Visitor, project: store.Project, reason: str, *, address: str = ""
-) -> None:
-    """Hide somebody's project, with a reason that its owner is told."""
-    need_manager(person)
-    actor, now = actor_of(person, address), portal.clock()
-
-    def change(conn: Connection) -> None:
-        lifecycle.take_down(conn, "project", project.id, reason=reason, actor=actor, now=now)
-        notices.tell(
-            conn,
-            project.owner,
-            now=now,
-            kind="taken-down",
-            text=mark("An administrator took “{name}” down: {reason}"),
-            address=project_path(project.owner, project.slug),
-            mail=True,
-            name=project.name,
-            reason=reason.strip(),
-        )
-
-    await portal.db.run(change)
-
-
-async def put_back(portal: Portal, person: Visitor, project: store.Project, *, address: str = "") -> None:
-    """Undo :func:`take_down`."""
-    need_manager(person)
-    await portal.db.run(
-        lifecycle.put_back, "project", project.id, actor=actor_of(person, address), now=portal.clock()
-    )
-
-
 def fork_model(portal: Portal, item: Forked) -> models.ForkOf:
     """A project of a tree of forks as the API shows it."""
     project = item.project
@@ -275,41 +179,32 @@ class Copying(Handler):
         )
 
 
-class CoverOf(Handler):
-    async def put(self, owner: str, slug: str) -> None:
-        project = await project_for(self.portal, self.person, owner, slug)
-        kind = self.request.headers.get("Content-Type", "")
-        name = await set_cover(self.portal, self.person, project, self.request.body, kind)
-        self.write_json(models.Cover(cover=f"{self.portal.prefix}covers/{name}"))
+class OfProject(OfEither):
+    """How a project is reached and shown."""
 
-    async def delete(self, owner: str, slug: str) -> None:
-        project = await project_for(self.portal, self.person, owner, slug)
-        need_role(self.person)
-        await self.portal.db.run(store.update, project, now=self.portal.clock(), cover="")
-        self.set_status(204)
+    async def reach(self, owner: str, slug: str, least: Access = Access.READ) -> tuple[store.Project, Access]:
+        return await reach(self.portal, self.person, owner, slug, least=least)
+
+    def answer(self, found: store.Project, level: Access = Access.OWN, status: int = 200) -> None:
+        self.write_json(project_model(self.portal, self.person, found, None, level), status)
 
 
-class Bin(Handler):
-    async def get(self) -> None:
-        now = self.portal.clock()
-        rows: list[Any] = await self.portal.db.run_read(
-            lambda conn: lifecycle.in_bin(conn, "project", self.person.name, now=now)
-        )
-        self.write_json(
-            models.ListOf[models.Binned](
-                items=[
-                    models.Binned(
-                        id=row.id,
-                        slug=row.slug,
-                        name=row.name,
-                        deleted_at=row.deleted_at,
-                        kept_until=lifecycle.kept_until(row.deleted_at),
-                        size_bytes=row.size_bytes,
-                    )
-                    for row in rows
-                ]
-            )
-        )
+class CoverOf(OfProject, either.CoverOf):
+    """``…/cover``."""
+
+
+class Owner(OfProject, either.Owner):
+    """``…/owner``."""
+
+
+class TakenDown(OfProject, either.TakenDown):
+    """``…/taken-down``."""
+
+
+class Bin(either.Bin):
+    """``/bin/projects``."""
+
+    kind = "project"
 
 
 class InBin(Handler):
@@ -319,27 +214,6 @@ class InBin(Handler):
 
     async def delete(self, project_id: str) -> None:
         await delete_for_ever(self.portal, self.person, project_id)
-        self.set_status(204)
-
-
-class Owner(Handler):
-    async def put(self, owner: str, slug: str) -> None:
-        body = self.body(models.NewOwner)
-        project, level = await reach(self.portal, self.person, owner, slug)
-        after = await change_owner(self.portal, self.person, project, body.owner, address=self.address)
-        self.write_json(project_model(self.portal, self.person, after, None, level))
-
-
-class TakenDown(Handler):
-    async def put(self, owner: str, slug: str) -> None:
-        body = self.body(models.TakeDown)
-        project = await project_for(self.portal, self.person, owner, slug, least=Access.READ)
-        await take_down(self.portal, self.person, project, body.reason, address=self.address)
-        self.set_status(204)
-
-    async def delete(self, owner: str, slug: str) -> None:
-        project = await project_for(self.portal, self.person, owner, slug, least=Access.READ)
-        await put_back(self.portal, self.person, project, address=self.address)
         self.set_status(204)
 
 

@@ -37,16 +37,7 @@ class ActOnDatasets(_Datasets, ActOnItems):
     none_chosen = mark("Choose at least one data set.")
 
     async def act(self, act: str, found: Dataset) -> None:
-        portal, person, address = self.portal, self.person, self.address
-        if act == "take-down":
-            reason = self.get_body_argument("reason", "")
-            await calls.take_down(portal, person, found, reason, address=address)
-        elif act == "put-back":
-            await calls.put_back(portal, person, found, address=address)
-        elif act == "owner":
-            await calls.change_owner(portal, person, found, self.new_owner(), address=address)
-        else:
-            await calls.delete(portal, person, found, address=address)
+        await calls.delete(self.portal, self.person, found, address=self.address)
 
 
 def routes() -> list[tuple[str, type[Any]]]:

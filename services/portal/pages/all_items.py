@@ -1,7 +1,6 @@
 """Administration → All projects, All data sets: everybody's, with search and filters, and acts on many at once.
 
-One page for both kinds; what is done with one of them is the API's own act (:mod:`services.portal.pages.all_projects`,
-:mod:`services.portal.pages.all_datasets`). What cannot be done with one is told and keeps nobody else's from being
+One page for both kinds; what is done with one of them is the API's own act. What cannot be done with one is told and keeps nobody else's from being
 done.
 """
 
@@ -18,6 +17,7 @@ from galilean.web.handlers import PageHandler
 from services.catalog.access import Kind
 from services.catalog.fields import FIELDS
 from services.catalog.search import COUNT_MOST, Wanted
+from services.portal.api import either
 from services.portal.api.gallery import find, item_path
 from services.portal.pages.project_frame import said
 
@@ -118,21 +118,23 @@ class ActOnItems(AllOfAKind):
     none_chosen: str
 
     async def act(self, act: str, found: Any) -> None:
-        """Do it with one of them."""
+        """Do with one of them what only this kind has, or has in a way of its own."""
         raise NotImplementedError
 
-    def new_owner(self) -> str:
-        """To whom they are given.
-
-        Raises
-        ------
-        UserError
-            400 when nobody is named.
-        """
-        owner = self.get_body_argument("owner", "").strip()
-        if not owner:
-            raise UserError(400, mark("Say who the new owner is."))
-        return owner
+    async def _act(self, act: str, found: Any) -> None:
+        portal, person, address = self.portal, self.person, self.address
+        if act == "take-down":
+            reason = self.get_body_argument("reason", "")
+            await either.take_down(portal, person, found, reason, address=address)
+        elif act == "put-back":
+            await either.put_back(portal, person, found, address=address)
+        elif act == "owner":
+            owner = self.get_body_argument("owner", "").strip()
+            if not owner:
+                raise UserError(400, mark("Say who the new owner is."))
+            await either.change_owner(portal, person, found, owner, address=address)
+        else:
+            await self.act(act, found)
 
     def _chosen(self) -> list[str]:
         ids = list(dict.fromkeys(self.get_arguments(self.kind)))[:MOST_AT_ONCE]
@@ -161,7 +163,7 @@ class ActOnItems(AllOfAKind):
             if found is None:
                 continue
             try:
-                await self.act(act, found)
+                await self._act(act, found)
             except UserError as error:
                 if error.status == 400 and act in ("take-down", "owner"):
                     raise  # it is the same for all of them

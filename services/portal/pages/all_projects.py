@@ -10,8 +10,8 @@ from galilean.errors import mark
 from services.catalog import store
 from services.catalog.access import Kind
 from services.catalog.store import Project
-from services.portal.api import life, sharing
 from services.portal.api import projects as calls
+from services.portal.api import sharing
 from services.portal.api.gallery import SORTS
 from services.portal.pages.all_items import ActOnItems, AllItems, AllOfAKind
 
@@ -38,18 +38,10 @@ class ActOnProjects(_Projects, ActOnItems):
     none_chosen = mark("Choose at least one project.")
 
     async def act(self, act: str, found: Project) -> None:
-        portal, person, address = self.portal, self.person, self.address
-        if act == "take-down":
-            reason = self.get_body_argument("reason", "")
-            await life.take_down(portal, person, found, reason, address=address)
-        elif act == "put-back":
-            await life.put_back(portal, person, found, address=address)
-        elif act == "unpublish":
-            await sharing.unpublish(portal, person, found, address=address)
-        elif act == "owner":
-            await life.change_owner(portal, person, found, self.new_owner(), address=address)
+        if act == "unpublish":
+            await sharing.unpublish(self.portal, self.person, found, address=self.address)
         else:
-            await calls.delete_project(portal, person, found, address=address)
+            await calls.delete_project(self.portal, self.person, found, address=self.address)
 
 
 def routes() -> list[tuple[str, type[Any]]]:

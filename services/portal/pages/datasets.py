@@ -136,7 +136,9 @@ class Bin(PageHandler):
     """What one deleted, for 30 days."""
 
     async def get(self) -> None:
-        rows = await self.portal.db.run_read(calls.in_bin, self.person.name, self.portal.clock())
+        rows = await self.portal.db.run_read(
+            lambda conn: lifecycle.in_bin(conn, "dataset", self.person.name, now=self.portal.clock())
+        )
         await self.render_page(
             "datasets_bin.html",
             rows=rows,
