@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 from spawner.collaborators import PullLogin
@@ -168,9 +168,20 @@ class ClusterSpec(ClusterFrame):
     placement: Placement = field(default_factory=Placement)
 
 
+def _plain(value: Any) -> Any:
+    """Values as JSON has them; a mapping of a plan or of the configuration may be one that cannot be copied."""
+    if is_dataclass(value):
+        return {item.name: _plain(getattr(value, item.name)) for item in fields(value)}
+    if isinstance(value, Mapping):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
 def recipe_of(spec: ClusterSpec) -> str:
     """From what the pods of a cluster are made, without token and password: pods refer to the run's Secret for them."""
-    said = asdict(spec)
+    said = _plain(spec)
     if said["login"]:
         said["login"] = dict.fromkeys(said["login"], "")
     for container in said["pod"]["spec"]["containers"]:

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from spawner.collaborators import PullLogin
 from spawner.kubernetes import manifests, nodes
 from spawner.kubernetes.api import APIError
 from spawner.kubernetes.spec import Placement, recipe_of, spec_from
+from spawner.plan import EnvironmentChoice
 from tests.kubernetes.memory import Progress
 from tests.kubernetes.test_manifests import TOKEN, spec
 
@@ -37,6 +39,15 @@ def test_what_pods_are_made_from_is_written_down_whole_and_without_the_token() -
         assert json.dumps(again, sort_keys=True) == json.dumps(
             manifests.pod(asked, rank, owner), sort_keys=True
         )
+
+
+def test_whatever_kind_of_mapping_a_plan_or_the_configuration_hands_in_it_is_written_down() -> None:
+    """An environment without variables of its own has a mapping that cannot be copied."""
+    empty = EnvironmentChoice(name="jupyter", image="i").variables
+    asked = spec(variables=empty, placement=Placement(node_selector=MappingProxyType({"a": "b"})))
+    known = spec_from(recipe_of(asked))
+    assert (known.variables, known.placement.node_selector) == ({}, {"a": "b"})
+    assert "env" in asked.pod["spec"]["containers"][0], "what it is made of stays as it was"
 
 
 def test_a_password_of_a_registry_is_not_written_down_twice_and_the_pod_still_finds_it() -> None:
