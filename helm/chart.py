@@ -104,6 +104,8 @@ Each part has the rights that it needs and no more; parts that are not named her
 | machines | the whole cluster | nodes: get, list, patch, delete |
 | machines | the release's namespace | pods: list; evictions: create |
 | machines, with `machines.addMachines` | `kube-system` | Secrets: create |
+| imagebuilder, with `imagebuilder.enabled` | the release's namespace | pods, Secrets: list |
+| imagebuilder, with `imagebuilder.enabled` | the agents' namespace | pods: list |
 
 Kubernetes cannot narrow a right to *create* down to names. With `machines.addMachines` whoever takes over that service
 could therefore put any new Secret into `kube-system` (it cannot read, change or delete one); without it nothing of
@@ -111,6 +113,11 @@ Galilean reaches that namespace.
 
 The namespace should hold nothing else, for the hub can list its Secrets. It should enforce Pod Security: every pod of
 the chart and every node is admitted by *restricted*.
+
+The agents that `imagebuilder.enabled` puts on the machines have a namespace of their own. They have no account in
+Kubernetes, call nobody, and are called by the image service alone. On their machine they are root with one capability,
+to read everybody's files (`DAC_READ_SEARCH`): they see containerd's snapshots and running containers, and write control
+groups, which is how a container is held for a moment. They have no socket of the runtime.
 """
 
 

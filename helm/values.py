@@ -18,7 +18,15 @@ from pydantic import BaseModel, ConfigDict, Field
 DECIDED: dict[str, tuple[str, ...]] = {
     "Settings": ("state", "backend", "addresses", "database", "process", "docker"),
     "Web": ("host", "port"),
-    "Kubernetes": ("namespace", "hub_connect_url", "portal_connect_url", "image", "image_pull_secrets"),
+    "Kubernetes": (
+        "namespace",
+        "hub_connect_url",
+        "portal_connect_url",
+        "image",
+        "image_pull_secrets",
+        "agents_namespace",
+    ),
+    "Registry": ("password_file", "upload"),
 }
 
 
@@ -205,6 +213,57 @@ class Machines(Replicated):
     )
 
 
+class Agents(Section):
+    namespace: str = Field(
+        default="",
+        description="Where they run; empty = the release's namespace with `-agents` behind it. It cannot be the "
+        "release's own, which admits restricted pods alone.",
+    )
+    createNamespace: bool = Field(
+        default=True,
+        description="Let the chart make that namespace; off = it is there and admits privileged pods.",
+    )
+    bundles: str = Field(
+        default="/run/containerd/io.containerd.runtime.v2.task/k8s.io",
+        description="Where containerd keeps running containers of Kubernetes; k3s has it below `/run/k3s/containerd`.",
+    )
+    snapshots: str = Field(
+        default="/var/lib/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots",
+        description="Where containerd's overlayfs keeps layers and changes; k3s has it below "
+        "`/var/lib/rancher/k3s/agent/containerd`.",
+    )
+    groups: str = Field(default="/sys/fs/cgroup", description="The machine's control groups.")
+    disk: str = Field(
+        default="50Gi", description="Most that layers on their way may take of a machine's disk."
+    )
+    resources: dict[str, Any] = Field(
+        default={"requests": {"cpu": "50m", "memory": "96Mi"}, "limits": {"memory": "512Mi"}},
+        description="Requests and limits.",
+    )
+    nodeSelector: dict[str, str] = Field(
+        default={"kubernetes.io/os": "linux"}, description="Which machines have one."
+    )
+    tolerations: list[dict[str, Any]] = Field(
+        default=[{"operator": "Exists"}], description="Of machines that keep other pods away."
+    )
+    priorityClassName: str = Field(default="", description="Of its pods.")
+
+
+class Imagebuilder(Part):
+    enabled: bool = Field(
+        default=False,
+        description="Let people save their nodes as images: the image service, and an agent on every machine. Needs "
+        "`config.images.registry.address`, a registry that the machines' kubelets reach.",
+    )
+    registrySecret: str = Field(
+        default="",
+        description="A Secret with the key `password`: of `config.images.registry.username`. Empty = nobody is asked.",
+    )
+    agents: Agents = Field(
+        default=Agents(), description="What reads nodes on their machines (see the how-to on saving)."
+    )
+
+
 class Parts(Section):
     nodeSelector: dict[str, str] = Field(default={}, description="Of the pods of every part.")
     tolerations: list[dict[str, Any]] = Field(default=[], description="Of the pods of every part.")
@@ -274,4 +333,7 @@ class Values(Section):
     )
     machines: Machines = Field(
         default=Machines(resources=_ask("20m", "96Mi", "512Mi")), description="The machines service."
+    )
+    imagebuilder: Imagebuilder = Field(
+        default=Imagebuilder(resources=_ask("50m", "128Mi", "1Gi")), description="The image service."
     )

@@ -1,8 +1,9 @@
-"""The image registry of one machine with Docker: our own, where the settings name none.
+"""Where saved images are kept: of one machine with Docker our own registry, where the settings name none.
 
 Debian's ``docker-registry`` as one more part of the supervisor, at the loopback address, behind a password that the
 image service alone is told. It keeps its data in ``<state>/registry``. Without the program and without an address in
-the settings nothing can be saved, and nothing offers it.
+the settings nothing can be saved, and nothing offers it. In Kubernetes a registry that its machines reach must be
+named, and agents must run on them (:mod:`extensions.imagebuilder.agent`).
 """
 
 from __future__ import annotations
@@ -32,7 +33,10 @@ def is_own(settings: Settings) -> bool:
 
 def can_save(settings: Settings) -> bool:
     """Whether there is a registry to save images to."""
-    return settings.backend == "docker" and (bool(settings.images.registry.address) or is_own(settings))
+    named = bool(settings.images.registry.address)
+    if settings.backend == "kubernetes":
+        return named and bool(settings.kubernetes.agents_namespace)
+    return settings.backend == "docker" and (named or is_own(settings))
 
 
 def settings_file(settings: Settings) -> Path:

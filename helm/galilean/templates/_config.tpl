@@ -35,6 +35,12 @@ chart's own: without those nodes would be sealed off from their hub.
     "claim" (include "galilean.claimName" (list . "projects"))
   ))
 -}}
+{{- if .Values.imagebuilder.enabled -}}
+{{- $registry := dict "upload" 0 -}}
+{{- if .Values.imagebuilder.registrySecret }}{{ $_ := set $registry "password_file" "/etc/galilean/registry/password" }}{{ end -}}
+{{- $_ := set $own "images" (dict "registry" $registry) -}}
+{{- $_ := set $own.kubernetes "agents_namespace" (include "galilean.agentsNamespace" .) -}}
+{{- end -}}
 {{- $config := mergeOverwrite $own (deepCopy .Values.config) -}}
 {{- $_ := set $config.kubernetes "network" (merge (dict
   "reached_by" (concat $reachedBy (dig "reached_by" list $network))

@@ -35,7 +35,7 @@ The parts that run our Python, all but the proxy.
 {{- $base := include "galilean.base" . -}}
 hub: {port: 8081, health: {{ $base }}hub/health, live: {{ $base }}hub/health, patience: 30, account: true, files: true,
   secrets: [cookie, proxy, token-portal, token-metering, token-release, token-queue, token-machines, token-command],
-  from: [hub, proxy, portal, metering, release, queue, machines], nodes: true}
+  from: [hub, proxy, portal, metering, release, queue, machines{{ if .Values.imagebuilder.enabled }}, imagebuilder{{ end }}], nodes: true}
 portal: {port: 8082, health: /health, live: /metrics, patience: 6, files: true,
   secrets: [portal-cookie, token-portal], from: [proxy, hub, release], nodes: true}
 metering: {port: 8083, health: /health, live: /metrics, patience: 6, account: true, secrets: [token-metering], from: []}
@@ -44,6 +44,15 @@ queue: {port: 8085, health: /health, live: /metrics, patience: 6, secrets: [toke
 {{- if .Values.machines.enabled }}
 machines: {port: 8086, health: /health, live: /metrics, patience: 6, account: true, secrets: [token-machines], from: [portal]}
 {{- end }}
+{{- if .Values.imagebuilder.enabled }}
+imagebuilder: {port: 8087, health: /health, live: /metrics, patience: 6, account: true,
+  secrets: [token-imagebuilder, agent], from: [portal]}
+{{- end }}
+{{- end }}
+
+{{/* Where the agents run that read nodes to be saved. */}}
+{{- define "galilean.agentsNamespace" -}}
+{{- .Values.imagebuilder.agents.namespace | default (printf "%s-agents" .Release.Namespace) }}
 {{- end }}
 
 {{/* The path under which everything is: "/" or "/something/". */}}

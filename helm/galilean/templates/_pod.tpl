@@ -85,6 +85,9 @@ volumeMounts:
   - {name: secrets, mountPath: /etc/galilean/secrets, readOnly: true}
   - {name: state, mountPath: /var/lib/galilean} # the directory below it is then our own account's
   - {name: tmp, mountPath: /tmp}
+{{- if and (eq .name "imagebuilder") $root.Values.imagebuilder.registrySecret }}
+  - {name: registry, mountPath: /etc/galilean/registry, readOnly: true}
+{{- end }}
 {{- if $root.Values.authority.configMap }}
   - {name: authority, mountPath: /etc/galilean/authority, readOnly: true}
 {{- end }}
@@ -129,6 +132,13 @@ volumeMounts:
 {{- else }}
 - name: state
   emptyDir: {}
+{{- end }}
+{{- if and (eq .name "imagebuilder") $root.Values.imagebuilder.registrySecret }}
+- name: registry
+  secret:
+    secretName: {{ $root.Values.imagebuilder.registrySecret }}
+    defaultMode: 0440
+    items: [{key: password, path: password}]
 {{- end }}
 {{- with $root.Values.authority.configMap }}
 - name: authority

@@ -1,0 +1,107 @@
+"""Saving nodes in Kubernetes: off unless asked for, and what the agents on the machines may is no more than said."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.chart.conftest import NAMESPACE, Chart, Objects, Refused
+
+pytestmark = pytest.mark.kubernetes
+AGENTS = f"{NAMESPACE}-agents"
+NAMED: dict[str, Any] = {"images": {"registry": {"address": "https://registry.example", "username": "robot"}}}
+SAVING: dict[str, Any] = {
+    "imagebuilder": {"enabled": True, "registrySecret": "registry-password"},
+    "config": NAMED,
+}
+
+
+@pytest.fixture(scope="module")
+def saving(chart: Chart) -> Objects:
+    return chart.render(SAVING)
+
+
+def agent(found: Objects) -> dict[str, Any]:
+    return found["DaemonSet", "galilean-agent"]["spec"]["template"]["spec"]
+
+
+def test_nothing_of_it_is_there_unless_asked_for(chart: Chart) -> None:
+    found = chart.render({"config": NAMED})
+    assert not [
+        key for key in found if "agent" in key[1] or "imagebuilder" in key[1] or key[0] == "DaemonSet"
+    ]
+    assert "agents_namespace" not in found.config["kubernetes"]
+    assert "agent" not in found["Secret", "galilean-secrets"]["data"]
+
+
+def test_it_needs_a_registry_and_a_namespace_of_its_own(chart: Chart) -> None:
+    with pytest.raises(Refused, match=r"config\.images\.registry\.address"):
+        chart.render({"imagebuilder": {"enabled": True}})
+    with pytest.raises(Refused, match="restricted pods alone"):
+        chart.render({**SAVING, "imagebuilder": {"enabled": True, "agents": {"namespace": NAMESPACE}}})
+    with pytest.raises(Refused):
+        chart.render({**SAVING, "config": {"kubernetes": {"agents_namespace": "x"}, **NAMED}})
+
+
+def test_an_agent_is_root_with_one_capability_and_no_account(saving: Objects) -> None:
+    spec = agent(saving)
+    (container,) = spec["containers"]
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"], "add": ["DAC_READ_SEARCH"]},
+    }
+    assert spec["automountServiceAccountToken"] is False
+    assert not {"hostPID", "hostNetwork", "hostIPC", "serviceAccountName"} & spec.keys()
+    paths = {volume["name"]: volume["hostPath"]["path"] for volume in spec["volumes"] if "hostPath" in volume}
+    assert sorted(paths) == ["bundles", "groups", "snapshots"]
+    assert not [
+        path for path in paths.values() if path.rstrip("/") in ("", "/run", "/run/containerd", "/var/lib")
+    ]
+    mounts = {mount["name"]: mount for mount in container["volumeMounts"]}
+    assert mounts["bundles"]["readOnly"] and mounts["snapshots"]["readOnly"] and mounts["key"]["readOnly"]
+    # The kernel's table of mounts tells the machine's paths.
+    assert all(mounts[name]["mountPath"] == paths[name] for name in ("bundles", "snapshots"))
+
+
+def test_the_image_service_alone_reaches_an_agent_and_an_agent_reaches_nobody(saving: Objects) -> None:
+    policy = saving["NetworkPolicy", "galilean-agent"]
+    assert policy["metadata"]["namespace"] == AGENTS
+    assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
+    assert policy["spec"]["egress"] == []
+    (rule,) = policy["spec"]["ingress"]
+    (peer,) = rule["from"]
+    assert peer["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": NAMESPACE}
+    assert peer["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "imagebuilder"
+
+
+def test_both_know_one_key_which_stands_in_two_secrets(saving: Objects) -> None:
+    theirs = saving["Secret", "galilean-agent"]
+    assert theirs["metadata"]["namespace"] == AGENTS
+    assert theirs["data"]["agent"] == saving["Secret", "galilean-secrets"]["data"]["agent"]
+    service = saving["Deployment", "galilean-imagebuilder"]["spec"]["template"]["spec"]
+    (volume,) = [one for one in service["volumes"] if one["name"] == "secrets"]
+    keys = {item["key"] for source in volume["projected"]["sources"] for item in source["secret"]["items"]}
+    assert keys == {"token-imagebuilder", "agent"}
+    (password,) = [one for one in service["volumes"] if one["name"] == "registry"]
+    assert password["secret"]["secretName"] == "registry-password"
+    assert saving.config["images"]["registry"]["password_file"] == "/etc/galilean/registry/password"
+    others = [name for name, spec in saving.pods().items() if name != "galilean-imagebuilder"]
+    assert not [
+        name
+        for name in others
+        if any(one["name"] == "registry" for one in saving.pods()[name].get("volumes", ()))
+    ]
+
+
+def test_the_image_service_may_list_and_no_more(saving: Objects) -> None:
+    (rule,) = saving["Role", "galilean-imagebuilder"]["rules"]
+    assert (rule["resources"], rule["verbs"]) == (["pods", "secrets"], ["list"])
+    (rule,) = saving["Role", "galilean-agents"]["rules"]
+    assert (rule["resources"], rule["verbs"]) == (["pods"], ["list"])
+    assert (
+        saving["Namespace", AGENTS]["metadata"]["labels"]["pod-security.kubernetes.io/enforce"]
+        == "privileged"
+    )
+    assert saving.config["kubernetes"]["agents_namespace"] == AGENTS

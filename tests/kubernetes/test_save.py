@@ -1,0 +1,347 @@
+"""*Save image* on a real Kubernetes: an agent as the chart puts it on the machine, a real registry, and pods of the image."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from spawner.kubernetes import names
+from tests.chart.conftest import CHART
+from tests.chart.installed import image as image_in_lab
+from tests.imagebuilder.registry.server import RegistryServer
+from tests.kubernetes.hub import Namespace, only_if_possible
+from tests.kubernetes.test_product_outside import MACHINES_RIGHTS, Outside, free_port
+from tests.lab.kubernetes import Kubernetes
+from tests.product.product import Person, wait_for
+
+pytestmark = [
+    pytest.mark.kubernetes,
+    pytest.mark.timeout(1500),
+    pytest.mark.skipif(bool(only_if_possible()), reason=only_if_possible() or "-"),
+    pytest.mark.skipif(not shutil.which("docker-registry"), reason="docker-registry is missing"),
+]
+
+#: The image service runs outside, by the hub's account; inside the chart binds an account of its own.
+MAY_LIST_AGENTS = """
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {name: outside, namespace: $AGENTS}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: galilean-agents}
+subjects: [{kind: ServiceAccount, name: hub, namespace: $NAMESPACE}]
+"""
+
+
+@dataclass
+class World:
+    """The product, its registry, and where the agents are."""
+
+    product: Outside
+    registry: RegistryServer
+    agents: str
+    kubectl: Any
+
+    @property
+    def namespace(self) -> Namespace:
+        return self.product.namespace
+
+    def inside(self, person: Person, server: str, script: str, rank: int = 0) -> str:
+        pod = names.pod_name(names.base_name(person.name, server), rank)
+        return self.namespace.execute(pod, "/bin/sh", "-c", script)
+
+    def agent(self) -> dict[str, Any]:
+        (pod,) = json.loads(self.kubectl("get", "pods", "-n", self.agents, "-o", "json"))["items"]
+        return pod
+
+    def agent_answers(self) -> bool:
+        address = self.agent()["status"].get("podIP", "")
+        return httpx.get(f"http://{address}:8090/health", timeout=5).status_code == 200
+
+    def blobs(self) -> set[str]:
+        return {path.parent.name for path in self.registry.data.rglob("sha256/*/*/data")}
+
+
+def pushed(kubernetes: Kubernetes, registry: RegistryServer) -> str:
+    """The node image in the registry and, by its digest there, in the lab: as if it had come from there."""
+    ctr = [
+        "ctr",
+        "--address",
+        str(kubernetes.directory / "containerd.sock"),
+        "--namespace",
+        "k8s.io",
+        "images",
+    ]
+
+    def do(*words: str) -> str:
+        done = subprocess.run([*ctr, *words], capture_output=True, text=True, timeout=600, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    digest = do("list", f"name=={kubernetes.image}").splitlines()[1].split()[2]
+    name = f"{registry.address.removeprefix('http://')}/site/jupyter"
+    do("tag", "--force", kubernetes.image, f"{name}:1")
+    do("push", "--plain-http", f"{name}:1")
+    do("tag", "--force", kubernetes.image, f"{name}@{digest}")
+    return f"{name}@{digest}"
+
+
+def is_shared(directory: Path) -> bool:
+    """Whether the machine tells others of what it mounts below a directory, as those with systemd do."""
+    command = ["findmnt", "--noheadings", "--output", "PROPAGATION", "--target", str(directory)]
+    return "shared" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def rendered(kubernetes: Kubernetes, namespace: str, agents: str) -> list[dict[str, Any]]:
+    """What the chart makes for the agents."""
+    from tests.lab.build import build
+
+    control = image_in_lab(kubernetes, "control")
+    runtime = kubernetes.directory
+    values = {
+        "images": {"control": dict(zip(("repository", "tag"), control.rsplit(":", 1), strict=True))},
+        "config": {"images": {"registry": {"address": "https://registry.example"}}},
+        "imagebuilder": {
+            "enabled": True,
+            "agents": {
+                "namespace": agents,
+                "bundles": f"{runtime}/containerd-state/io.containerd.runtime.v2.task/k8s.io",
+                "snapshots": f"{runtime}/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots",
+            },
+        },
+    }
+    told = subprocess.run(
+        [str(build() / "helm"), "template", "galilean", str(CHART), "--namespace", namespace,
+         "--kube-version", "1.33.0", "-f", "-"],
+        input=json.dumps(values), env={"HOME": str(runtime), "PATH": "/usr/bin:/bin"},
+        capture_output=True, text=True, timeout=60, check=True,
+    ).stdout  # fmt: skip
+    if not is_shared(
+        kubernetes.directory
+    ):  # what is mounted later is not seen then: the node comes before the agent
+        told = told.replace(", mountPropagation: HostToContainer", "")
+    found = [one for one in yaml.safe_load_all(told) if one]
+    return [
+        one
+        for one in found
+        if one["kind"] == "Namespace" or one["metadata"].get("namespace") == agents
+        if one["kind"] != "Secret"
+    ]
+
+
+@pytest.fixture(scope="module")
+def world(
+    kubernetes: Kubernetes, namespace: Namespace, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[World]:
+    from tests.lab.lab import GATEWAY
+
+    agents = f"{namespace.name}-agents"
+    registry = RegistryServer(tmp_path_factory.mktemp("registry"))
+    registry.start()
+    directory = tmp_path_factory.mktemp("saving")
+    os.chown(directory, 1000, 1000)
+    os.chown(namespace.work, 1000, 1000)
+    namespace.kubectl("apply", "-f", "-", stdin=MACHINES_RIGHTS.replace("$NAMESPACE", namespace.name))
+    settings: dict[str, Any] = {
+        "backend": "kubernetes",
+        "addresses": {
+            "hub": f"http://{GATEWAY}:{free_port(GATEWAY)}",
+            "portal": f"http://{GATEWAY}:{free_port(GATEWAY)}",
+        },
+        "kubernetes": {
+            "namespace": namespace.name,
+            "image": pushed(kubernetes, registry),
+            "agents_namespace": agents,
+        },
+        "images": {"registry": {"address": registry.address}},
+        "volumes": {"default": {"kind": "claim", "claim": "projects", "path": str(namespace.work)}},
+        "roles": {"admin": {}, "researcher": {"limits": {"clusters": 4, "nodes": 2, "manual_release": True}}},
+        "defaults": {"cpu": 0.2, "memory": "512M", "release": "manual"},
+    }
+    product = Outside(directory, settings)
+    product.namespace = namespace
+    try:
+        product.start()
+        person = product.person("ada")
+        slug = person.project("Heat")
+        assert person.run(slug, project=slug, nodes=1).status_code in (201, 202)
+        wait_for(lambda: person.is_ready(slug), "ada's cluster is ready", seconds=120)
+        objects = rendered(kubernetes, namespace.name, agents)
+        namespace.kubectl("create", "namespace", agents)
+        key = product.state / "secrets" / "agent"
+        namespace.kubectl(
+            "create", "secret", "generic", "galilean-agent", "-n", agents, f"--from-file=agent={key}"
+        )
+        for one in objects:
+            namespace.kubectl("apply", "-f", "-", stdin=json.dumps(one))
+        roles = MAY_LIST_AGENTS.replace("$AGENTS", agents).replace("$NAMESPACE", namespace.name)
+        namespace.kubectl("apply", "-f", "-", stdin=roles)
+        made = World(product, registry, agents, namespace.kubectl)
+        wait_for(made.agent_answers, "the agent answers", seconds=120)
+        yield made
+    finally:
+        try:
+            product.close()
+        finally:
+            registry.stop()
+            namespace.kubectl("delete", "namespace", agents, "--wait=false", check=False)
+            kind_and_name = (f"clusterrole,clusterrolebinding/{namespace.name}-machines").split("/")
+            namespace.kubectl("delete", *kind_and_name, "--wait=false", "--ignore-not-found", check=False)
+
+
+@pytest.fixture(scope="module")
+def ada(world: World) -> Person:
+    return world.product.person_named("ada")
+
+
+def saved(person: Person, cluster: str, name: str) -> dict[str, Any]:
+    answer = person.portal("POST", "/images", json={"cluster": cluster, "rank": 0, "name": name})
+    assert answer.status_code == 202, answer.text
+    made = answer.json()["id"]
+
+    def over() -> bool:
+        return person.portal("GET", f"/images/{made}").json()["state"] != "saving"
+
+    wait_for(over, f"{name} is saved or not", seconds=240)
+    return person.portal("GET", f"/images/{made}").json()
+
+
+def test_what_was_changed_is_saved_without_a_secret_and_a_run_of_it_finds_it(
+    world: World, ada: Person
+) -> None:
+    (cluster,) = ada.clusters()
+    world.inside(
+        ada,
+        "heat",
+        "cd /home/jovyan && mkdir tool && echo works > tool/it && echo typed > .bash_history && echo x > /tmp/x"
+        " && echo mine > work/kept && mkdir -p .local/lib/python3.11/site-packages/heat-1.0.dist-info"
+        " && echo 'answer = 42' > .local/lib/python3.11/site-packages/heat.py"
+        " && echo pip > .local/lib/python3.11/site-packages/heat-1.0.dist-info/INSTALLER",
+    )
+    held = ada.portal("GET", f"/clusters/{cluster['id']}/nodes/0/would-hold")
+    assert held.status_code == 200, held.text
+    assert held.json()["added"] >= 3
+    assert "/home/jovyan/work" in held.json()["mounted"]
+    assert held.json()["image_bytes"] > 0
+    image = saved(ada, cluster["id"], "my-tools:1")
+    assert image["state"] == "ready", image
+    assert image["changes"]["frozen_seconds"] <= 2, image["log"]
+    assert ada.node("heat").status_code == 200  # goes on as if nothing were
+    assert "FROM " in image["dockerfile"]
+
+    digest = image["image"].rpartition("@")[2]
+    place = f"{world.registry.address}/v2/{image['image'].partition('@')[0].partition('/')[2]}"
+    accept = {"Accept": "application/vnd.oci.image.manifest.v1+json"}
+    manifest = httpx.get(f"{place}/manifests/{digest}", headers=accept).json()
+    own = httpx.get(f"{place}/blobs/{manifest['layers'][-1]['digest']}").content
+    config = httpx.get(f"{place}/blobs/{manifest['config']['digest']}").text
+    found: dict[str, bytes] = {}
+    with tarfile.open(fileobj=io.BytesIO(own)) as layer:
+        for member in layer:
+            file = layer.extractfile(member) if member.isfile() else None
+            found[member.name] = file.read() if file else b""
+    assert found["home/jovyan/tool/it"] == b"works\n"
+    assert not {"tmp/x", "home/jovyan/.bash_history", "home/jovyan/work/kept"} & found.keys()
+    secrets = json.loads(
+        world.kubectl(
+            "get", "secret", world.product.base(ada, "heat"), "-n", world.namespace.name, "-o", "json"
+        )
+    )["data"]
+    token = base64.b64decode(secrets["token"])
+    assert token.decode() not in config
+    for value in (token, base64.b64decode(secrets["cookie_secret"])):
+        assert not [name for name, content in found.items() if value in content]
+
+    added = ada.portal("PUT", f"/images/{image['id']}/library", json={"visibility": "own"})
+    assert added.status_code == 200, added.text
+    slug = ada.project("Again")
+    answer = ada.run(slug, project=slug, nodes=1, environment=added.json()["name"])
+    assert answer.status_code in (201, 202), answer.text
+    wait_for(lambda: ada.is_ready(slug), "a cluster of the saved image is ready", seconds=180)
+    (pod,) = world.namespace.pods(world.product.base(ada, slug)).values()
+    assert digest in pod["spec"]["containers"][0]["image"]
+    said = world.inside(
+        ada, slug, "cat tool/it 2>/dev/null || cat ~/tool/it; python3 -c 'import heat; print(heat.answer)'"
+    )
+    assert said.split() == ["works", "42"]
+    assert ada.stop(slug).status_code in (202, 204)
+
+
+def test_a_token_under_an_odd_name_is_refused_and_nothing_reaches_the_registry(
+    world: World, ada: Person
+) -> None:
+    cluster = next(one for one in ada.clusters() if one["server"] == "heat")
+    before = world.blobs()
+    world.inside(
+        ada, "heat", "printf 'abc%s' \"$JUPYTERHUB_API_TOKEN\" | base64 > '/home/jovyan/tool/picture.png'"
+    )
+    image = saved(ada, cluster["id"], "my-tools:2")
+    assert image["state"] == "failed"
+    assert "/home/jovyan/tool/picture.png" in image["why"]
+    assert world.blobs() == before
+    world.inside(ada, "heat", "rm /home/jovyan/tool/picture.png")
+
+
+def test_the_runs_own_keys_are_found_too(world: World, ada: Person) -> None:
+    cluster = next(one for one in ada.clusters() if one["server"] == "heat")
+    world.inside(
+        ada, "heat", "(echo x; cat /run/galilean/secrets/cookie_secret; echo y) > /home/jovyan/tool/noise"
+    )
+    image = saved(ada, cluster["id"], "my-tools:3")
+    assert image["state"] == "failed"
+    assert "/home/jovyan/tool/noise" in image["why"]
+    world.inside(ada, "heat", "rm /home/jovyan/tool/noise")
+
+
+def test_nobody_saves_somebody_elses_node(world: World, ada: Person) -> None:
+    eve = world.product.person("eve")
+    cluster = next(one for one in ada.clusters() if one["server"] == "heat")
+    answer = eve.portal("POST", "/images", json={"cluster": cluster["id"], "rank": 0, "name": "mine:1"})
+    assert answer.status_code == 404
+    assert eve.portal("GET", f"/clusters/{cluster['id']}/nodes/0/would-hold").status_code == 404
+
+
+def test_the_agent_answers_nobody_without_the_key_and_reads_no_container_of_the_system(
+    world: World, ada: Person
+) -> None:
+    agent = world.agent()
+    address = f"http://{agent['status']['podIP']}:8090"
+    system = json.loads(world.kubectl("get", "pods", "-n", "kube-system", "-o", "json"))["items"][0]
+    container = system["status"]["containerStatuses"][0]["containerID"].partition("://")[2]
+    run = next(one["id"] for one in ada.clusters() if one["server"] == "heat")
+    asked = {"container": container, "user": "ada", "server": "heat", "run": run, "rank": 0}
+    assert httpx.post(f"{address}/look", json=asked).status_code == 401
+    key = (world.product.state / "secrets" / "agent").read_text().strip()
+    answer = httpx.post(f"{address}/look", json=asked, headers={"Authorization": f"Bearer {key}"})
+    assert (answer.status_code, answer.json()["reason"]) == (409, "node-gone")
+
+
+def test_without_an_agent_it_is_said_and_the_node_goes_on(world: World, ada: Person) -> None:
+    cluster = next(one for one in ada.clusters() if one["server"] == "heat")
+    away = {"spec": {"template": {"spec": {"nodeSelector": {"nowhere": "at-all"}}}}}
+    patch = ("patch", "daemonset", "galilean-agent", "-n", world.agents, "--type=merge", "-p")
+    world.kubectl(*patch, json.dumps(away))
+    try:
+        wait_for(
+            lambda: not json.loads(world.kubectl("get", "pods", "-n", world.agents, "-o", "json"))["items"],
+            "the agent is gone",
+            seconds=90,
+        )
+        image = saved(ada, cluster["id"], "my-tools:4")
+        assert (image["state"], ada.node("heat").status_code) == ("failed", 200)
+        assert "The administrators can see why" in image["why"]
+    finally:
+        world.kubectl(
+            *patch, json.dumps({"spec": {"template": {"spec": {"nodeSelector": {"nowhere": None}}}}})
+        )
