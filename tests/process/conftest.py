@@ -15,11 +15,12 @@ from tests.process.hub import Hub, Zygote
 
 
 class FakePortal(ThreadingHTTPServer):
-    """Takes presence reports."""
+    """Takes presence reports (``told``) and what else nodes ask and tell (``asked``); knows of restarts and resets alone."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Reports)
         self.told: list[dict[str, Any]] = []
+        self.asked: list[dict[str, Any]] = []
         self.url = f"http://127.0.0.1:{self.server_port}/services/portal"
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
@@ -27,9 +28,16 @@ class FakePortal(ThreadingHTTPServer):
 class _Reports(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.told.append({**body, "path": self.path, "token": self.headers["Authorization"]})  # type: ignore[attr-defined]
-        self.send_response(204)
+        portal: Any = self.server
+        presence, renewal = self.path.endswith("/presence"), self.path.endswith(("/restart", "/reset"))
+        kept = portal.told if presence else portal.asked
+        kept.append({**body, "path": self.path, "token": self.headers["Authorization"]})
+        self.send_response(200 if renewal else 204)
+        if renewal:
+            self.send_header("Content-Length", "2")
         self.end_headers()
+        if renewal:
+            self.wfile.write(b"{}")
 
     def log_message(self, *args: Any) -> None:
         pass

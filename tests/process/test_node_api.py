@@ -1,4 +1,4 @@
-"""The node's own API, through a real hub and proxy: who may ask, a portal that is away, a restart in place."""
+"""The node's own API, through a real hub and proxy: who may ask, a portal that is away, a restart that is asked for."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_without_the_portal_a_node_still_tells_where_one_is(browser: httpx.Clien
     assert said["portal_away"]
     assert (said["language"], said["node"]) == ("zh-CN", {"rank": 0, "name": "node-0"})
     assert [item["lab_url"] for item in said["nodes"]] == [f"{BASE}lab"]
-    assert said["can"] == {"when_done": False, "release": False, "restart": True}
+    assert said["can"] == {"when_done": False, "release": False}
     refused = browser.post(f"{API}extend", json={}, headers={**xsrf(browser), "Accept-Language": "zh-CN"})
     assert (refused.status_code, refused.json()["reason"]) == (503, "portal-away")
     assert "门户" in refused.json()["message"]
@@ -47,7 +47,7 @@ def test_without_the_portal_a_node_still_tells_where_one_is(browser: httpx.Clien
 
 @pytest.mark.process
 def test_only_the_person_may_act_and_not_by_a_page_of_somebody_else(hub: Hub, browser: httpx.Client) -> None:
-    for what in ("extend", "when-done", "release", "restart-node"):
+    for what in ("extend", "when-done", "release", "restart-node", "reset-node"):
         assert browser.post(f"{API}{what}", json={}).status_code == 403, f"{what} without XSRF"
     hub.user("eve")
     eve = hub.browser("eve")
@@ -59,15 +59,13 @@ def test_only_the_person_may_act_and_not_by_a_page_of_somebody_else(hub: Hub, br
 
 
 @pytest.mark.process
-def test_a_restart_keeps_the_process_the_address_and_the_cluster(
+def test_a_restart_is_asked_of_the_portal_and_told_to_pages_and_the_node_ends_nothing_itself(
     hub: Hub, browser: httpx.Client, portal: FakePortal
 ) -> None:
     directory = ClusterDirectory.of(hub.state / "clusters", "nora", "desk")
     before = directory.nodes()[0]
-    begun = browser.get(f"{BASE}api/status").json()["started"]
     kernel: Any = browser.post(f"{BASE}api/kernels", json={}, headers=xsrf(browser))
     assert kernel.status_code == 201, kernel.text
-    assert browser.post(f"{BASE}api/terminals", json={}, headers=xsrf(browser)).status_code == 200
     cookies = "; ".join(
         f"{cookie.name}={cookie.value}" for cookie in browser.cookies.jar if cookie.path == BASE
     )
@@ -77,21 +75,21 @@ def test_a_restart_keeps_the_process_the_address_and_the_cluster(
         told = len(portal.told)
         eventually(lambda: any(said["open"] for said in portal.told[told:]), 40, "an open page is somebody")
         answer = browser.post(f"{API}restart-node", json={}, headers=xsrf(browser))
-        assert answer.status_code == 202
+        assert answer.status_code == 202, answer.text
         while json.loads(page.recv(timeout=120))["type"] != "restarting":
             pass
-    after = eventually(
-        lambda: (
-            (said := browser.get(f"{BASE}api/status", timeout=60)).status_code == 200
-            and said.json()["started"] != begun
-        ),
-        60,
-        "the server has begun anew",
-    )
-    assert after
-    assert browser.get(f"{BASE}api/kernels").json() == []
-    assert browser.get(f"{BASE}api/terminals").json() == []
-    assert directory.nodes()[0] == before, "the same process, as the backend knows it"
+    assert browser.post(f"{API}reset-node", json={"rank": 3}, headers=xsrf(browser)).status_code == 202
+    for rank in (-1, 4097, "0", True, None):
+        bad = browser.post(f"{API}reset-node", json={"rank": rank}, headers=xsrf(browser))
+        assert bad.status_code == 400, rank
+    asked = [said for said in portal.asked if said["path"].endswith(("/node/restart", "/node/reset"))]
+    assert [(said["path"].rpartition("/")[2], said["rank"], said["node"]) for said in asked] == [
+        ("restart", 0, 0),
+        ("reset", 0, 3),
+    ]
+    assert {(said["server"], said["token"].partition(" ")[0]) for said in asked} == {("desk", "token")}
+    assert [item["id"] for item in browser.get(f"{BASE}api/kernels").json()] == [kernel.json()["id"]]
+    assert directory.nodes()[0] == before
     assert directory.exit_of(0) is None
     assert hub.ready("nora", "desk")
 

@@ -244,7 +244,7 @@ def test_a_hub_that_is_killed_while_a_node_is_made_is_followed_by_one_that_bring
     hub.start()
     new = cluster.back(row)
     assert new.ready_at
-    assert hub.ready("erin", "heat")
+    eventually(lambda: hub.ready("erin", "heat"), 30, "the new hub has looked at the server, too")
     servers = {item.pid for item in look() if item.node and item.mark and item.mark.rank == 0
                and item.mark.directory == str(cluster.directory.path)}  # fmt: skip
     assert servers == {cluster.handle(0).pid}, "never two of a rank"
