@@ -11,6 +11,7 @@ from ipaddress import ip_network
 
 from pydantic import Field, field_validator
 
+from galilean.settings_builds import Builds as Builds
 from galilean.settings_places import ENTRY, Section
 from galilean.settings_registry import Registry as Registry
 
@@ -47,6 +48,7 @@ class Images(Section):
     )
 
     registry: Registry = Registry()
+    builds: Builds = Builds()
 
     @field_validator("fields")
     @classmethod

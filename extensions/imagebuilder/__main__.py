@@ -7,10 +7,12 @@ import os
 import shutil
 import ssl
 from collections.abc import Callable
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
 from extensions.imagebuilder import container
+from extensions.imagebuilder.building import Builder
 from extensions.imagebuilder.distribution import Distributor
 from extensions.imagebuilder.looks import platform_of, trust_of
 from extensions.imagebuilder.names import Pinned
@@ -87,6 +89,19 @@ class DockerMachine:
         container.fetch(self._saver.docker.client(), image, place.for_docker if ours else None, progress)
 
 
+def builder_of(settings: Settings, saver: Saver) -> Builder | None:
+    """What builds images from files, where the settings allow it."""
+    if settings.backend != "docker" or not settings.images.builds.allowed:
+        return None
+    return Builder(
+        saver,
+        settings.images.builds,
+        pool=IPv4Network(settings.docker.network_pool),
+        contexts=settings.state / "builds",
+        per_person_bytes=settings.images.registry.per_person,
+    )
+
+
 def build(context: Context) -> Tick:
     """The tick of this service."""
     settings, environ = context.settings, dict(context.environ)
@@ -104,7 +119,13 @@ def build(context: Context) -> Tick:
     most = settings.images.registry.upload
     uploader = Uploader(saver, settings.state, lambda: platform_of(settings), most) if most else None
     savers = Savers(
-        context.db, saver, context.clock, collect=collect, uploader=uploader, details=context.details
+        context.db,
+        saver,
+        context.clock,
+        collect=collect,
+        uploader=uploader,
+        builder=builder_of(settings, saver),
+        details=context.details,
     )
     context.parts["savers"] = savers
 

@@ -219,18 +219,29 @@ def changed_paths(client: Client, container: str) -> list[Changed]:
     return [Changed.told(item) for item in client.diff(container) or ()]
 
 
-@contextlib.contextmanager
-def reader(client: Client, instance: str, found: Found) -> Iterator[str]:
+def reader(client: Client, instance: str, found: Found) -> contextlib.AbstractContextManager[str]:
     """A container that never runs, through which changes and image are read; gone at the end."""
+    return reader_of(client, instance, found.image, {PLACE: found.upper})
+
+
+@contextlib.contextmanager
+def reader_of(client: Client, instance: str, image: str, places: Mapping[str, str]) -> Iterator[str]:
+    """The same of any image.
+
+    ``places`` are directories of the machine: where they are seen → what they are.
+    """
     made = client.create_container_from_config(
         {
-            "Image": found.image,
+            "Image": image,
             "Entrypoint": [],
             "Cmd": ["/nothing"],
             "Labels": {READER: instance},
             "HostConfig": {
                 "NetworkMode": "none",
-                "Mounts": [{"Type": "bind", "Source": found.upper, "Target": PLACE, "ReadOnly": True}],
+                "Mounts": [
+                    {"Type": "bind", "Source": source, "Target": target, "ReadOnly": True}
+                    for target, source in places.items()
+                ],
             },
         }
     )["Id"]

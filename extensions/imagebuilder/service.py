@@ -30,6 +30,7 @@ from sqlalchemy import Connection, select, update
 from tornado.web import RequestHandler
 
 from extensions.imagebuilder import saved
+from extensions.imagebuilder.building import Builder, Order
 from extensions.imagebuilder.container import GivenUp, Wanted
 from extensions.imagebuilder.names import BACKENDS, ImageName, Pinned, name_space
 from extensions.imagebuilder.saved import SavedImage
@@ -50,6 +51,7 @@ TELL_SECONDS = 0.5
 KEEP_EVERY_TICKS = 10
 
 _RESTARTED = mark("The image service was restarted in the middle. Nothing was kept; save again.")
+_RESTARTED_BUILD = mark("The image service was restarted in the middle. Nothing was kept; build again.")
 _NOT_YOURS = mark("This is not a node of an open cluster of yours.")
 
 
@@ -92,6 +94,8 @@ class Savers:
         Gives deleted blobs of the registry back; None where somebody else does.
     uploader
         Takes up archives that people uploaded; None: nobody may.
+    builder
+        Builds images from files; None: nobody may.
     """
 
     def __init__(
@@ -102,11 +106,14 @@ class Savers:
         *,
         collect: Callable[[], None] | None = None,
         uploader: Uploader | None = None,
+        builder: Builder | None = None,
         details: dict[str, Any] | None = None,
     ) -> None:
         self.db, self.saver, self.clock = db, saver, clock
         self._collect = collect
         self._uploader = uploader
+        self._builder = builder
+        self._build_slots = asyncio.Semaphore(builder.limits.at_once if builder else 1)
         self._details = details if details is not None else {}
         self._going: dict[str, _Going] = {}
         self._slots = asyncio.Semaphore(AT_ONCE)
@@ -144,12 +151,16 @@ class Savers:
         await asyncio.to_thread(shutil.rmtree, self.saver.directory, True)
         if count:
             log.warning("put right after a service that was killed: %d containers", count)
+        if (builder := self._builder) is not None:
+            wanted = {_context(row) for row in await self.db.run_read(saved.saving) if not row.step}
+            await self.saver.docker.do(lambda: builder.put_right(wanted))
         for row in await self.db.run_read(saved.saving):
             # An archive still lies where it came in: it is taken up once more.
             if row.step and not row.uploaded:
+                why = UserError(503, _RESTARTED_BUILD if row.how == "built" else _RESTARTED)
                 await self.db.run(
-                    lambda conn, row=row: saved.fail(
-                        conn, row.id, error=UserError(503, _RESTARTED), now=self.clock(), log=row.log
+                    lambda conn, row=row, why=why: saved.fail(
+                        conn, row.id, error=why, now=self.clock(), log=row.log
                     )
                 )
 
@@ -161,6 +172,8 @@ class Savers:
         try:
             if row.uploaded:
                 result = await self._upload(row, task)
+            elif row.how == "built":
+                result = await self._build(row, task)
             else:
                 node = self._nodes.setdefault((row.run_id, row.rank), asyncio.Lock())
                 async with node, self._slots:
@@ -203,6 +216,26 @@ class Savers:
             task.check()
             return await self._uploader.upload(task, row.owner, row.archive, ImageName(row.name, row.tag))
 
+    async def _build(self, row: SavedImage, task: Task) -> Result:
+        if self._builder is None:
+            raise UserError(501, mark("Images are not built here."), reason="not-here")
+        context = self._builder.contexts / _context(row) if _context(row) else None
+        try:
+            async with self._build_slots:
+                task.check()
+                order = Order(
+                    id=row.id,
+                    owner=row.owner,
+                    dockerfile=row.dockerfile,
+                    images=dict((row.build or {}).get("images") or {}),
+                    context=context,
+                    used_bytes=await self.db.run_read(saved.used_bytes, row.owner),
+                )
+                return await self._builder.build(task, order, ImageName(row.name, row.tag))
+        finally:
+            if context is not None:
+                context.unlink(missing_ok=True)
+
     def _drop(self, row: SavedImage) -> None:
         if self._uploader is not None:
             self._uploader.drop(row.owner, row.archive)
@@ -235,12 +268,15 @@ class Savers:
 
     async def _tell(self, row: SavedImage, task: Task) -> None:
         """Write how far it is; a row that is no longer wanted ends the work."""
+        lines = 0
         while True:
             step, done, total = task.step or "waiting", task.done_bytes, task.total_bytes
+            log_now = task.log if len(task.lines) != lines else None
+            lines = len(task.lines)
             try:
                 wanted = await self.db.run(
-                    lambda conn, step=step, done=done, total=total: saved.progress(
-                        conn, row.id, step=step, done_bytes=done, total_bytes=total
+                    lambda conn, step=step, done=done, total=total, log_now=log_now: saved.progress(
+                        conn, row.id, step=step, done_bytes=done, total_bytes=total, log=log_now
                     )
                 )
                 if not wanted:
@@ -262,6 +298,8 @@ class Savers:
                     continue
                 self._deleted = True
             await self.db.run(_mark_cleared, saved_id)
+        if (builder := self._builder) is not None:
+            await self.saver.docker.do(lambda: builder.forget_steps(self.clock().timestamp()))
         if self._uploader is not None:
             rows = await self.db.run_read(saved.waiting_archives)
             known = {(name_space(owner), archive) for owner, archive in rows}
@@ -302,6 +340,11 @@ def _deleted(conn: Connection) -> list[tuple[str, str, bool]]:
         ).where(saved_images.c.deleted_at.is_not(None), saved_images.c.image != "")
     )
     return [(row[0], row[1], bool(row[2])) for row in rows]
+
+
+def _context(row: SavedImage) -> str:
+    """The name of the packed files of a build; empty = none."""
+    return Path(str((row.build or {}).get("context") or "")).name
 
 
 def _mark_cleared(conn: Connection, saved_id: str) -> None:

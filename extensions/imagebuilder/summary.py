@@ -154,6 +154,45 @@ def difference(upper: BinaryIO, paths: Iterable[Path], parent_status: str, rules
     )
 
 
+def stacked(layers: Iterable[BinaryIO], parent_status: str, rules: Rules) -> Changes:
+    """The same of several layers, the lowest first: what a build added. What it changed counts as added.
+
+    Raises
+    ------
+    UserError
+        A layer cannot be read.
+    """
+    before, after = Tree(), Tree()
+    if parent_status:
+        before.texts[DPKG] = after.texts[DPKG] = parent_status
+    gone: set[str] = set()
+    for layer in layers:
+        for entry in entries(source := Source(layer)):
+            if is_deleted(entry):
+                below = entry.path + "/"
+                for path in [one for one in after.sizes if one == entry.path or one.startswith(below)]:
+                    del after.sizes[path]
+                    after.texts.pop(path, None)
+                gone.add(entry.path)
+            elif entry.kind != DIRECTORY and rules.why(entry.path) is None:
+                gone.discard(entry.path)
+                after.sizes[entry.path] = (
+                    after.sizes.get(entry.link, 0) if entry.kind == HARD_LINK else entry.size
+                )
+                told = entry.path == DPKG or entry.path.endswith(".dist-info/INSTALLER")
+                if told and entry.is_file and entry.size <= TEXT_MOST_BYTES:
+                    after.texts[entry.path] = b"".join(data(source, entry)).decode("utf-8", "replace")
+    sizes = after.sizes
+    had, has = before.packages(), after.packages()
+    return Changes(
+        {path: sizes[path] for path in sorted(sizes, key=lambda path: (-sizes[path], path))},
+        {},
+        dict.fromkeys(sorted(path for path in gone if rules.why(path) is None), 0),
+        sorted(has - had),
+        sorted(had - has),
+    )
+
+
 def as_record(changes: Changes) -> dict[str, Any]:
     """The changes as they are kept with an image: packages, how many files, and the largest of them."""
 

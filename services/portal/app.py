@@ -88,6 +88,7 @@ ROOMS = (
     "services.portal.pages.all_projects",
     "services.portal.pages.run",
     "services.portal.pages.image_upload",
+    "services.portal.pages.builds",
     "services.portal.pages.my_images",
     "services.portal.pages.renewals",
     "services.portal.pages.machine_time",

@@ -4,8 +4,8 @@ Docker keeps its networks apart from one another. It does not keep a container f
 on: every service of the host answers on the address of the network's bridge. So one table, the same for all
 clusters because their bridges have names of ours and their addresses are of one pool, drops everything that
 comes from a node to the machine, but for the hub and the portal at their ports and the answers of names; and
-what leaves the machine, but for the outside. It only ever drops: Docker's and the site's own rules keep
-their word. Whoever is root puts it in; whoever is not is told what to type.
+what leaves the machine, but for the outside. Where an image is built not even the hub is reached. It only
+ever drops: Docker's and the site's own rules keep their word. Whoever is root puts it in; whoever is not is told what to type.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
-from spawner.docker.names import BRIDGE
+from spawner.docker.names import BRIDGE, BUILD_BRIDGE
 
 TABLE = "galilean_docker"
 _RESOLVERS = ("/etc/resolv.conf", "/run/systemd/resolve/resolv.conf")
@@ -58,6 +58,7 @@ def rules(reach: Reach) -> str:
     ports = ", ".join(str(port) for port in sorted(set(reach.ports)))
     here = [
         "ct state established,related accept",
+        f'iifname "{BUILD_BRIDGE}*" ip daddr {reach.address} counter drop',
         f"ip daddr {reach.address} tcp dport {{ {ports} }} accept",
         *([f"{names} meta l4proto {{ tcp, udp }} th dport 53 accept"] if names else []),
         "counter drop",
@@ -65,6 +66,7 @@ def rules(reach: Reach) -> str:
     beyond = [
         "ct state established,related accept",
         "meta nfproto ipv6 counter drop",  # clusters have none of it; a daemon that gives it all the same is no way out
+        f'iifname "{BUILD_BRIDGE}*" ip daddr {reach.pool} counter drop',
         f"ip daddr {reach.pool} accept",  # a neighbour of its own cluster, or Docker drops it
         *([f"{names} meta l4proto {{ tcp, udp }} th dport 53 accept"] if names else []),
         *_to(_four(reach.reaches), "accept"),
@@ -73,6 +75,7 @@ def rules(reach: Reach) -> str:
     ]
     into = [
         "ct state established,related accept",
+        f'oifname "{BUILD_BRIDGE}*" counter drop',
         f'iifname "{BRIDGE}*" accept',
         "counter drop",
     ]

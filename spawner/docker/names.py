@@ -32,6 +32,8 @@ GPUS = "galilean.io/gpus"
 _PLAIN = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?", re.ASCII)
 #: An interface's name has at most 15 characters; the firewall knows ours by this beginning.
 BRIDGE = "gal-"
+#: Of a network in which an image is built: no digest has a hyphen, so no cluster's bridge begins like this.
+BUILD_BRIDGE = f"{BRIDGE}b-"
 
 
 def container_name(instance: str, base: str, rank: int) -> str:
@@ -56,6 +58,12 @@ def slug(value: str) -> str:
         return value
     readable = re.sub(r"[^a-z0-9]+", "-", value.lower()).strip("-")[:40].strip("-") or "x"
     return f"{readable}---{hashlib.sha256(value.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
+
+
+def build_bridge_name(instance: str, build: str) -> str:
+    """The interface of a build's network."""
+    digest = hashlib.sha256(f"{instance}\0{build}".encode()).hexdigest()
+    return BUILD_BRIDGE + digest[: 15 - len(BUILD_BRIDGE)]
 
 
 @dataclass(frozen=True)

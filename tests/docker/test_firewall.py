@@ -8,6 +8,7 @@ import subprocess
 import pytest
 
 from spawner.docker.firewall import Reach, resolvers, rules
+from spawner.docker.names import BUILD_BRIDGE, bridge_name, build_bridge_name
 
 REACH = Reach(
     pool="10.213.0.0/16",
@@ -27,6 +28,22 @@ def test_nodes_reach_hub_and_portal_names_and_the_outside_and_nothing_else() -> 
     order = [beyond.index(word) for word in ("ip daddr { 10.1.2.3/32 } accept", "169.254.0.0/16 } counter")]
     assert order == sorted(order), "what is allowed comes before what is not the outside"
     assert beyond.index("meta nfproto ipv6 counter drop") < order[0], "IPv6 is nobody's way out"
+
+
+def test_where_an_image_is_built_neither_hub_nor_clusters_are_reached() -> None:
+    text = rules(REACH)
+    here, beyond = text.split("chain here {")[1].split("}\n")[0], text.split("chain beyond {")[1]
+    build = 'iifname "gal-b-*" ip daddr'
+    assert here.index(f"{build} 10.213.0.1 counter drop") < here.index("tcp dport { 20001, 20002 } accept")
+    assert beyond.index(f"{build} 10.213.0.0/16 counter drop") < beyond.index("ip daddr 10.213.0.0/16 accept")
+    assert text.index('oifname "gal-b-*" counter drop') < text.index('iifname "gal-*" accept')
+
+
+def test_no_bridge_of_a_cluster_is_taken_for_one_of_a_build() -> None:
+    clusters = {bridge_name("galilean", str(number)) for number in range(2000)}
+    assert not [name for name in clusters if name.startswith(BUILD_BRIDGE)]
+    assert build_bridge_name("galilean", "x").startswith(BUILD_BRIDGE)
+    assert len(build_bridge_name("galilean", "x")) == 15
 
 
 def test_without_the_outside_everything_else_is_dropped() -> None:

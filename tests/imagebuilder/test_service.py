@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy import Connection, insert, select, update
 
 from extensions.imagebuilder import container, saved, store
+from extensions.imagebuilder.building import Order
 from extensions.imagebuilder.container import GivenUp, Wanted
 from extensions.imagebuilder.entries import Actor
 from extensions.imagebuilder.names import ImageName, Pinned
@@ -21,6 +22,7 @@ from extensions.imagebuilder.service import Savers, wanted_of
 from extensions.imagebuilder.tables import saved_images
 from galilean.db import Database
 from galilean.errors import UserError
+from galilean.settings_builds import Builds
 from spawner.tables import clusters
 from tests.imagebuilder.test_store import NOW, version
 
@@ -345,3 +347,114 @@ async def test_an_upload_whose_entry_is_gone_is_an_image_all_the_same(db: Databa
     await savers.close()
     assert found.state == "ready"
     assert "not a version" in (await row(db, image)).log
+
+
+# ---- builds
+
+
+class FakeBuilder:
+    """Builds nothing; does what a test says."""
+
+    def __init__(self, directory: Path, then: Callable[[Task], Any] = lambda _: None) -> None:
+        self.contexts, self.then = directory, then
+        self.limits = Builds(allowed=True)
+        self.orders: list[Order] = []
+        self.wanted: set[str] | None = None
+        directory.mkdir()
+
+    async def build(self, task: Task, order: Order, name: ImageName) -> Result:
+        self.orders.append(order)
+        assert order.context is None or order.context.is_file()
+        task.begin("building")
+        task.say("Step 1/1")
+        await asyncio.to_thread(self.then, task)
+        return Result(IMAGE, 10, 2, "linux/amd64", {"packed_bytes": 3}, order.dockerfile)
+
+    def put_right(self, wanted: set[str]) -> None:
+        self.wanted = wanted
+
+    def forget_steps(self, now: float) -> None:
+        assert now > 0
+
+
+class DoingSaver(FakeSaver):
+    async def do(self, function: Callable[[], Any]) -> Any:
+        return function()
+
+
+def order_of(conn: Connection, tag: str = "1", context: str = "") -> str:
+    return saved.begin(
+        conn,
+        actor=ADA,
+        name=ImageName("built", tag),
+        now=NOW,
+        dockerfile="FROM jupyter\n",
+        build={"images": {"jupyter": "x"}, "project": "ada/heat", "context": context},
+    ).id
+
+
+def building(
+    db: Database, tmp_path: Path, then: Callable[[Task], Any] = lambda _: None
+) -> tuple[Savers, FakeBuilder]:
+    builder = FakeBuilder(tmp_path / "builds", then)
+    saver: Any = DoingSaver(tmp_path / "images")
+    savers = Savers(db, saver, lambda: datetime.now(UTC), builder=builder)  # type: ignore[arg-type]
+    return savers, builder
+
+
+async def test_a_row_of_a_build_is_built_and_its_files_go(db: Database, tmp_path: Path) -> None:
+    savers, builder = building(db, tmp_path)
+    context = builder.contexts / "c.tar"
+    context.write_bytes(b"")
+    found = await until_over(savers, db, await db.run(order_of, "1", "../builds/c.tar"))
+    assert (found.state, found.digest, found.dockerfile) == ("ready", IMAGE.digest, "FROM jupyter\n")
+    (order,) = builder.orders
+    assert (order.owner, order.images, order.context) == ("ada", {"jupyter": "x"}, context)
+    assert not context.exists()
+    await savers.close()
+
+
+async def test_the_log_of_a_build_is_read_while_it_goes_on(db: Database, tmp_path: Path) -> None:
+    begun, over = threading.Event(), threading.Event()
+
+    def wait(_: Task) -> None:
+        begun.set()
+        over.wait(20)
+
+    savers, _ = building(db, tmp_path, wait)
+    image = await db.run(order_of)
+    await savers.tick()
+    await asyncio.to_thread(begun.wait, 20)
+    for _ in range(1000):
+        if "Step 1/1" in (await row(db, image)).log:
+            break
+        await asyncio.sleep(0.02)
+    assert "Step 1/1" in (await row(db, image)).log
+    assert (await row(db, image)).state == "saving"
+    over.set()
+    assert (await until_over(savers, db, image)).state == "ready"
+    await savers.close()
+
+
+async def test_a_build_that_was_under_way_is_told_and_one_that_waited_is_built(
+    db: Database, tmp_path: Path
+) -> None:
+    under_way, waited = await db.run(order_of, "1", "a.tar"), await db.run(order_of, "2", "b.tar")
+    await db.run(
+        lambda conn: conn.execute(
+            update(saved_images).where(saved_images.c.id == under_way).values(step="building")
+        )
+    )
+    savers, builder = building(db, tmp_path)
+    (builder.contexts / "b.tar").write_bytes(b"")
+    found = await until_over(savers, db, under_way)
+    assert found.state == "failed" and "build again" in found.why
+    assert builder.wanted == {"b.tar"}
+    assert (await until_over(savers, db, waited)).state == "ready"
+    await savers.close()
+
+
+async def test_where_nothing_is_built_a_row_says_so(db: Database, tmp_path: Path) -> None:
+    savers = Savers(db, DoingSaver(tmp_path / "images"), lambda: datetime.now(UTC))  # type: ignore[arg-type]
+    assert (await until_over(savers, db, await db.run(order_of))).why == "Images are not built here."
+    await savers.close()

@@ -17,6 +17,7 @@ from services.catalog.access import Access
 from services.portal.addresses import project_path
 from services.portal.api import (
     archives,
+    builds,
     class_forks,
     clusters,
     dataset_handlers,
@@ -252,6 +253,7 @@ def routes() -> list[tuple[str, type[APIHandler]]]:
         *site.routes(),
         *image_uploads.routes(),
         *images.routes(),
+        *builds.routes(),
         *library.routes(),
         *registries.routes(),
         *environments.routes(),

@@ -54,7 +54,13 @@ class Saved(Outgoing):
     tag: str
     description: str
     state: Literal["saving", "ready", "failed", "cancelled"]
-    step: str = Field(description="While it is being saved: copying, writing, base, pushing, placing.")
+    how: Literal["saved", "built", "uploaded"] = Field(
+        description="From a node, from files, or as an archive."
+    )
+    step: str = Field(
+        description="While it is being saved: copying, writing, base, pushing, placing; while it is built: building, "
+        "looking, pushing, placing."
+    )
     done_bytes: int
     total_bytes: int | None
     image: str = Field(description="By digest.")
@@ -82,6 +88,7 @@ def model(image: SavedImage, translate: Translate, *, whole: bool = False) -> Sa
         tag=image.tag,
         description=image.description,
         state=image.state,  # type: ignore[arg-type]
+        how="uploaded" if image.uploaded else image.how,  # type: ignore[arg-type]
         step=image.step if image.state == "saving" else "",
         done_bytes=image.done_bytes,
         total_bytes=image.total_bytes,

@@ -14,6 +14,7 @@ from pydantic.json_schema import models_json_schema
 
 from services.portal.api import (
     archives,
+    builds,
     class_forks,
     dataset_handlers,
     doors,
@@ -123,6 +124,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *environments.OPERATIONS,
     *image_uploads.OPERATIONS,
     *images.OPERATIONS,
+    *builds.OPERATIONS,
     *library.OPERATIONS,
     *registries.OPERATIONS,
     Operation(

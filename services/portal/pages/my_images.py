@@ -12,10 +12,11 @@ from extensions.imagebuilder.saved import SavedImage
 from extensions.imagebuilder.saving import STEPS
 from galilean.errors import UserError, mark
 from galilean.web.handlers import PageHandler
-from services.portal import image_uploads, saving
+from services.portal import building, image_uploads, saving
 from services.portal.addresses import project_path
 from services.portal.api import library
 from services.portal.api.environments import told
+from services.portal.pages import builds
 from services.portal.pages.environments import words
 
 SHOWN = 50
@@ -37,9 +38,18 @@ UPLOADED = {
 }
 
 
+def course_of(image: SavedImage) -> tuple[tuple[str, ...], dict[str, str]]:
+    """The steps that an image goes through, by how it is made, and what they are called."""
+    if image.how == "built":
+        return builds.STEPS, builds.TITLES
+    if image.uploaded:
+        return tuple(UPLOADED), UPLOADED
+    return STEPS, TITLES
+
+
 def steps_of(image: SavedImage) -> list[dict[str, str]]:
     """The steps with their states: done, now, todo, failed."""
-    steps, titles = (tuple(UPLOADED), UPLOADED) if image.uploaded else (STEPS, TITLES)
+    steps, titles = course_of(image)
     at = steps.index(image.step) if image.step in steps else -1
     found: list[dict[str, str]] = []
     for number, key in enumerate(steps):
@@ -137,6 +147,7 @@ class Images(PageHandler):
             "most": self.portal.settings.images.registry.per_person,
             "can_save": saving.offered(self.portal),
             "can_upload": image_uploads.may_upload(self.portal, self.person),
+            "can_build": building.offered(self.portal),
             "words": lambda: words(self.translate),
             "busy": any(row.state == "saving" for row in rows[:SHOWN]),
         }
@@ -167,11 +178,27 @@ class Image(PageHandler):
             "entry": entry,
             "entry_url": image.environment_id,
             "words": lambda: words(self.translate),
+            "built": image.how == "built",
+            "again": self._again(image),
+            "project_url": self._project(image),
         }
         if self.is_fragment:
             await self.render_fragment("image_body.html", **values)
         else:
             await self.render_page("image.html", **values)
+
+    def _project(self, image: SavedImage) -> str:
+        owner, _, slug = (image.build or {}).get("project", "").rpartition("/")
+        return self.portal.prefix + project_path(owner, slug).lstrip("/") if owner else ""
+
+    def _again(self, image: SavedImage) -> str:
+        """Where the same is built anew; empty where it is not."""
+        if not building.offered(self.portal) or image.state == "saving":
+            return ""
+        if project := self._project(image):
+            return f"{project}/build"
+        ready = image.dockerfile and image.state == "ready"
+        return f"{self.portal.prefix}images/{image.id}/build" if ready else ""
 
     async def get(self, image_id: str) -> None:
         image = await self.found(image_id)
@@ -187,7 +214,13 @@ class Image(PageHandler):
             image = await self.portal.db.run(
                 lambda conn: saved.ask_cancel(conn, self.person.name, image_id, now=now)
             )
-            self.toast(self.translate(mark("Saving is being cancelled. Nothing of it is kept.")))
+            self.toast(
+                self.translate(
+                    mark("The build is being cancelled. Nothing of it is kept.")
+                    if image.how == "built"
+                    else mark("Saving is being cancelled. Nothing of it is kept.")
+                )
+            )
             await self.show(image)
         elif act == "describe":
             text = self.get_body_argument("description", "")[:500]

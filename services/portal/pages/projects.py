@@ -18,7 +18,7 @@ from services.catalog.environments import environments
 from services.catalog.lifecycle import BIN_DAYS
 from services.catalog.search import Wanted
 from services.catalog.store import request_of
-from services.portal import copying
+from services.portal import building, copying
 from services.portal.addresses import project_path
 from services.portal.api import life, sharing
 from services.portal.api import projects as calls
@@ -135,6 +135,7 @@ class Content(ProjectPage):
             **frame,
             **files_frame(desk),
             has_role=self.person.has_role,
+            builds_offered=building.offered(self.portal) and self.person.has_role,
             left_out=int(left_out) if left_out.isdigit() and len(left_out) < 4 else 0,
         )
 
