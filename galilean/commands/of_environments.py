@@ -150,6 +150,27 @@ def add_environment_commands(root: typer.Typer, here: Callable[[], str]) -> None
             made = portal.request("POST", f"/environments/{found['id']}/versions", json=body).json()
         say(mark("New runs of “{name}” get version {tag}."), name=made["name"], tag=made["version"])
 
+    @environments_app.command("places")
+    def places(
+        redistribute: Annotated[
+            bool, typer.Option("--redistribute", help="Fetch what is missing now.")
+        ] = False,
+        as_json: AsJson = False,
+    ) -> None:
+        """Tell which image is on which machine, for administrators of machines (token in GALILEAN_TOKEN)."""
+        with client() as portal:
+            if redistribute:
+                portal.request("POST", "/image-places", json={})
+            for item in portal.request("GET", "/image-places").json()["items"]:
+                plain = (
+                    item["machine"],
+                    item["state"],
+                    ",".join(item["environments"]),
+                    item["image"],
+                    item["why"],
+                )
+                typer.echo(json.dumps(item, ensure_ascii=False) if as_json else "\t".join(plain).rstrip())
+
     @environments_app.command("upload")
     def upload(
         archive: Annotated[

@@ -73,6 +73,7 @@ ROOMS = (
     "services.portal.pages.welcome",
     "services.portal.pages.overview",
     "services.portal.pages.machines",
+    "services.portal.pages.image_places",
     "services.portal.pages.quotas",
     "services.portal.pages.release_rules",
     "services.portal.pages.sign_out",

@@ -48,7 +48,11 @@ class Wished:
 
 def offered(portal: Portal) -> bool:
     """Whether archives can be uploaded here."""
-    return saving.offered(portal) and portal.settings.images.registry.upload > 0
+    return (
+        saving.offered(portal)
+        and portal.settings.backend == "docker"
+        and portal.settings.images.registry.upload > 0
+    )
 
 
 def may_upload(portal: Portal, person: Visitor) -> bool:

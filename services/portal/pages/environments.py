@@ -23,7 +23,7 @@ from services.catalog import search
 from services.catalog.document import POLICY, document, note
 from services.catalog.fields import FIELDS as DRAWN_FIELDS
 from services.catalog.prose import Prose
-from services.portal import drawn, image_uploads, shelf
+from services.portal import drawn, image_places, image_uploads, shelf
 from services.portal.addresses import project_path
 from services.portal.api import environments as calls
 from services.portal.api import registries
@@ -162,6 +162,9 @@ class Environment(OnePage):
 
         page = await self.portal.db.run_read(projects)
         current = item.entry.version.digest if item.entry else ""
+        places: list[Any] = []
+        if item.entry and self.person.may("machines:manage") and image_places.known(self.portal):
+            places = await image_places.carried(self.portal, image=item.entry.version.image)
         await self.render_page(
             "environment.html",
             **frame,
@@ -171,6 +174,8 @@ class Environment(OnePage):
             behind=[one for one in holders if current and one.digest != current],
             tags={one.digest: one.tag for one in frame["detail"].versions},
             project_path=project_path,
+            places=places,
+            place_titles=image_places.TITLES,
         )
 
     async def holders(self, item: Item) -> list[Holder]:

@@ -1,0 +1,98 @@
+"""Which image is on which machine, by the API; see :mod:`services.portal.image_places`."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import Field
+
+from services.portal import image_places
+from services.portal.api.base import Handler
+from services.portal.api.models import Incoming, ListOf, Outgoing
+from services.portal.api.operation import Operation
+from services.portal.image_places import Carried
+from services.portal.said import Translate
+
+
+class ImagePlace(Outgoing):
+    """One image of the catalogue on one machine."""
+
+    image: str = Field(description="By digest.")
+    machine: str
+    environments: list[str] = Field(description="Names of the environments whose new runs get it.")
+    state: Literal["present", "pulling", "failed", "absent"]
+    done_bytes: int
+    total_bytes: int | None
+    why: str = Field(description="Why it could not be fetched.")
+    private: bool = Field(
+        description="Fetched with a name and password, which only a run has: never before it."
+    )
+    asked: bool = Field(description="Somebody wanted it fetched anew, and that has not begun.")
+    changed_at: datetime
+
+
+class Redistribute(Incoming):
+    image: str = Field(default="", max_length=512, description="Only this one; left out = all.")
+    machine: str = Field(default="", max_length=255, description="Only there; left out = everywhere.")
+
+
+class Redistributed(Outgoing):
+    places: int = Field(description="How many images are now to be fetched.")
+
+
+def model(one: Carried, translate: Translate) -> ImagePlace:
+    """As the API tells it."""
+    spot, error = one.spot, one.spot.error
+    return ImagePlace(
+        image=spot.image,
+        machine=spot.machine,
+        environments=[entry.name for entry in one.entries],
+        state=spot.state,  # type: ignore[arg-type]
+        done_bytes=spot.done_bytes,
+        total_bytes=spot.total_bytes,
+        why=error.text(translate) if error else "",
+        private=spot.private,
+        asked=spot.asked_at is not None,
+        changed_at=spot.changed_at,
+    )
+
+
+class Places(Handler):
+    right = "machines:manage"
+
+    async def get(self) -> None:
+        found = await image_places.carried(
+            self.portal, image=self.query("image")[:512], machine=self.query("machine")[:255]
+        )
+        self.write_json(ListOf[ImagePlace](items=[model(one, self.translate) for one in found]))
+
+    async def post(self) -> None:
+        body = self.body(Redistribute)
+        count = await image_places.redistribute(
+            self.portal, self.person, image=body.image, machine=body.machine, address=self.address
+        )
+        self.write_json(Redistributed(places=count), 202)
+
+
+OPERATIONS: tuple[Operation, ...] = (
+    Operation(
+        method="get",
+        path="/image-places",
+        summary="Tell for every current image of an environment and every machine whether it is there (administrators)",
+        query={"image": "Only this image, by digest.", "machine": "Only this machine."},
+        answers={200: ListOf[ImagePlace]},
+    ),
+    Operation(
+        method="post",
+        path="/image-places",
+        summary="Fetch images to machines that lack them",
+        takes=Redistribute,
+        answers={202: Redistributed},
+    ),
+)
+
+
+def routes() -> list[tuple[str, type[Handler]]]:
+    """Addresses, relative to the portal's prefix."""
+    return [(r"/api/v1/image-places", Places)]
