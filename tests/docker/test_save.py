@@ -14,7 +14,7 @@ import pytest
 from spawner.docker import names
 from tests.docker.daemon import Daemon
 from tests.docker.test_product import DockerProduct
-from tests.product.product import wait_for
+from tests.product.product import at_once, wait_for
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
 
@@ -175,6 +175,48 @@ def test_nobody_saves_somebody_elses_node(product: DockerProduct) -> None:
     (first, *_) = ada.portal("GET", "/images").json()["items"]
     assert eve.portal("GET", f"/images/{first['id']}").status_code == 404
     assert eve.portal("DELETE", f"/images/{first['id']}").status_code == 404
+
+
+def test_no_name_reaches_out_of_ones_own_and_saves_at_once_under_one_name_are_one(
+    product: DockerProduct,
+) -> None:
+    ada, eve = product.person_named("ada"), product.person_named("eve")
+    (cluster,) = ada.clusters()
+    kept = [one["id"] for one in ada.portal("GET", "/images").json()["items"]]
+
+    def asked(name: str, **more: Any) -> Any:
+        return ada.portal("POST", "/images", json={"cluster": cluster["id"], "rank": 0, "name": name, **more})
+
+    for name in (
+        "../eve/x:1", "people/eve/x:1", "eve/../x:1", "./x:1", "x//y:1", "/x:1", "-x:1", "x:-1", "x:../../1",
+        "My-tools:3", "x", "x:", ":1", "", "x:latest", f"x@sha256:{'0' * 64}", f"x:sha256-{'0' * 20}",
+        "127.0.0.1:5000/x:1", "localhost/x:1", "registry.example/x:1", f"{'a' * 60}:1", "ｘ:1", "%2e%2e/x:1",
+        "x:1;id", "$(id):1", "x\n:1", "x\0:1",
+    ):  # fmt: skip
+        answer = asked(name)
+        assert answer.status_code == 422, (name, answer.text)
+    for more in (
+        {"rank": 1},
+        {"rank": -1},
+        {"rank": "0"},
+        {"cluster": cluster["id"].lower()},
+        {"owner": "eve"},
+    ):
+        assert asked("x:1", **more).status_code in (400, 404), more
+    assert [one["id"] for one in ada.portal("GET", "/images").json()["items"]] == kept
+
+    answers = at_once(*[lambda: asked("twin:1")] * 4)
+    assert sorted(answer.status_code for answer in answers) == [202, 409, 409, 409]
+    (image,) = (answer.json() for answer in answers if answer.status_code == 202)
+    assert eve.portal("POST", f"/images/{image['id']}/cancel").status_code == 404
+    assert eve.portal("PATCH", f"/images/{image['id']}", json={"description": "mine"}).status_code == 404
+
+    def over() -> Any:
+        found = ada.portal("GET", f"/images/{image['id']}").json()
+        return found if found["state"] != "saving" else None
+
+    assert wait_for(over, "it is saved", seconds=240)["state"] == "ready"
+    assert ada.portal("DELETE", f"/images/{image['id']}").status_code == 204
 
 
 def test_a_name_is_taken_once_and_free_again_after_a_deletion(product: DockerProduct, daemon: Daemon) -> None:
