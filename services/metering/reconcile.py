@@ -3,9 +3,10 @@
 The lifecycle in the hub writes the ends of nodes; it cannot when the hub is down, killed in the middle of a
 stop, or when a node dies unseen. So at every tick all open intervals are compared with a *complete*
 inventory. A node that is there is noted as sighted. One that the backend says has ended gets the backend's
-own finish time. One that is missing is believed gone after **two complete looks** in a row, and then ended
-at its last sighting, with the words "last seen" as its reason, because that is what the number rests on. A
-look that failed says nothing: nothing is noted, nothing counted.
+own finish time. One that is missing, or has ended at a time that nobody knows, is believed gone after **two
+complete looks** in a row (whoever stops it may be about to write its end), and then ended at its last
+sighting, with the words "last seen" as its reason, because that is what the number rests on. A look that
+failed says nothing: nothing is noted, nothing counted.
 
 It never fights the lifecycle: ends are written only where there is none, only for nodes that were ready
 (others cost nothing and may still be on their way), and no row of a cluster is touched.
@@ -130,9 +131,7 @@ def compare(
             sighted.append(key)
         elif finished:
             closes.append(Close(key=key, at=_within(life, max(finished), now), exit_reason=ENDED))
-        elif seen:  # ended by the backend's word, but it does not know when
-            closes.append(Close(key=key, at=last_known(life, now), exit_reason=LAST_SEEN))
-        else:
+        else:  # not there, or ended and nobody knows when; whoever stops it may be about to write that down
             missed[key] = absences.get(key, 0) + 1
             if missed[key] >= ABSENCES:
                 closes.append(Close(key=key, at=last_known(life, now), exit_reason=LAST_SEEN))
