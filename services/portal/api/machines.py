@@ -5,15 +5,17 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+from pydantic import Field
+
 from galilean.errors import UserError, mark
 from galilean.web.handlers import APIHandler
 from galilean.web.paging import Cursor
 from services.machines import store
 from services.machines.rules import Amounts, Order, State
-from services.portal import machines
+from services.portal import machine_stop, machines
 from services.portal.api import machine_models as models
 from services.portal.api.base import Handler
-from services.portal.api.models import ListOf
+from services.portal.api.models import Incoming, ListOf, Outgoing
 from services.portal.api.operation import PAGED, Operation
 from services.portal.machines import MachineView
 
@@ -164,6 +166,33 @@ class OneOrder(MachineHandler):
         self.write_json(order_model(taken_back), 202)
 
 
+class StopIt(Incoming):
+    """Everything on a machine shall go back; its name is typed again."""
+
+    confirm: str = Field(max_length=255, description="The machine's name.")
+    why: str = Field(default="", max_length=300, description="What the people are told.")
+
+
+class StoppedNow(Outgoing):
+    released: int = Field(description="Clusters that go back.")
+    failed: int = Field(description="Clusters that could not be released just now.")
+
+
+class Stop(MachineHandler):
+    async def post(self, name: str) -> None:
+        body = self.body(StopIt)
+        found = await machine_stop.stop_everything(
+            self.portal,
+            self.person,
+            self.hub_as_visitor(),
+            await self.one(name),
+            typed=body.confirm,
+            why=body.why.strip(),
+            address=self.address,
+        )
+        self.write_json(StoppedNow(released=found.released, failed=found.failed), 202)
+
+
 class Pools(Handler):
     async def get(self) -> None:
         choices = await machines.pool_choices(self.portal, self.person)
@@ -246,6 +275,13 @@ OPERATIONS = (
         answers={202: models.MachineOrder},
     ),
     Operation(
+        method="post",
+        path=MACHINE + "/stop",
+        summary="Release every cluster that has a node on a machine (with clusters:release-all)",
+        takes=StopIt,
+        answers={202: StoppedNow},
+    ),
+    Operation(
         method="get",
         path="/pools",
         summary="List the pools that one may use, with what is free in each",
@@ -260,6 +296,7 @@ def routes() -> list[tuple[str, type[APIHandler]]]:
     return [
         (r"/api/v1/machines", Machines),
         (one, Machine),
+        (one + r"/stop", Stop),
         (one + r"/orders", Orders),
         (one + r"/orders/([^/]+)", OneOrder),
         (r"/api/v1/pools", Pools),

@@ -16,7 +16,7 @@ from galilean.web.handlers import PageHandler
 from services.machines import store
 from services.machines.host import overcommit_of
 from services.machines.rules import Amounts, State
-from services.portal import machines
+from services.portal import machine_stop, machines
 from services.portal.addresses import project_path
 from services.portal.machines import PAGE_SIZE, SORTS, MachineView, Park, arrange, fits, wrong_now
 from services.portal.pages.table_view import TableView
@@ -73,6 +73,7 @@ class MachinePage(PageHandler):
             "several_pools": len(park.pools) > 1,
             "front": self._front(park),
             "zone": settings.site.timezone,
+            "may_stop": self.person.may(machine_stop.RIGHT),
         }
 
     def _front(self, park: Park) -> list[str]:
@@ -236,6 +237,40 @@ class TakeOut(MachinePage):
             raise UserError(400, mark("Say the date and the time.")) from None
 
 
+class StopEverything(MachinePage):
+    """The second step of *Stop everything*: what goes back, what is lost, and the machine's name typed again."""
+
+    async def get(self, name: str) -> None:
+        machine_stop.need_right(self.person)
+        park, view = await self.one(name)
+        if not view.holdings:
+            raise UserError(409, mark("Nobody holds anything there."), reason="nothing-held")
+        await self.render_fragment("admin_machine_stop.html", view=view, **self.namespace(park))
+
+    async def post(self, name: str) -> None:
+        _, view = await self.one(name)
+        found = await machine_stop.stop_everything(
+            self.portal,
+            self.person,
+            self.hub_as_visitor(),
+            view,
+            typed=self.get_body_argument("typed", ""),
+            why=self.get_body_argument("why", "").strip()[:300],
+            address=self.address,
+        )
+        watcher = self.portal.parts["watcher"]
+        for user in view.people:
+            watcher.tell(user, "clusters")
+        watcher.tell(self.person.name, "machines")
+        said = mark("{n} clusters go back. Their people are told why.")
+        if found.failed:
+            said = mark("{n} clusters go back; {failed} could not be released just now. Try again.")
+        text = self.translate(said).format(n=found.released, failed=found.failed)
+        self.answer_events(
+            {"galilean:toast": {"text": text}, "galilean:close-dialog": {}, "galilean:machines": {}}
+        )
+
+
 class Act(MachinePage):
     """What needs no second page: cordon, uncordon, compute, keep, withdraw."""
 
@@ -269,6 +304,7 @@ def routes() -> list[tuple[str, type[Any]]]:
         (r"/admin/machine-add", Add),
         (one, Machine),
         (one + r"/out", TakeOut),
+        (one + r"/stop", StopEverything),
         (one + r"/act", Act),
         (r"/notices", Notices),
     ]
