@@ -12,7 +12,15 @@ from websockets.sync.client import connect
 
 from tests.product.product import Person, Product, wait_for
 
-PATHS = ["lab", "api/contents", "api/kernels", "terminals/1", "files/work/x", "tree"]
+PATHS = [
+    "lab", "api/contents", "api/kernels", "terminals/1", "files/work/x", "tree",
+    "proxy/8050/", "proxy/absolute/8050/", "galilean/terminal", "galilean/ssh", "galilean/apps/vscode",
+    "galilean/api/status", "desktop/", "desktop/api/status", "desktop/api/file?path=work/x",
+]  # fmt: skip
+WEBSOCKETS = [
+    "api/events/subscribe", "terminals/websocket/1", "api/kernels/x/channels", "galilean/ssh", "desktop/vnc",
+    "proxy/8050/ws",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +63,7 @@ def test_a_stranger_gets_nothing(
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-@pytest.mark.parametrize("path", ["api/events/subscribe", "terminals/websocket/1", "api/kernels/x/channels"])
+@pytest.mark.parametrize("path", WEBSOCKETS)
 def test_a_stranger_gets_no_websocket(
     product: Product, owner: Person, stranger: Person, rank: int, path: str
 ):
