@@ -184,15 +184,18 @@ class Database:
                 yield conn
 
     @contextmanager
-    def serialised(self, name: str, *, often: bool = False) -> Iterator[Connection]:
-        """A writing transaction of which only one of this ``name`` is under way at a time, anywhere."""
+    def serialised(self, name: str, *, often: bool = False, patient: bool = False) -> Iterator[Connection]:
+        """A writing transaction of which only one of this ``name`` is under way at a time, anywhere.
+
+        Whoever is ``patient`` waits as long as the one before takes (PostgreSQL), as the upgrade of a schema does.
+        """
         if self.is_sqlite:
             with self.write() as conn:
                 yield conn
             return
         key = zlib.crc32(f"galilean:{name}".encode())
         with self.engine.connect() as conn:
-            conn = conn.execution_options(galilean_lock=key, galilean_often=often)
+            conn = conn.execution_options(galilean_lock=key, galilean_often=often, galilean_patient=patient)
             with conn.begin():
                 yield conn
 
@@ -420,7 +423,10 @@ def _postgresql_engine(url: Any, threads: int) -> Engine:
         if key is not None:
             # One message, but statements of their own: what follows sees what those have written who had the lock
             # before.
-            statement += f"; SELECT pg_advisory_xact_lock({int(key)})"
+            lock = f"SELECT pg_advisory_xact_lock({int(key)})"
+            if options.get("galilean_patient"):
+                lock = f"SET LOCAL lock_timeout TO 0; {lock}; SET LOCAL lock_timeout TO DEFAULT"
+            statement += f"; {lock}"
         try:
             driver.execute(statement, prepare=False)
         except engine.dialect.loaded_dbapi.Error as error:

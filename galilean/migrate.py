@@ -72,7 +72,7 @@ def upgrade(url: str) -> tuple[str, str]:
     """
     database = Database(url)
     try:
-        with plain_words(), database.serialised("migrate") as connection:
+        with plain_words(), database.serialised("migrate", patient=True) as connection:
             before = present(connection)
             if before and before not in {script.revision for script in _scripts().walk_revisions()}:
                 raise _newer(before)

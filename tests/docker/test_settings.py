@@ -58,7 +58,8 @@ def test_hub_and_portal_listen_where_nodes_reach_them_and_nothing_else_does(tmp_
 
 def test_the_hub_is_given_containers_and_no_zygote(tmp_path: Path) -> None:
     settings = settings_of(tmp_path, pids=100, account="1234:1235")
-    addresses = Addresses(settings, keep_ports(tmp_path, random.Random(1)))
+    # A registry is a part where this machine has the program.
+    addresses = Addresses(settings, keep_ports(tmp_path, random.Random(1), more=("imagebuilder", "registry")))
     secrets = load_secrets(tmp_path)
     traits = hub_traits(settings, secrets, addresses)
     assert traits["JupyterHub"]["spawner_class"] == SPAWNERS["docker"]

@@ -89,7 +89,7 @@ def test_two_processes_that_upgrade_at_once_both_come_through(database_url: str)
     both = [
         subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) for _ in range(2)
     ]
-    assert [process.communicate(timeout=60)[0].strip() for process in both] == [newest(), newest()]
+    assert [process.communicate(timeout=240)[0].strip() for process in both] == [newest(), newest()]
 
 
 def test_a_database_of_a_newer_version_is_left_alone_and_told(database_url: str) -> None:

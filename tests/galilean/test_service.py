@@ -333,7 +333,7 @@ def test_each_service_is_a_small_process_that_stops_when_told(name: str, tmp_pat
         text=True,
     )
     try:
-        for _ in range(300):
+        for _ in range(3000):
             try:
                 with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=30) as answer:
                     words = json.load(answer)
