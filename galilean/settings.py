@@ -23,7 +23,7 @@ from galilean.settings_applications import NAME as APPLICATION_NAME
 from galilean.settings_applications import Application
 from galilean.settings_applications import ApplicationField as ApplicationField
 from galilean.settings_docker import Docker
-from galilean.settings_doors import Ssh
+from galilean.settings_doors import PortsSection, Ssh
 from galilean.settings_environments import DesktopApplication as DesktopApplication
 from galilean.settings_environments import Display as Display
 from galilean.settings_environments import EnvironmentSettings as EnvironmentSettings
@@ -292,6 +292,7 @@ class Settings(Section):
     mail: Mail = Mail()
     use: Use = Use()
     ssh: Ssh = Ssh()
+    ports: PortsSection = PortsSection()
     applications: dict[Annotated[str, Field(pattern=APPLICATION_NAME)], Application] = Field(
         default={},
         description="Programs that nodes offer; one file for each in the folder `applications` beside this file says the same.",
@@ -321,6 +322,10 @@ class Settings(Section):
             raise ValueError("roles must contain admin")
         if self.database.url and self.database.url == self.database.hub_url:
             raise ValueError("database.url and database.hub_url must be two databases")
+        if self.ports.share and not self.web.subdomain_host:
+            raise ValueError(
+                "ports.share needs web.subdomain_host: with one origin a shared page could act as you"
+            )
         for problem in (
             *self._environment_problems(),
             *self._pool_problems(),

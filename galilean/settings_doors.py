@@ -1,4 +1,4 @@
-"""The section ``ssh:`` of ``galilean.yaml``: ways into nodes besides the browser."""
+"""The sections ``ssh:`` and ``ports:`` of ``galilean.yaml``: ways into nodes besides one's own browser."""
 
 from __future__ import annotations
 
@@ -24,4 +24,14 @@ class Ssh(Section):
         pattern=r"^[a-z_][a-z0-9_.-]{0,31}$|^$",
         description="The account in nodes, as the ready lines name it; empty = that of our images, and of this "
         "machine with backend process.",
+    )
+
+
+class PortsSection(Section):
+    """Ports of people's programs."""
+
+    share: bool = Field(
+        default=False,
+        description="Whether people may let others, by name, open a port of their running cluster. Needs "
+        "web.subdomain_host: else all pages share one origin.",
     )

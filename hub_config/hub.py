@@ -24,7 +24,7 @@ from galilean.settled import settle
 from galilean.web.assets import AssetHandler
 from galilean.web.jinja import site_assets
 from galilean.web.quiet import hide_form_ids
-from hub_config import groups_api, hub_database, people_api
+from hub_config import groups_api, hub_database, people_api, port_shares
 from hub_config.api import handlers
 from hub_config.blocked import keep_out
 from hub_config.notes import never_deny_for_a_note
@@ -63,6 +63,7 @@ class GalileanHub(JupyterHub):
             (r"/spawn/([^/]+)/([^/]+)", ToPortal),
             *people_api.handlers(self.wiring),
             *groups_api.handlers(self.wiring),
+            *port_shares.handlers(self.wiring),
             (r"/logout", SignOutHandler, {"wiring": self.wiring}),
             *handlers(self.wiring),
         ]

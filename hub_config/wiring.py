@@ -25,7 +25,7 @@ from galilean.errors import UserError, mark
 from galilean.mail import send_soon
 from galilean.rights import Rights
 from galilean.settings import Settings, load_settings
-from hub_config import role_sync
+from hub_config import port_shares, role_sync
 from hub_config.addresses import Addresses
 from hub_config.build import browser_url, hub_traits
 from hub_config.ports import read_ports
@@ -122,6 +122,11 @@ class Wiring:
             Chore("Finishing leftovers", every, finish),
             Chore("The sweeper", every, sweep),
             Chore("Making nodes anew", RENEWAL_SECONDS, lambda: attend_all(hub, self.database)),
+            Chore(
+                "Following shared ports",
+                port_shares.SECONDS,
+                lambda: port_shares.follow(hub.db, self.database, self.settings),
+            ),
             Chore("Following roles", role_sync.SECONDS, lambda: self.following.look(hub.db, self.database)),
         ]
         if hasattr(self.room, "learn"):

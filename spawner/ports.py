@@ -18,6 +18,8 @@ from spawner.tables import clusters
 PORTS_MOST = 32
 KEY = "ports"
 APPLICATIONS = "applications"
+#: Ports that others may open, and who (:mod:`spawner.shared_ports`).
+SHARED = "shared_ports"
 
 
 def ports_of(run: Run) -> tuple[int, ...]:
@@ -66,6 +68,8 @@ def change_ports(conn: Connection, run_id: str, *, add: int | None = None, drop:
     if len(ports) > PORTS_MOST:
         raise UserError(409, mark("A cluster shows at most {most} ports. Remove one first."), most=PORTS_MOST)
     state = {**(run.state or {}), KEY: sorted(ports)}
+    if drop is not None and SHARED in state:  # what is no door any more is nobody's
+        state[SHARED] = {port: people for port, people in state[SHARED].items() if port != str(drop)}
     conn.execute(update(clusters).where(clusters.c.id == run_id).values(state=state))
     return True
 

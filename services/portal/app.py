@@ -92,6 +92,7 @@ ROOMS = (
     "services.portal.pages.builds",
     "services.portal.pages.my_images",
     "services.portal.pages.renewals",
+    "services.portal.pages.port_people",
     "services.portal.pages.machine_time",
     "services.portal.api.handlers",
     "services.portal.pages.components",

@@ -18,6 +18,8 @@ from spawner.node.place import Place
 class BounceHandler(JupyterHandler):
     """``go/node-i/<path>?<query>``: asks for the sign-in, then leads to the node."""
 
+    visitors_enter = True  # it only leads on
+
     def initialize(self, place: Place) -> None:
         self.place = place
 

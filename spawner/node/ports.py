@@ -7,6 +7,8 @@ machine, and hands on the hub's cookies and tokens. Here
 * there is no host in an address: a port is decimal digits, and is reached at a numeric loopback address;
 * a port counts only when the person's own program listens there (:mod:`spawner.node.listening`): never the
   node's own pages or ssh, nor, where the loopback is the machine's, the hub or other people's nodes;
+* others than the owner open what is shared with them by name, and are cut off when it is no more
+  (:mod:`spawner.node.visitors`);
 * the hub's cookies, ``Authorization`` and tokens in addresses stay behind, and an answer can neither set the
   hub's cookies nor widen a service worker's reach.
 
@@ -28,6 +30,8 @@ from tornado import httputil, web
 
 from spawner.node.listening import Ports, Who
 from spawner.node.standing import language_of
+from spawner.node.visitors import SETTING as VISITORS
+from spawner.node.visitors import Visitors
 
 #: Cookies of the hub, of Jupyter and ours; never handed on, never set by a program of the person's.
 _COOKIES = ("jupyterhub", "service-", "_xsrf", "galilean", "username-", "__host-jupyter", "__secure-jupyter")
@@ -93,12 +97,21 @@ class Apart(ProxyHandler):
         owner = os.environ.get("JUPYTERHUB_USER", "")
         if self._finished or self.current_user is None:  # led to the sign-in
             return
-        if owner and self.current_user.username != owner:  # a server that is shared shares no ports
+        if (
+            owner
+            and self.current_user.username != owner
+            and not await self.welcome(self.current_user.username)
+        ):
             raise web.HTTPError(403, "Only its owner opens programs of a node.")
         if not self.token_authenticated and from_another_site(
             self.request.method or "", self.request.headers
         ):
             raise web.HTTPError(403, "A page of another site asked for this.")
+
+    async def welcome(self, name: str) -> bool:
+        """Whether somebody who is not the owner gets in."""
+        del name
+        return False
 
     def proxy_request_headers(self) -> httputil.HTTPHeaders:
         headers: httputil.HTTPHeaders = super().proxy_request_headers()
@@ -144,9 +157,49 @@ class Apart(ProxyHandler):
 class PortHandler(Apart, LocalProxyHandler):
     """``proxy/<port>/<path>``."""
 
+    visitors_enter = True
+
     def __init__(self, *args: Any, ports: Ports, **kwargs: Any) -> None:
         self._ports = ports
         super().__init__(*args, host_allowlist=_LOOPBACK, **kwargs)
+
+    async def welcome(self, name: str) -> bool:
+        visitors: Visitors | None = self.settings.get(VISITORS)
+        port = int(self.path_args[0])
+        if visitors is None or port not in (await visitors.may(name)).ports:
+            return False
+        visitors.enter(self, name, port)
+        return True
+
+    def cut_off(self) -> None:
+        """End it, wherever it is: a websocket is told, anything else breaks off."""
+        if self.ws_connection is not None:
+            program = getattr(self, "ws", None)
+            if program is not None:  # at once: the browser has some seconds to agree to the end
+                program.close()
+            self.close(4403, "no longer shared")
+            return
+        stream = getattr(self.request.connection, "stream", None)
+        if stream is not None:
+            stream.close()
+
+    def _ended(self) -> None:
+        visitors: Visitors | None = self.settings.get(VISITORS)
+        if visitors is not None:
+            visitors.leave(self)
+
+    def on_finish(self) -> None:
+        if self.get_status() != 101:  # a websocket has only begun
+            self._ended()
+        super().on_finish()
+
+    def on_close(self) -> None:
+        self._ended()
+        super().on_close()
+
+    def on_connection_close(self) -> None:
+        self._ended()
+        super().on_connection_close()
 
     def _get_context_path(self, host: str, port: str) -> str:
         return super()._get_context_path("localhost", port)

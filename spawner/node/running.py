@@ -17,6 +17,9 @@ from spawner.node.presence import Reporter, http_sender
 from spawner.node.ssh import SshListener
 from spawner.node.ssh_door import Door, portal_asks
 from spawner.node.standing import Standing, http_fetch
+from spawner.node.visitors import SETTING as VISITORS
+from spawner.node.visitors import Visitors, say_guarded
+from spawner.node.visitors import portal_asks as asks_of_visitors
 
 
 async def start(app: Any) -> None:
@@ -46,6 +49,8 @@ async def start(app: Any) -> None:
     fetch = http_fetch(place.portal_url, token)
     if place.portal_url:
         app.web_app.settings["galilean_ssh"] = Door(os.environ, portal_asks(fetch, place), log=app.log)
+        app.web_app.settings[VISITORS] = Visitors(asks_of_visitors(fetch, place), log=app.log)
+        parts.append(asyncio.create_task(say_guarded(fetch, place)))
         parts.append(asyncio.create_task(_tell_applications(app, fetch, place)))
     standing = Standing(
         place,

@@ -22,6 +22,7 @@ from services.portal.api.projects import last_started
 from services.portal.frame import meter_values, mine_for
 from services.portal.my_limits import given_to, limits_and_rest, lines_of
 from services.portal.pages.endings import failure_of, how_it_ended
+from services.portal.port_shares import shared_with
 from services.portal.quotas import models_of, pools_of
 from spawner import records
 from spawner.records import Run
@@ -163,7 +164,10 @@ class Home(PageHandler):
         settings, now = self.portal.settings, self.portal.clock()
         if not self.person.has_role:
             await self.render_page(
-                "home_waiting.html", admins=settings.signup.admins, name=said_name(self.person.name)
+                "home_waiting.html",
+                admins=settings.signup.admins,
+                name=said_name(self.person.name),
+                shared_ports=await shared_with(self.portal, self.person.name),
             )
             return
         rows = await self.portal.db.run_read(home_rows, self.person.name, now, settings.site.zone)
@@ -173,6 +177,7 @@ class Home(PageHandler):
             "home.html",
             **rows,
             **words_of(self) | await may_hold(self),
+            shared_ports=await shared_with(self.portal, self.person.name),
             greeting=self.translate(hello).format(name=said_name(self.person.name)),
             default_environment=settings.defaults.environment,
             backend=settings.backend,

@@ -56,6 +56,7 @@ from services.portal.viewers import viewer_of
 from spawner import records
 from spawner.ports import ports_of
 from spawner.records import NodeInterval, Run
+from spawner.shared_ports import guards, shared_of
 
 LOOK_SECONDS = 0.25
 KEEPALIVE_SECONDS = 5.0
@@ -179,6 +180,7 @@ class RunPage(ProjectPage):
                 "held": held_seconds(run, now),
                 "again": _again(run),
                 "ports": ports_of(run),
+                "ports_shared": shared_of(run) if self.portal.settings.ports.share and guards(run) else None,
                 "owns_run": run.user == self.person.name,
                 "ssh_hosts": [host_of(run.server, rank) for rank in range(min(run.nodes, SSH_LISTED_MOST))]
                 if self.portal.settings.ssh.enabled

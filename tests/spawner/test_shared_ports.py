@@ -1,0 +1,99 @@
+"""Ports of a run that are shared with named people: who has what, until when (AP-11)."""
+
+from __future__ import annotations
+
+import pytest
+
+from galilean.db import Database
+from galilean.errors import UserError
+from spawner import ports, records, shared_ports, steps
+from tests.spawner.test_records import NOW
+from tests.spawner.test_records import reserve as reserve_only
+
+
+def reserve(db: Database, ports: tuple[int, ...]) -> str:
+    """A run whose nodes have said that they look at who comes."""
+    run_id = reserve_only(db, ports=ports)
+    with db.write() as conn:
+        shared_ports.tell_guarded(conn, run_id)
+    return run_id
+
+
+def of(db: Database, run_id: str) -> shared_ports.Shared:
+    with db.read() as conn:
+        run = records.get(conn, run_id)
+    assert run is not None
+    return shared_ports.shared_of(run)
+
+
+def give(db: Database, run_id: str, port: int, person: str) -> bool:
+    with db.write() as conn:
+        return shared_ports.share(conn, run_id, port, person, by="ada", now=NOW)
+
+
+def refused(db: Database, run_id: str, port: int, person: str) -> int:
+    with pytest.raises(UserError) as caught:
+        give(db, run_id, port, person)
+    assert "{" not in caught.value.text()
+    return caught.value.status
+
+
+def test_a_port_is_shared_and_taken_back_and_again_is_success(db: Database) -> None:
+    run_id = reserve(db, ports=(8050, 9000))
+    assert of(db, run_id) == {}
+    assert give(db, run_id, 8050, "eve") and not give(db, run_id, 8050, "eve")
+    assert give(db, run_id, 8050, "bob") and give(db, run_id, 9000, "eve")
+    assert of(db, run_id) == {8050: ("bob", "eve"), 9000: ("eve",)}
+    with db.write() as conn:
+        for _ in range(2):
+            shared_ports.withdraw(conn, run_id, 8050, "eve", by="ada", now=NOW)
+        assert shared_ports.all_shared(conn) == {("ada", "heat"): {"bob", "eve"}}
+        assert [run.id for run in shared_ports.shared_with(conn, "eve")] == [run_id]
+        assert shared_ports.shared_with(conn, "zoe") == []
+        shared_ports.withdraw(conn, run_id, 9000, "eve", by="ada", now=NOW)
+        assert shared_ports.shared_with(conn, "eve") == []
+    assert of(db, run_id) == {8050: ("bob",)}
+
+
+def test_what_cannot_be_shared_is_refused_in_words(db: Database) -> None:
+    run_id = reserve(db, ports=(8050,))
+    assert refused(db, run_id, 8050, "ada") == 400
+    assert refused(db, run_id, 9000, "eve") == 404
+    assert refused(db, "0" * 26, 8050, "eve") == 409
+    for number in range(shared_ports.PEOPLE_MOST):
+        give(db, run_id, 8050, f"p{number}")
+    assert refused(db, run_id, 8050, "eve") == 409
+
+
+def test_nodes_of_an_older_image_share_nothing(db: Database) -> None:
+    """They would let whoever comes into all of it."""
+    run_id = reserve_only(db, ports=(8050,))
+    assert refused(db, run_id, 8050, "eve") == 409 and of(db, run_id) == {}
+    with db.write() as conn:
+        for _ in range(2):
+            shared_ports.tell_guarded(conn, run_id)
+    assert give(db, run_id, 8050, "eve")
+
+
+def test_a_port_that_is_shown_no_more_is_nobodys_and_so_it_stays_when_it_comes_back(db: Database) -> None:
+    run_id = reserve(db, ports=(8050, 9000))
+    give(db, run_id, 8050, "eve")
+    give(db, run_id, 9000, "bob")
+    with db.write() as conn:
+        ports.change_ports(conn, run_id, drop=8050)
+        ports.change_ports(conn, run_id, add=8050)
+    assert of(db, run_id) == {9000: ("bob",)}
+
+
+def test_with_the_run_all_of_it_ends(db: Database) -> None:
+    run_id = reserve(db, ports=(8050,))
+    give(db, run_id, 8050, "eve")
+    with db.write() as conn:
+        run = records.get(conn, run_id)
+        assert run is not None
+        stopping = steps.begin_stop(conn, run.user, run.server, reason="user")
+        assert stopping is not None
+        steps.close(conn, stopping, ends={}, now=NOW)
+        run = records.get(conn, run_id)
+        assert run is not None and shared_ports.ports_for(run, "eve") == ()
+        assert shared_ports.all_shared(conn) == {} and shared_ports.shared_with(conn, "eve") == []
