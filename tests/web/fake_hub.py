@@ -91,7 +91,6 @@ class FakeHub:
             (r"/hub/api/galilean/people/([^/]+)/(block|password|names)", _OurPersonsState),
             (r"/hub/api/galilean/roles", _OurRoles),
             (r"/hub/api/galilean/port-shares", _PortShares),
-            (r"/hub/api/galilean/port-shares", _PortShares),
             (r"/hub/api/galilean/look", _OurLook),
             (r"/hub/api/users/([^/]+)/tokens", _OurTokens),
             (r"/hub/.*", _Page),
@@ -125,12 +124,6 @@ class _Base(RequestHandler):
     def write_json(self, value: Any) -> None:
         self.set_header("Content-Type", "application/json")
         self.finish(json.dumps(value))
-
-
-class _PortShares(_Base):
-    def post(self) -> None:
-        self.hub.calls.append(("POST", "/galilean/port-shares"))
-        self.set_status(204)
 
 
 class _PortShares(_Base):
