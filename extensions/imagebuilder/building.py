@@ -23,11 +23,13 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
 import requests
+from ulid import ULID
 from urllib3.exceptions import HTTPError
 
 from extensions.imagebuilder import build_context, container, recipes
@@ -138,6 +140,7 @@ class Builder:
     ) -> None:
         self.saver, self.limits, self.contexts = saver, limits, contexts
         self._pool, self._per_person = pool, per_person_bytes
+        self._going: set[str] = set()
 
     async def build(self, task: Task, order: Order, name: ImageName) -> Result:
         """Build an image.
@@ -150,6 +153,7 @@ class Builder:
             The task was told to stop.
         """
         self.saver.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._going.add(order.id)
         with tempfile.TemporaryDirectory(dir=self.saver.directory, prefix="build-") as folder:
             try:
                 return await self._build(task, order, name, Path(folder))
@@ -157,6 +161,8 @@ class Builder:
                 if error.errno == 28:
                     raise UserError(507, _DISK, reason="disk-full") from error
                 raise
+            finally:
+                self._going.discard(order.id)
 
     async def _build(self, task: Task, order: Order, name: ImageName, folder: Path) -> Result:
         task.begin("building")
@@ -376,16 +382,19 @@ class Builder:
             if path.name not in wanted:
                 path.unlink(missing_ok=True)
 
-    def forget_steps(self, now: float) -> None:
-        """Give back what was kept for next builds and is old; ``now`` in seconds of the epoch."""
+    def forget_steps(self, now: datetime) -> None:
+        """Give back what was kept for next builds and is old; never of a build that is under way."""
         client = self.saver.docker.client()
-        for image in client.images(name=f"{CACHE}/{self.saver.instance}"):
-            if now - float(image.get("Created") or 0) < self.limits.cache_days * 86400:
-                continue
-            for tag in image.get("RepoTags") or ():
-                if tag.startswith(f"{CACHE}/{self.saver.instance}:"):
-                    with contextlib.suppress(APIError, NotFound):  # something stands on it
-                        client.remove_image(tag)
+        name = f"{CACHE}/{self.saver.instance}"
+        tags = [tag for image in client.images(name=name) for tag in image.get("RepoTags") or ()]
+        for tag in tags:
+            repository, _, build = tag.rpartition(":")
+            build = build.upper()
+            # What is built again is an old image under a new name: the name tells when.
+            old = now - ULID.from_str(build).datetime >= timedelta(days=self.limits.cache_days)
+            if repository == name and old and build not in self._going:
+                with contextlib.suppress(APIError, NotFound):  # something stands on it
+                    client.remove_image(tag)
 
 
 class _Watch:

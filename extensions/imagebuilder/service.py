@@ -299,7 +299,7 @@ class Savers:
                 self._deleted = True
             await self.db.run(_mark_cleared, saved_id)
         if (builder := self._builder) is not None:
-            await self.saver.docker.do(lambda: builder.forget_steps(self.clock().timestamp()))
+            await self.saver.docker.do(lambda: builder.forget_steps(self.clock()))
         if self._uploader is not None:
             rows = await self.db.run_read(saved.waiting_archives)
             known = {(name_space(owner), archive) for owner, archive in rows}

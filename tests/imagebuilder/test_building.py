@@ -9,11 +9,13 @@ import tarfile
 import tempfile
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ulid import ULID
 
 from extensions.imagebuilder import building
 from extensions.imagebuilder.build_network import BUILDS
@@ -31,6 +33,7 @@ from tests.docker.daemon import IMAGE, POOL, listening, only_if_possible
 from tests.imagebuilder.ground import INSTANCE, OpenDaemon, OpenRegistry
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(300)]
+DAY = datetime(2026, 3, 1, tzinfo=UTC)
 #: Debian's Python is all that the tests' image runs.
 SHELL = 'FROM base\nSHELL ["/opt/galilean/bin/python", "-IS", "-c"]\n'
 
@@ -76,7 +79,7 @@ def files(tmp_path: Path, **named: str) -> Path:
 
 def go(builder: Builder, text: str, tag: str = "1", task: Task | None = None, **more: Any) -> Result:
     order = Order(
-        id=f"01HBUILD{tag:0>18}",
+        id=more.pop("id", f"01HBBBBB{tag:0>18}"),
         owner="ada",
         dockerfile=text,
         images={"base": IMAGE, **more.pop("images", {})},
@@ -289,13 +292,27 @@ def test_cpu_memory_and_processes_are_limited(builder: Builder, ground: Any) -> 
 
 def test_steps_are_kept_for_some_days(builder: Builder, ground: Any) -> None:
     daemon, _ = ground
-    go(builder, SHELL + "ENV KEPT=1\n", "13")
+    text = SHELL + "ENV KEPT=1\n"
+    go(builder, text, "13", id=str(ULID.from_datetime(DAY)))
+    # The same again is the same image: what is under way keeps it, however old it is.
+    last = str(ULID.from_datetime(DAY + timedelta(days=7)))
     name = f"{building.CACHE}/{INSTANCE}"
-    now = max(one["Created"] for one in daemon.client.images(name=name))
-    builder.forget_steps(now + 6 * 86400)
-    assert daemon.client.images(name=name)
-    builder.forget_steps(now + 8 * 86400)
-    assert not daemon.client.images(name=name)
+
+    def kept() -> set[str]:
+        tags = {tag for one in daemon.client.images(name=name) for tag in one["RepoTags"]}
+        return {tag.rpartition(":")[2] for tag in tags if tag.startswith(name)}
+
+    builder.forget_steps(DAY + timedelta(days=6))
+    assert str(ULID.from_datetime(DAY))[:10].lower() in {tag[:10] for tag in kept()}
+    go(builder, text, "13", id=last)
+    builder.forget_steps(DAY + timedelta(days=8))
+    assert kept() == {last.lower()}
+    builder._going.add(last)
+    builder.forget_steps(DAY + timedelta(days=30))
+    assert kept() == {last.lower()}
+    builder._going.clear()
+    builder.forget_steps(DAY + timedelta(days=30))
+    assert not kept()
 
 
 def test_more_than_a_person_may_keep_is_refused_after_the_push_and_taken_back(

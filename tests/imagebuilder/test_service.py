@@ -373,8 +373,8 @@ class FakeBuilder:
     def put_right(self, wanted: set[str]) -> None:
         self.wanted = wanted
 
-    def forget_steps(self, now: float) -> None:
-        assert now > 0
+    def forget_steps(self, now: datetime) -> None:
+        assert now.tzinfo is not None
 
 
 class DoingSaver(FakeSaver):

@@ -16,6 +16,7 @@ from extensions.imagebuilder.changes import Changes
 from extensions.imagebuilder.entries import Actor
 from extensions.imagebuilder.names import ImageName, Pinned
 from extensions.imagebuilder.summary import as_record
+from galilean.errors import UserError
 from services.portal.building import contexts
 from tests.portal.conftest import made
 from tests.portal.live import LiveSite
@@ -243,6 +244,17 @@ def test_the_pages_offer_it_where_there_is_something_to_build(site: LiveSite, si
     begun = alice.post(f"/{with_recipe}/build", json={"name": "mine:1"}).json()["id"]
     going = page(site, "alice", f"images/{begun}").text
     assert "Built step by step" in going and "Cancel building" in going and "From the files of" in going
+    assert "with 2 CPU and" in shown
+
+    def fail(conn: Any) -> None:
+        saved.fail(
+            conn, begun, error=UserError(422, "No {what}.", what="compiler"), now=NOW, log="cc: not found"
+        )
+
+    site.write(fail)
+    failed = page(site, "alice", f"images/{begun}").text
+    assert "No compiler." in failed and "cc: not found" in failed and "Build again" in failed
+    assert "What changed" not in failed
 
 
 def test_where_it_is_not_allowed_nothing_offers_it(tmp_path: Path) -> None:
