@@ -49,6 +49,7 @@ START = (
     "command",
     "ports",
     "display",
+    "vnc",
     "applications",
     "hostname",
     "gpu",
@@ -363,6 +364,14 @@ def check_start(start: Mapping[str, Any], settings: Settings, viewer: Viewer) ->
     if problem is not None:
         raise UserError(400, mark("Start option {name}: {why}"), name="", why=problem, reason="start")
     return read.model_dump(mode="json", include=set(START), exclude_defaults=True)
+
+
+def without_passwords(start: Mapping[str, Any]) -> dict[str, Any]:
+    """Start options without what a VNC server asks for; whether it asks stays."""
+    vnc = start.get("vnc")
+    if not vnc or not vnc.get("password"):
+        return dict(start)
+    return {**start, "vnc": {**vnc, "password": "…"}}
 
 
 def check_visibility(word: str, owner: str, grantees: Iterable[Grantee]) -> str:

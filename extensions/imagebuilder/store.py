@@ -616,7 +616,7 @@ def _entry(row: Row[Any]) -> Entry:
 
 def _told(found: Entry, shared_with: Iterable[Grantee]) -> dict[str, Any]:
     """What the audit log keeps; of variables the names only, because people put passwords there."""
-    start = dict(found.start)
+    start = entries.without_passwords(found.start)
     if "variables" in start:
         start["variables"] = sorted(start["variables"])
     return {

@@ -262,6 +262,42 @@ def test_what_is_said_is_changed_in_place_and_a_new_version_leaves_the_old(
     assert back["version"] == "1"
 
 
+def test_a_desktop_with_a_vnc_server_of_its_own_is_registered_and_its_password_told_to_nobody_else(
+    docker: LiveSite, sign: Any, found: list[str]
+) -> None:
+    start = {
+        "interfaces": ["desktop"],
+        "command": "/opt/start-vnc.sh",
+        "vnc": {"port": 5901, "password": "hush-hush"},
+        "display": {"width": 1280, "height": 720, "dpi": 120},
+        "hostname": "lab",
+        "needs_gpu": True,
+        "least_memory": 2**30,
+    }
+    body = {"title": "MATLAB", "image": {"address": "quay.io/site/matlab:1"}, "start": start, "centre": True}
+    made_ = sign("root").post("/environments", json=body)
+    assert made_.status_code == 201, made_.text
+    one = made_.json()
+    vnc = one["start"].pop("vnc")
+    assert (vnc["port"], vnc["password"]) == (5901, "hush-hush")
+    assert one["start"] == {key: value for key, value in start.items() if key != "vnc"}
+    seen = sign("alice").get(f"/environments/{one['id']}")
+    assert seen.json()["start"]["vnc"]["password"] == "…" and "hush-hush" not in seen.text
+    page = sign("alice").get(f"{docker.url}environments/{one['id']}").text
+    assert "the image's own, port 5901" in page and "hush-hush" not in page
+    settings = sign("root").get(f"{docker.url}environments/{one['id']}/edit").text
+    assert 'name="vnc_port"' in settings and 'value="hush-hush"' in settings and 'value="1280"' in settings
+    with docker.portal.db.read() as conn:
+        lines = conn.execute(select(audit_log)).all()
+    assert "hush-hush" not in str(lines) and "matlab" in str(lines)
+    with docker.portal.db.read() as conn:
+        kept = store.by_name(conn, "matlab")
+    assert kept is not None and kept.settings.vnc is not None and kept.settings.vnc.password == "hush-hush"
+    wrong = {**body, "name": "other", "start": {**start, "interfaces": ["jupyter"]}}
+    refused = sign("root").post("/environments", json=wrong)
+    assert refused.status_code == 400 and "vnc needs the interface desktop" in refused.json()["detail"]
+
+
 def test_an_entry_of_the_file_is_changed_in_the_file(docker: LiveSite, sign: Any) -> None:
     answer = sign("root").patch("/environments/jupyter", json={"title": "Mine"})
     assert (answer.status_code, answer.json()["reason"]) == (403, "from-file")

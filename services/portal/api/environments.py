@@ -310,12 +310,14 @@ def _values(item: Item) -> dict[str, Any]:
 
 
 async def detail(portal: Portal, person: Visitor, item: Item, translate: Any) -> models.EnvironmentDetail:
-    """An environment with its versions. Variables' values are told to whoever may change it."""
+    """An environment with its versions. Variables' values and VNC's password are told to whoever may change it."""
     entry = item.entry
     may = entry is not None and entries.may_change(shelf.viewer(person), entry)
     start = item.settings.model_dump(mode="json", include=set(entries.START), exclude_defaults=True)
-    if not may and "variables" in start:
-        start["variables"] = dict.fromkeys(start["variables"], "")
+    if not may:
+        start = entries.without_passwords(start)
+        if "variables" in start:
+            start["variables"] = dict.fromkeys(start["variables"], "")
     found: list[entries.Version] = []
     shared: list[Grantee] = []
     if entry is not None:

@@ -228,9 +228,7 @@ class Edit(OnePage):
             groups=sorted(known),
             group_titles={slug: group.title for slug, group in rights.groups.items()},
             keys=await registries.keys_of(self.portal, self.person),
-            keep=self.item.settings.model_dump(
-                mode="json", include={"display", "applications"}, exclude_defaults=True
-            ),
+            keep=self.item.settings.model_dump(mode="json", include={"applications"}, exclude_defaults=True),
         )
 
 

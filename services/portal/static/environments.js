@@ -24,6 +24,13 @@ function startOf(form) {
   }
   if (Object.keys(variables).length) start.variables = variables;
   if (text(data, "hostname")) start.hostname = text(data, "hostname");
+  if (text(data, "vnc_port")) {
+    start.vnc = { port: Number(text(data, "vnc_port")) };
+    if (data.get("vnc_password")) start.vnc.password = String(data.get("vnc_password"));
+    if (text(data, "vnc_web_path")) start.vnc.web_path = text(data, "vnc_web_path");
+  }
+  const [width, height, dpi] = ["width", "height", "dpi"].map((key) => Number(data.get(key) || 0));
+  if (width && height && dpi) start.display = { width, height, dpi };
   if (data.get("sudo") === "on") start.sudo = true;
   return start;
 }
