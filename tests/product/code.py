@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 import uuid
+from typing import Any
 
 from websockets.sync.client import connect
 
 from tests.product.product import Person
 
 
-def in_node(person: Person, server: str, source: str, rank: int = 0) -> str:
-    """What a cell prints on a node; an error of the cell fails the test."""
+def in_node(
+    person: Person, server: str, source: str, rank: int = 0, *, origin: str = "", sock: Any = None
+) -> str:
+    """What a cell prints on a node; an error of the cell fails the test.
+
+    ``origin`` and ``sock``: where nodes have hosts of their own, which only a browser finds.
+    """
     product = person.product
     between = f"node-{rank}/" if rank else ""
     base = f"/user/{person.name}/{server}/{between}api/kernels"
@@ -30,9 +36,10 @@ def in_node(person: Person, server: str, source: str, rank: int = 0) -> str:
     said: list[str] = []
     try:
         with connect(
-            f"{product.url.replace('http', 'ws', 1)}{base}/{kernel}/channels?session_id={session}",
+            f"{(origin or product.url).replace('http', 'ws', 1)}{base}/{kernel}/channels?session_id={session}",
             additional_headers={"Authorization": f"token {person.token}"},
             open_timeout=90,
+            sock=sock,
         ) as channel:
             channel.send(json.dumps(message))
             while True:

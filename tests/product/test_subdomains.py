@@ -12,6 +12,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from tests.browser.conftest import PATIENCE_MS
+from tests.product.code import in_node
 from tests.product.conftest import SETTINGS
 from tests.product.product import PASSWORD, Person, at_once, processes_of, wait_for
 from tests.product.split import DOMAIN, SplitProduct, address, host_of
@@ -41,7 +42,7 @@ RUN_CELL = """async () => {
 @pytest.fixture(scope="module")
 def split(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SplitProduct]:
     """The product on hosts of their own; when it ends nothing of it is left."""
-    product = SplitProduct(tmp_path_factory.mktemp("split"), SETTINGS)
+    product = SplitProduct(tmp_path_factory.mktemp("split"), {**SETTINGS, "ports": {"share": True}})
     try:
         product.start()
         yield product
@@ -202,6 +203,131 @@ def test_from_sign_in_to_release_on_hosts_of_their_own(
     wait_for(lambda: not ada.clusters(), "the cluster is released", seconds=30)
     # In a thread: Playwright has a loop of its own in this one.
     wait_for(lambda: at_once(split.disagreement) == [[]], "nothing is left of it", seconds=15)
+
+
+#: A program that listens on a port: a page, a websocket that repeats, an answer that never ends.
+PROGRAM = """
+import asyncio, tornado.web, tornado.websocket
+class Echo(tornado.websocket.WebSocketHandler):
+    def on_message(self, message):
+        self.write_message(message)
+class Endless(tornado.web.RequestHandler):
+    async def get(self):
+        while True:
+            self.write("x")
+            await self.flush()
+            await asyncio.sleep(0.1)
+class Page(tornado.web.RequestHandler):
+    def get(self):
+        self.write("<h1>Wiki of Ada</h1>" + str("ookie" in self.request.headers.get("Cookie", "")))
+async def main():
+    app = tornado.web.Application([("/ws", Echo), ("/endless", Endless), ("/.*", Page)])
+    server = app.listen(0, "127.0.0.1")
+    print(list(server._sockets.values())[0].getsockname()[1], flush=True)
+    await asyncio.Event().wait()
+asyncio.run(main())
+"""
+WITHOUT = ["lab", "api/contents", "api/kernels", "galilean/terminal", "galilean/api/status", "galilean/ssh"]
+
+
+def test_a_shared_port_opens_that_port_alone_and_is_cut_off_when_it_is_withdrawn(
+    split: SplitProduct, ada: Person, eve: Person, tab: Callable[[], Page]
+):
+    server = ada.running("Wiki", nodes=2)
+    source = (
+        "import subprocess, sys\n"
+        f"told = subprocess.Popen([sys.executable, '-c', {PROGRAM!r}], stdout=subprocess.PIPE, text=True, start_new_session=True)\n"
+        "print(told.stdout.readline())"
+    )
+    own = host_of("ada", split.port)
+    port = int(in_node(ada, server, source, rank=1, origin=own, sock=_socket(split.port)))
+    (run,) = (one["id"] for one in ada.clusters() if one["server"] == server)
+    people = f"/clusters/{run}/ports/{port}/people"
+    assert ada.portal("POST", f"/clusters/{run}/ports", json={"port": port}).status_code == 200
+    place = f"/user/ada/{server}/node-1/proxy/{port}/"
+
+    visitor = tab()
+    home = at_home(visitor, split, eve)
+    answer = visitor.goto(own + place)
+    assert answer is not None and answer.status == 403
+
+    page = tab()
+    at_home(page, split, ada)
+    page.goto(f"{home}projects/ada/{server}?run=1")
+    page.get_by_role("button", name="Share …").click()
+    dialog = page.get_by_role("dialog", name=f"Who may open port {port}?")
+    dialog.get_by_role("textbox").fill("eve")
+    dialog.get_by_role("button", name="Share", exact=True).click()
+    expect(dialog.get_by_role("button", name="Withdraw eve")).to_be_visible()
+
+    # From her home page, cold, through the sign-in of the hub, to the very node.
+    visitor.goto(home)
+    expect(visitor.get_by_role("heading", name="Programs that others let you open")).to_be_visible()
+    with visitor.expect_popup() as opened:
+        visitor.get_by_role("link", name=f"node-1 Wiki {port}").click()
+    guest = opened.value
+    guest.set_default_timeout(PATIENCE_MS)
+    agree = guest.get_by_role("button", name="Allow")
+    expect(agree.or_(guest.get_by_role("heading", name="Wiki of Ada"))).to_be_visible()
+    if agree.is_visible():
+        agree.click()
+    expect(guest.get_by_role("heading", name="Wiki of Ada")).to_be_visible()
+    assert guest.url == own + place
+    assert "False" in guest.content(), "her cookies of the hub stay behind"
+
+    # Nothing else of it, by page or by token, on either node.
+    token = {"Authorization": f"token {eve.token}"}
+    for between in ("", "node-1/"):
+        for path in [*WITHOUT, f"proxy/{port + 1}/"]:
+            address_ = f"/user/ada/{server}/{between}{path}"
+            assert split.http.get(address_, headers=token).status_code in (403, 404), address_
+        for path in ("lab", "api/contents", "galilean/terminal", f"proxy/{port + 1}/"):
+            answer = visitor.goto(f"{own}/user/ada/{server}/{between}{path}")
+            assert answer is not None and answer.status == 403, (between, path)
+    refused = guest.evaluate(
+        """async (path) => await new Promise((done) => {
+          const socket = new WebSocket(location.origin.replace('http', 'ws') + path);
+          socket.onopen = () => done('open'); socket.onerror = () => done('refused');
+        })""",
+        f"/user/ada/{server}/api/events/subscribe",
+    )
+    assert refused == "refused"
+    assert eve.portal("GET", f"/clusters/{run}").status_code == 404
+
+    # What is under way ends with the share; the owner's goes on.
+    talk = """async () => {
+      window.closed = new Promise((done) => {
+        const socket = new WebSocket(location.href.replace('http', 'ws') + 'ws');
+        socket.onopen = () => socket.send('hello');
+        socket.onmessage = (event) => { window.heard = event.data; };
+        socket.onclose = (event) => { window.code = event.code; done(event.code); };
+      });
+      fetch('endless', {headers: {Accept: 'text/event-stream'}}).then(async (answer) => {
+        const reader = answer.body.getReader();
+        while (!(await reader.read()).done) window.read = true;
+      }).catch(() => {});
+    }"""
+    owner = tab()
+    at_home(owner, split, ada)
+    owner.goto(own + place)
+    for one in (guest, owner):
+        one.evaluate(talk)
+        one.wait_for_function("window.heard === 'hello' && window.read")
+    dialog.get_by_role("button", name="Withdraw eve").click()
+    expect(dialog.get_by_text("Nobody but you so far.")).to_be_visible()
+    guest.wait_for_function("window.code")
+    assert guest.evaluate("window.code") == 4403
+    assert owner.evaluate("window.code") is None
+    after = guest.goto(own + place)
+    assert after is not None and after.status == 403
+    assert ada.portal("GET", people).json()["people"] == []
+    visitor.goto(home)
+    expect(visitor.get_by_role("heading", name="Programs that others let you open")).to_have_count(0)
+
+    # What is shared when the cluster goes is nobody's afterwards.
+    assert ada.portal("POST", people, json={"person": "eve"}).status_code == 200
+    assert ada.stop(server).status_code in (202, 204)
+    wait_for(lambda: not eve.portal("GET", "/shared-ports").json()["items"], "it ended", seconds=20)
 
 
 def test_language_theme_and_signing_out_hold_on_all_hosts(
