@@ -1,13 +1,15 @@
-"""A packed image on a real product: uploaded in pieces, pushed by digest, placed on the machine, run; or nothing of it."""
+"""A packed image on a real product: uploaded in pieces, kept on the machine, run by its digest; or nothing of it."""
 
 from __future__ import annotations
 
 import base64
 import gzip
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
+from docker.errors import ImageNotFound
 
 from extensions.imagebuilder.looks import NODE_LABEL
 from spawner.docker import names
@@ -81,6 +83,22 @@ def test_a_packed_image_is_uploaded_added_and_run(product: DockerProduct, daemon
     body = {"visibility": "own", "title": "Tools"}
     entry = ada.portal("PUT", f"/images/{image['id']}/library", json=body).json()
     assert any("ENTRYPOINT" in text for text in entry["versions"][0]["told"])
+    admin = product.admin
+
+    def place() -> tuple[str, str]:
+        found = admin.portal("GET", "/image-places", params={"image": image["image"]})
+        assert found.status_code == 200, found.text
+        return next(((one["state"], one["changed_at"]) for one in found.json()["items"]), ("", ""))
+
+    def here() -> bool:
+        with suppress(ImageNotFound):
+            return bool(daemon.client.inspect_image(image["image"]))
+        return False
+
+    wait_for(lambda: place()[0] == "present", "the image is known to be here", seconds=120)
+    since = place()[1]
+    daemon.client.remove_image(image["image"], force=True)  # somebody tidied up: it comes back by itself
+    wait_for(lambda: place()[0] == "present" and place()[1] != since and here(), "it came back", seconds=120)
     start = {"start": {"variables": {"PYTHONPATH": str(ROOT)}}}
     assert ada.portal("PATCH", f"/environments/{entry['id']}", json=start).status_code == 200
     slug = ada.project("Heat")
