@@ -102,6 +102,7 @@ def test_the_last_image_is_what_the_result_stands_on() -> None:
         "FROM jupyter\n" + "RUN true\n" * 300,
         "FROM jupyter\nRUN " + "x" * 300_000 + "\n",
     ],
+    ids=lambda text: ascii(text)[1:60],
 )  # fmt: skip
 def test_what_would_reach_beyond_the_build_is_refused_with_its_line(text: str) -> None:
     with pytest.raises(UserError) as refused:
