@@ -25,7 +25,7 @@ from datetime import datetime, timedelta
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from galilean.amounts import format_apart
+from galilean.amounts import format_apart, format_bytes
 from galilean.clock import Clock, utcnow
 from galilean.errors import UserError, mark
 from services.files import kernel, paths, trees
@@ -486,7 +486,7 @@ def no_room(path: str, size_bytes: int, left_bytes: int) -> UserError:
     """What is said when a person's own space is used up; an empty path is all of a project."""
     whole = mark("There is room for {left}, and the files have more. Delete files, or ask for more space.")
     one = mark("“{path}” has {size}, and you have room for {left}. Delete files, or ask for more space.")
-    size, left = format_apart(size_bytes, left_bytes)
+    size, left = format_apart(size_bytes, left_bytes) if path else ("", format_bytes(left_bytes))
     return UserError(
         507,
         one if path else whole,

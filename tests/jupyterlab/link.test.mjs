@@ -26,6 +26,7 @@ const { Link } = await import(pathToFileURL(join(process.env.BUILT, "link.js")).
 const status = (second, more = {}) => ({
   now: `2026-11-22T14:46:${String(second).padStart(2, "0")}Z`,
   node: { rank: 0, name: "node-0" },
+  nodes: [{ rank: 0, name: "node-0", state: "ready" }],
   warning: null,
   ...more
 });

@@ -82,6 +82,7 @@ class PersonOverview(PersonPage):
             "said": lambda told: told.text(self.translate) if told else "",
             "moment": moment,
             "person_name": row.name,
+            "ssh": None,
         }
         if own and self.portal.settings.ssh.enabled:
             values |= {"ssh": ssh.ready(self), "ssh_keys": await ssh.keys_of(self.portal, name)}
