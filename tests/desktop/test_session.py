@@ -131,7 +131,8 @@ async def test_sockets_of_its_programs_go_with_a_desktop(tmp_path: Path) -> None
 
 
 async def test_programs_that_hang_keep_nobody_from_a_restart(tmp_path: Path) -> None:
-    made = session(tmp_path, "openbox & sleep 1000 & hung=$!; kill -STOP $hung; wait")
+    hang = "sleep 1000 & hung=$!; until grep -q sleep /proc/$hung/comm; do :; done; kill -STOP $hung"  # not before it is one
+    made = session(tmp_path, f"openbox & {hang}; wait")
     await made.ensure()
     home = tmp_path / "home"
     wait_for(lambda: {"openbox", "sleep"} <= {*processes_of(home)}, "its programs run")
