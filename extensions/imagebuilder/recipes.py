@@ -39,7 +39,10 @@ _KNOWN = frozenset(
 _REFUSED = ("ONBUILD", "VOLUME")
 _STEP = re.compile(r"\s*([A-Za-z]+)(?:\s+(.*))?")
 _FROM = re.compile(r"(\S+)(?:\s+AS\s+([a-z][a-z0-9_.-]*))?", re.I)
-_FLAG = re.compile(r"--([a-z]+)(?:=(\S*))?(?:\s+|$)")
+# Docker's builder honours quotes and backslashes in flags and takes the bytes 0x85 and 0xA0 for spaces: where a flag ends
+# is certain only of what has none of these. The parts of a value: a name, a number, a variable.
+_PART = r"(?:[\w.-]+|\$[A-Za-z_]\w*|\$\{[A-Za-z_]\w*\})"
+_FLAG = re.compile(rf"--([a-z]+)=({_PART}(?::{_PART})?)(?:[ \t]+|$)", re.A)
 _DIRECTIVE = re.compile(r"#\s*escape\s*=\s*(\S+)\s*", re.I)
 _HEREDOC = re.compile(r"\d*<<-?[^<\s]+")
 _APT_NAME = re.compile(r"[a-z0-9][a-z0-9.+-]{0,127}(?:=[A-Za-z0-9][A-Za-z0-9._+~:-]{0,127})?")
@@ -237,7 +240,7 @@ def _from(step: Step) -> tuple[str, str]:
 def _check_copy(step: Step, stages: list[str]) -> None:
     rest = step.rest
     while found := _FLAG.match(rest):
-        flag, value, rest = found[1], found[2] or "", rest[found.end() :]
+        flag, value, rest = found[1], found[2], rest[found.end() :]
         if flag == "from" and step.word == "COPY":
             known = {name for name in stages[:-1] if name} | {str(n) for n in range(len(stages) - 1)}
             if value.lower() not in known:
@@ -249,6 +252,15 @@ def _check_copy(step: Step, stages: list[str]) -> None:
                 )
         elif flag != "chown":
             raise _options(step)
+    if rest.startswith(("--from", "--chown")):
+        raise _no(
+            step.line,
+            mark(
+                "Line {line} of the Dockerfile: {option} takes a name or a number, as in --chown=1000:100, without "
+                "quotes, spaces and \\."
+            ),
+            option=rest.split()[0].partition("=")[0][:40],
+        )
     if rest.startswith("--"):
         raise _options(step)
     if step.word == "ADD" and any(sign in rest for sign in ":$\\"):

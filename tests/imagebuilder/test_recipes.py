@@ -79,6 +79,19 @@ def test_the_last_image_is_what_the_result_stands_on() -> None:
         "FROM jupyter\nCOPY --from=0 /a /a\n",
         "FROM jupyter AS a\nCOPY --from=a /a /a\n",
         "FROM jupyter AS a\nFROM tools\nCOPY --chown=1 --from=$X /a /a\n",
+        'FROM jupyter\nCOPY --chown="0${U:+ x}" --from=eve/secret / /x\n',
+        "FROM jupyter\nCOPY --chown=a\\ b --from=eve/secret / /x\n",
+        "FROM jupyter\nCOPY --chown='a b' --from=eve/secret / /x\n",
+        "FROM jupyter\nCOPY --chown=a:b:c / /x\n",
+        "FROM jupyter\nCOPY --chown= --from=eve/secret / /x\n",
+        "FROM jupyter\nCOPY --chown --from=eve/secret / /x\n",
+        "FROM jupyter\nCOPY --from eve/secret / /x\n",
+        "FROM jupyter\nCOPY --chown=\u00c5--from=eve/secret / /x\n",
+        "FROM jupyter\nCOPY --chown=\u00e0--from=eve/secret / /x\n",
+        "FROM jupyter\nADD --chown=\u00e0http://127.0.0.1:5000/x /y\n",
+        "FROM jupyter\nADD --chown=\u00c5http://127.0.0.1:5000/x /y\n",
+        "FROM jupyter\nADD --chown=1\\ http://127.0.0.1:5000/x /y\n",
+        "FROM jupyter\nCOPY -- a b\n",
         "FROM jupyter AS a\nFROM tools AS a\n",
         "FROM jupyter\nADD http://169.254.169.254/ /a\n",
         'FROM jupyter\nADD ["HTTP://10.0.0.1/x", "/a"]\n',
@@ -118,7 +131,16 @@ def test_an_image_that_is_no_environment_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["RUN echo $((1<<n))", "RUN cat <<<word", "RUN a << b", 'SHELL ["/bin/bash", "-c"]', "COPY . /x"]
+    "line",
+    [
+        "RUN echo $((1<<n))",
+        "COPY --chown=${NB_UID}:$NB_GID a b",
+        "ADD --chown=1000:users a.tar /",
+        "RUN cat <<<word",
+        "RUN a << b",
+        'SHELL ["/bin/bash", "-c"]',
+        "COPY . /x",
+    ],
 )
 def test_what_only_looks_so_is_taken(line: str) -> None:
     assert again(f"FROM jupyter\n{line}\n") == f"FROM sha256:aa\n{line}\n"
