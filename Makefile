@@ -39,7 +39,8 @@ test-deps: ## Debian packages that tests drive: Chromium, PostgreSQL, sshd, a Ch
 WITH_DOCKER := $(filter yes,$(shell [ "$$(id -u)" != 0 ] || echo yes))
 WITH_KUBERNETES := $(filter yes,$(shell [ "$$(id -u)" != 0 ] || echo yes))
 
-LONG := test-process test-browser test-product $(if $(WITH_DOCKER),test-docker)
+LONG := test-process test-browser test-product
+DOCKER := $(if $(WITH_DOCKER),test-docker)
 
 .PHONY: test
 test: ## Everything that must pass, from a fresh clone (what needs Kubernetes or Docker as root)
@@ -47,7 +48,7 @@ test: ## Everything that must pass, from a fresh clone (what needs Kubernetes or
 	@$(STAGE) setup "scripts/test-deps $(if $(WITH_KUBERNETES),kubernetes) $(if $(WITH_DOCKER),docker)" \
 		"scripts/environment dev" scripts/assets
 	@$(if $(WITH_KUBERNETES),scripts/ahead) $(MAKE) --no-print-directory \
-		lint docs test-unit test-hub $(if $(WITH_KUBERNETES),beside,$(LONG))
+		lint docs test-unit test-hub $(if $(WITH_KUBERNETES),beside,$(LONG) $(DOCKER))
 	@$(if $(WITH_KUBERNETES),,printf '\nLeft out, because it starts a Kubernetes here as root: make test-kubernetes\n')
 	@$(if $(WITH_DOCKER),,printf '\nLeft out, because it starts a Docker here as root: make test-docker\n')
 	@printf '\n'; cat build/stages.txt
@@ -57,7 +58,7 @@ test: ## Everything that must pass, from a fresh clone (what needs Kubernetes or
 .PHONY: beside
 beside:
 	@scripts/ahead --now
-	@scripts/beside "kube=$(MAKE) --no-print-directory test-kubernetes" "long=$(MAKE) --no-print-directory $(LONG)"
+	@scripts/beside "kube=$(MAKE) --no-print-directory test-kubernetes $(DOCKER)" "long=$(MAKE) --no-print-directory $(LONG)"
 
 .PHONY: lint
 lint: ## Style, types, floors, translations, requirements
