@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from spawner.collaborators import PullLogin
+from spawner.doors import NODE_VNC_PASSWORD
 from spawner.keys import ClusterKeys
 from spawner.kubernetes import names
 from spawner.kubernetes.spec import (
@@ -45,6 +46,8 @@ TOKEN_KEY = "token"  # noqa: S105 - the name of a key
 COOKIE_KEY = "cookie_secret"
 #: From what pods are made, to make one again; no pod sees it.
 RECIPE_KEY = "recipe"
+#: Of the image's own VNC server, where it has one.
+VNC_KEY = "vnc_password"
 #: Where the kubelet looks for a name and password.
 PULL_KEY = ".dockerconfigjson"
 GRACE_SECONDS = 5
@@ -68,6 +71,8 @@ def secret(spec: ClusterSpec, keys: ClusterKeys) -> Manifest:
         RECIPE_KEY: recipe_of(spec).encode(),
         **keys.ssh_files(),
     }
+    if spec.variables.get(NODE_VNC_PASSWORD):
+        content[VNC_KEY] = spec.variables[NODE_VNC_PASSWORD].encode()
     if spec.login:  # of its own type, so that the same Secret fetches the image and goes with the run
         content[PULL_KEY] = pull_config(spec.login)
     return {
@@ -133,8 +138,13 @@ def service(spec: ClusterFrame, owner: Manifest) -> Manifest:
     }
 
 
-def pod(spec: ClusterSpec, rank: int, owner: Manifest) -> Manifest:
-    """The pod of node ``rank``."""
+def pod(spec: ClusterSpec, rank: int, owner: Manifest, *, vnc_key: bool = True) -> Manifest:
+    """The pod of node ``rank``; ``vnc_key`` is whether the run's Secret has the key :data:`VNC_KEY`.
+
+    A Secret of an older version has not, and cannot be given it. There the password stands in the pod, as it did
+    before: a reference to what is missing keeps a pod from starting, and one that may be missing would start it
+    without the password, so that nobody came to its desktop.
+    """
     base = spec.pod
     metadata = _metadata(spec, names.pod_name(spec.base, rank), owner)
     theirs = base.get("metadata", {})
@@ -155,7 +165,7 @@ def pod(spec: ClusterSpec, rank: int, owner: Manifest) -> Manifest:
         "spec": {
             **base["spec"],
             **({"imagePullSecrets": pulls} if pulls else {}),
-            "containers": [_container(spec, rank, main), *others],
+            "containers": [_container(spec, rank, main, vnc_key=vnc_key), *others],
             "hostname": node_name(rank),
             "subdomain": spec.base,
             "dnsConfig": _dns(spec, base["spec"].get("dnsConfig", {})),
@@ -240,12 +250,12 @@ def _pod_labels(spec: ClusterSpec, rank: int) -> Manifest:
     return labels
 
 
-def _container(spec: ClusterSpec, rank: int, theirs: Mapping[str, Any]) -> Manifest:
+def _container(spec: ClusterSpec, rank: int, theirs: Mapping[str, Any], *, vnc_key: bool) -> Manifest:
     resources = _resources(spec)
     asked = theirs.get("resources", {})
     return {
         **theirs,
-        "env": _variables(spec, rank, theirs.get("env", ())),
+        "env": _variables(spec, rank, theirs.get("env", ()), vnc_key=vnc_key),
         "resources": {
             "requests": {**asked.get("requests", {}), **resources},
             "limits": {**asked.get("limits", {}), **resources},
@@ -272,9 +282,14 @@ def _resources(spec: ClusterSpec) -> Manifest:
     return amounts
 
 
-def _variables(spec: ClusterSpec, rank: int, theirs: Sequence[Mapping[str, Any]]) -> list[Manifest]:
+def _variables(
+    spec: ClusterSpec, rank: int, theirs: Sequence[Mapping[str, Any]], *, vnc_key: bool
+) -> list[Manifest]:
+    hidden: dict[str, str] = dict.fromkeys(TOKENS, TOKEN_KEY)
+    if vnc_key and spec.variables.get(NODE_VNC_PASSWORD):
+        hidden[NODE_VNC_PASSWORD] = VNC_KEY
     plain = {item["name"]: item.get("value", "") for item in theirs if "valueFrom" not in item}
-    references = [dict(item) for item in theirs if "valueFrom" in item and item["name"] not in TOKENS]
+    references = [dict(item) for item in theirs if "valueFrom" in item and item["name"] not in hidden]
     place = Place.of(spec, rank)
     values = {
         **node_environment(
@@ -294,16 +309,16 @@ def _variables(spec: ClusterSpec, rank: int, theirs: Sequence[Mapping[str, Any]]
         # Where NVIDIA's runtime is a machine's usual one, an image or an entry that says "all" would see every card.
         **({} if spec.gpu else {"NVIDIA_VISIBLE_DEVICES": "void"}),
     }
-    tokens = [
-        {"name": name, "valueFrom": {"secretKeyRef": {"name": spec.base, "key": TOKEN_KEY}}}
-        for name in TOKENS
+    ours = [
+        {"name": name, "valueFrom": {"secretKeyRef": {"name": spec.base, "key": key}}}
+        for name, key in hidden.items()
     ]
     told = [
         {"name": name, "value": _literal(name, value)}
         for name, value in sorted(values.items())
-        if name not in TOKENS
+        if name not in hidden
     ]
-    return [*tokens, *references, *told]
+    return [*ours, *references, *told]
 
 
 def _literal(name: str, value: str) -> str:

@@ -234,7 +234,7 @@ class PodNodes:
         NodeFailed
             When nobody wrote down what it was made from, or Kueue admitted the cluster as a whole.
         """
-        spec, _ = await self._recipe(base, run, rank)
+        spec, _, _ = await self._recipe(base, run, rank)
         if spec.placement.queue:
             raise NodeFailed(rank, _KUEUE)
 
@@ -281,19 +281,22 @@ class PodNodes:
         NodeFailed
             When it cannot be.
         """
-        spec, owner = await self._recipe(base, run, rank)
+        spec, owner, keys = await self._recipe(base, run, rank)
+        body = manifests.pod(spec, rank, owner, vnc_key=manifests.VNC_KEY in keys)
         with self.watch.follow(base) as follower:
-            uid = await self._fresh(base, manifests.pod(spec, rank, owner))
+            uid = await self._fresh(base, body)
             await self._until_ready(spec, {rank: uid}, follower, progress)
 
-    async def _recipe(self, base: str, run: str, rank: int) -> tuple[ClusterSpec, manifests.Manifest]:
-        """What the pods of a run were made from, and who owns them."""
+    async def _recipe(
+        self, base: str, run: str, rank: int
+    ) -> tuple[ClusterSpec, manifests.Manifest, frozenset[str]]:
+        """What the pods of a run were made from, the Secret that owns them, and that Secret's keys."""
         found, _ = await self._insist(base, lambda: self._api.list("Secret", f"{names.RUN}={run}"))
         for item in found:
             if item["metadata"]["name"] == base:
                 try:
                     recipe = base64.b64decode(item["data"][manifests.RECIPE_KEY]).decode()
-                    return spec_from(recipe), manifests.owner_reference(item)
+                    return spec_from(recipe), manifests.owner_reference(item), frozenset(item["data"])
                 except (KeyError, ValueError, TypeError) as error:
                     raise NodeFailed(rank, _NO_RECIPE) from error
         raise NodeFailed(rank, _NO_RECIPE)

@@ -20,6 +20,7 @@ from kubernetes_asyncio.client import ApiClient
 from kubespawner.objects import make_pod
 
 from spawner.collaborators import PullLogin
+from spawner.doors import NODE_VNC_PASSWORD
 from spawner.keys import ClusterKeys
 from spawner.kubernetes import manifests, names
 from spawner.kubernetes.spec import ClaimMount, ClusterSpec, Isolation, Placement
@@ -34,6 +35,7 @@ KEYS = ClusterKeys(
 )
 OWNER = manifests.owner_reference({"metadata": {"name": "ada--heat---8640f3d2feb55217", "uid": "u-1"}})
 TOKEN = "the-hubs-token-of-this-server"
+VNC_PASSWORD = "pw-of-the-images-vnc"
 LOST = ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"]
 
 
@@ -141,14 +143,30 @@ def variables(pod: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_no_secret_stands_in_a_pod_a_service_or_a_policy() -> None:
-    one = spec()
+    one = spec(variables={NODE_VNC_PASSWORD: VNC_PASSWORD})
     made = [manifests.pod(one, rank, OWNER) for rank in range(3)]
     text = yaml.safe_dump([*made, manifests.service(one, OWNER), manifests.network_policy(one, OWNER)])
-    hidden = [TOKEN.encode(), KEYS.cookie_secret, KEYS.host, KEYS.person]
+    hidden = [TOKEN.encode(), KEYS.cookie_secret, KEYS.host, KEYS.person, VNC_PASSWORD.encode()]
     for value in hidden:
         assert value.decode() not in text
         assert base64.b64encode(value).decode() not in text
     assert TOKEN not in repr(one)
+
+
+def test_the_password_of_an_images_vnc_server_is_the_runs_secrets_and_a_pod_has_it_by_reference() -> None:
+    one = spec(variables={NODE_VNC_PASSWORD: VNC_PASSWORD})
+    kept = manifests.secret(one, KEYS)["data"]["vnc_password"]
+    assert base64.b64decode(kept).decode() == VNC_PASSWORD
+    theirs = {"name": NODE_VNC_PASSWORD, "valueFrom": {"secretKeyRef": {"name": "site", "key": "k"}}}
+    one.pod["spec"]["containers"][0]["env"].append(theirs)
+    env = manifests.pod(one, 1, OWNER)["spec"]["containers"][0]["env"]
+    assert [item for item in env if item["name"] == NODE_VNC_PASSWORD] == [
+        {
+            "name": NODE_VNC_PASSWORD,
+            "valueFrom": {"secretKeyRef": {"name": one.base, "key": "vnc_password"}},
+        }
+    ]
+    assert "vnc_password" not in manifests.secret(spec(), KEYS)["data"], "no key without a password"
 
 
 def test_only_what_a_node_needs_of_the_secret_is_mounted() -> None:

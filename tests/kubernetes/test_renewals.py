@@ -13,12 +13,13 @@ import pytest
 
 from spawner.backend import NodeFailed
 from spawner.collaborators import PullLogin
+from spawner.doors import NODE_VNC_PASSWORD
 from spawner.kubernetes import manifests, nodes
 from spawner.kubernetes.api import APIError
 from spawner.kubernetes.spec import Placement, recipe_of, spec_from
 from spawner.plan import EnvironmentChoice
 from tests.kubernetes.memory import Progress
-from tests.kubernetes.test_manifests import TOKEN, spec
+from tests.kubernetes.test_manifests import TOKEN, VNC_PASSWORD, spec
 
 BASE, RUN = spec().base, spec().run
 
@@ -88,6 +89,22 @@ async def test_one_pod_goes_and_comes_back_and_the_others_stay(world: Any) -> No
     assert owner[0]["uid"] == cluster.objects["Secret", BASE]["metadata"]["uid"], "it goes with the whole"
     await made.remove(BASE)
     assert not cluster.objects
+
+
+@pytest.mark.parametrize("older", [False, True])
+async def test_a_pod_made_anew_still_has_the_password_of_its_vnc_server(world: Any, older: bool) -> None:
+    cluster, made = world
+    await made.create(spec(variables={NODE_VNC_PASSWORD: VNC_PASSWORD}), Progress())
+    if older:  # of a run that was made before the Secret had it; it cannot be changed
+        del cluster.objects["Secret", BASE]["data"][manifests.VNC_KEY]
+    await made.end(BASE, RUN, 1)
+    await made.make(BASE, RUN, 1, Progress())
+    env = cluster.objects["Pod", f"{BASE}-1"]["spec"]["containers"][0]["env"]
+    by_reference = {"valueFrom": {"secretKeyRef": {"name": BASE, "key": manifests.VNC_KEY}}}
+    said = {"value": VNC_PASSWORD} if older else by_reference
+    assert [item for item in env if item["name"] == NODE_VNC_PASSWORD] == [
+        {"name": NODE_VNC_PASSWORD, **said}
+    ]
 
 
 async def test_ending_what_is_not_there_is_success(world: Any) -> None:
