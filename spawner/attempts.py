@@ -17,6 +17,7 @@ from sqlalchemy.exc import IntegrityError
 from galilean.errors import UserError, mark
 from spawner import records, renewal
 from spawner.records import NodeInterval, present
+from spawner.shared_ports import forget_guarded
 from spawner.states import Status, Target
 from spawner.steps import NodeEnd, end_rows
 from spawner.tables import cluster_nodes, clusters
@@ -104,6 +105,7 @@ def begin(conn: Connection, node: NodeInterval, end: NodeEnd, *, now: datetime) 
         clusters.c.target == Target.RUNNING.value,
     )
     end_rows(conn, node.cluster_id, {node.rank: end}, now, ready_only=True)
+    forget_guarded(conn, node.cluster_id, node.rank)
     return conn.execute(wanted).first() is not None
 
 

@@ -5,8 +5,9 @@ them: the hub's own server shares, by which a visitor's browser gets as far as t
 (:mod:`hub_config.port_shares`), and the node's answer, which lets a visitor into these ports and nowhere else
 (:mod:`spawner.node.visitors`). A hub share without a grant here opens nothing.
 
-A node of an older image would let whoever the hub lets through into all of it. So a port is shared only after the
-run's nodes, which are all of one image, have said that they look at who comes.
+A node of an older image would let whoever the hub lets through into all of it, and the hub's share leads to all nodes
+of a run. So ports are shared only while every node of the run has said that it looks at who comes; one that is made
+anew, perhaps on another machine, has to say it again.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from spawner.tables import clusters
 #: Of one port. Whoever needs more publishes the program elsewhere.
 PEOPLE_MOST = 50
 
-#: In ``clusters.state``: its nodes look at who comes.
+#: In ``clusters.state``: the ranks of those nodes that look at who comes.
 GUARDED = "guards_ports"
 
 Shared = dict[int, tuple[str, ...]]
@@ -39,23 +40,42 @@ def shared_of(run: Run) -> Shared:
 
 
 def ports_for(run: Run, person: str) -> tuple[int, ...]:
-    """The ports of an open run that are shared with somebody."""
-    if run.released_at is not None:
+    """The ports of an open run that are shared with somebody; none while a node does not look at who comes."""
+    if run.released_at is not None or not guards(run):
         return ()
     return tuple(port for port, people in shared_of(run).items() if person in people)
 
 
 def guards(run: Run) -> bool:
-    """Whether the nodes of a run have said that they look at who comes."""
-    return bool((run.state or {}).get(GUARDED))
+    """Whether all nodes of a run have said that they look at who comes."""
+    return _guarding(run) >= set(range(run.nodes))
 
 
-def tell_guarded(conn: Connection, run_id: str) -> None:
+def tell_guarded(conn: Connection, run_id: str, rank: int) -> None:
     """A node of an open run says that it looks at who comes; again is success. Call in a write transaction."""
     run = _open(conn, run_id)
-    if not guards(run):
-        state = {**(run.state or {}), GUARDED: True}
-        conn.execute(update(clusters).where(clusters.c.id == run_id).values(state=state))
+    if rank not in _guarding(run):
+        _keep_guarding(conn, run, _guarding(run) | {rank})
+
+
+def forget_guarded(conn: Connection, run_id: str, rank: int) -> None:
+    """A node is made anew: until it says so again, nothing of its run is shared. Call in a write transaction."""
+    row = conn.execute(select(clusters).where(clusters.c.id == run_id).with_for_update()).mappings().first()
+    if row is None:
+        return
+    run = Run(**row)
+    if rank in _guarding(run):
+        _keep_guarding(conn, run, _guarding(run) - {rank})
+
+
+def _guarding(run: Run) -> set[int]:
+    said = (run.state or {}).get(GUARDED)
+    return {int(rank) for rank in said} if isinstance(said, list) else set()
+
+
+def _keep_guarding(conn: Connection, run: Run, ranks: set[int]) -> None:
+    state = {**(run.state or {}), GUARDED: sorted(ranks)}
+    conn.execute(update(clusters).where(clusters.c.id == run.id).values(state=state))
 
 
 def share(
@@ -114,7 +134,7 @@ def all_shared(conn: Connection) -> dict[tuple[str, str], frozenset[str]]:
     return {
         (run.user, run.server): frozenset(name for people in shared.values() for name in people)
         for run in _sharing(conn)
-        if (shared := shared_of(run))
+        if guards(run) and (shared := shared_of(run))
     }
 
 

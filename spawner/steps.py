@@ -24,6 +24,7 @@ from spawner.doors import to_keep
 from spawner.plan import ClusterPlan
 from spawner.records import NODE_IS, Run
 from spawner.request import ClusterRequest
+from spawner.shared_ports import GUARDED
 from spawner.states import Status, Target
 from spawner.tables import cluster_nodes, clusters
 
@@ -283,6 +284,7 @@ def back_to_queue(conn: Connection, run: Run, *, ends: Mapping[int, NodeEnd], no
     Not when somebody asked for its end meanwhile.
     """
     state = {**(run.state or {}), "attempt": run.attempt + 1}
+    state.pop(GUARDED, None)  # its nodes are others then, perhaps on other machines
     done = conn.execute(_BACK_TO_QUEUE, {"b_id": run.id, "b_state": state}).rowcount == 1
     if done:
         _end_nodes(conn, run, ends, now)

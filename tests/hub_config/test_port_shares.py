@@ -37,7 +37,7 @@ async def running(site: Site, name: str, hub: Any) -> records.Run:
     await hub.start(name, made.slug, {"project": made.slug, "ports": [8050]})
     run = await wiring.database.run_read(records.open_run, name, made.slug)
     assert run is not None
-    await wiring.database.run(shared_ports.tell_guarded, run.id)
+    await wiring.database.run(shared_ports.tell_guarded, run.id, 0)
     return run
 
 

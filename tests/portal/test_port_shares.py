@@ -38,10 +38,9 @@ def running(client: httpx.Client, site: LiveSite | None = None, **options: Any) 
     run = begun(client, **options)
     if site is not None:
         with node(site, "alice", "heat-flow") as one:
-            assert (
-                one.post("/node/guards", json={"server": "heat-flow", "run": run, "rank": 0}).status_code
-                == 204
-            )
+            for rank in range(options.get("nodes", 1)):
+                said = {"server": "heat-flow", "run": run, "rank": rank}
+                assert one.post("/node/guards", json=said).status_code == 204
     return run
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from galilean.db import Database
 from galilean.errors import UserError
-from spawner import ports, records, shared_ports, steps
+from spawner import attempts, ports, records, shared_ports, steps
 from tests.spawner.test_records import NOW
 from tests.spawner.test_records import reserve as reserve_only
 
@@ -15,7 +15,7 @@ def reserve(db: Database, ports: tuple[int, ...]) -> str:
     """A run whose nodes have said that they look at who comes."""
     run_id = reserve_only(db, ports=ports)
     with db.write() as conn:
-        shared_ports.tell_guarded(conn, run_id)
+        shared_ports.tell_guarded(conn, run_id, 0)
     return run_id
 
 
@@ -71,8 +71,55 @@ def test_nodes_of_an_older_image_share_nothing(db: Database) -> None:
     assert refused(db, run_id, 8050, "eve") == 409 and of(db, run_id) == {}
     with db.write() as conn:
         for _ in range(2):
-            shared_ports.tell_guarded(conn, run_id)
+            shared_ports.tell_guarded(conn, run_id, 0)
     assert give(db, run_id, 8050, "eve")
+
+
+def given_away(db: Database, run_id: str) -> tuple[tuple[int, ...], bool]:
+    """What eve has of it, and whether the hub lets her come."""
+    with db.read() as conn:
+        run = records.get(conn, run_id)
+        assert run is not None
+        everybody, hers = shared_ports.all_shared(conn), shared_ports.shared_with(conn, "eve")
+    assert bool(everybody) is bool(hers)
+    return shared_ports.ports_for(run, "eve"), bool(everybody)
+
+
+def test_every_node_must_look_at_who_comes(db: Database) -> None:
+    """The hub's share leads to all nodes of a run, and their machines may hold images of different age."""
+    run_id = reserve_only(db, nodes=2, ports=(8050,))
+    with db.write() as conn:
+        shared_ports.tell_guarded(conn, run_id, 1)
+    assert refused(db, run_id, 8050, "eve") == 409
+    with db.write() as conn:
+        shared_ports.tell_guarded(conn, run_id, 0)
+    assert give(db, run_id, 8050, "eve")
+    assert given_away(db, run_id) == ((8050,), True)
+
+
+def test_a_node_that_is_made_anew_says_it_again(db: Database) -> None:
+    run_id = reserve_only(db, nodes=2, ports=(8050,))
+    with db.write() as conn:
+        for rank in range(2):
+            shared_ports.tell_guarded(conn, run_id, rank)
+    give(db, run_id, 8050, "eve")
+    node = records.NodeInterval(cluster_id=run_id, rank=1, attempt=2, name="node-1")
+    with db.write() as conn:
+        attempts.begin(conn, node, steps.NodeEnd(at=NOW, exit_reason="restarted"), now=NOW)
+    assert given_away(db, run_id) == ((), False) and of(db, run_id) == {8050: ("eve",)}
+    with db.write() as conn:
+        shared_ports.tell_guarded(conn, run_id, 1)
+    assert given_away(db, run_id) == ((8050,), True)
+
+
+def test_a_run_that_waits_for_other_machines_shares_nothing(db: Database) -> None:
+    run_id = reserve(db, ports=(8050,))
+    give(db, run_id, 8050, "eve")
+    with db.write() as conn:
+        stopping = steps.begin_stop(conn, "ada", "heat", reason="not_placed")
+        assert stopping is not None
+        assert steps.back_to_queue(conn, stopping, ends={}, now=NOW)
+    assert given_away(db, run_id) == ((), False)
 
 
 def test_a_port_that_is_shown_no_more_is_nobodys_and_so_it_stays_when_it_comes_back(db: Database) -> None:

@@ -120,7 +120,9 @@ class NodesGuards(NodeHandler):
     async def post(self) -> None:
         body = self.body(NodeAsks)
         check_token(self.person, body.server)
-        await self.portal.db.run(lambda conn: tell_guarded(conn, own_run(conn, self.person, body).id))
+        await self.portal.db.run(
+            lambda conn: tell_guarded(conn, own_run(conn, self.person, body).id, body.rank)
+        )
         self.set_status(204)
 
 
@@ -171,7 +173,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(
         method="post",
         path="/node/guards",
-        summary="Say that a node looks at who comes, so that its ports can be shared (a node's own token)",
+        summary="Say that a node looks at who comes; once all have, ports can be shared (a node's own token)",
         takes=NodeAsks,
         answers={204: None},
     ),
