@@ -16,6 +16,7 @@ from jupyterhub import orm
 from tornado import web
 
 from galilean.db import Database
+from galilean.rights import BLOCKED
 from galilean.settings import Settings
 from hub_config.our_handler import OurHandler
 from hub_config.roles import SYNC_SCOPE
@@ -31,7 +32,14 @@ Wanted = Mapping[tuple[str, str], frozenset[str]]
 async def follow(hub_db: Any, database: Database, settings: Settings) -> bool:
     """Make the hub's shares what our rows say; whether anything changed. Without the setting there are none."""
     wanted = await database.run_read(all_shared) if settings.ports.share else {}
-    return apply(hub_db, wanted)
+    kept_out = _blocked(hub_db) if wanted else frozenset()
+    return apply(hub_db, {server: names for server, names in wanted.items() if server[0] not in kept_out})
+
+
+def _blocked(db: Any) -> frozenset[str]:
+    """Who is blocked: nobody comes to what they share."""
+    group = orm.Group.find(db, BLOCKED)
+    return frozenset(user.name for user in group.users) if group is not None else frozenset()
 
 
 def apply(db: Any, wanted: Wanted) -> bool:

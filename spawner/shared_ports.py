@@ -129,6 +129,19 @@ def withdraw(
     _note(conn, run, "port.withdraw", port, person, by=by, now=now, address=address)
 
 
+def forget(conn: Connection, person: str) -> None:
+    """Somebody is gone: whoever gets the name later has none of their ports. Call in a write transaction."""
+    for found in _sharing(conn):
+        row = conn.execute(
+            select(clusters).where(clusters.c.id == found.id).with_for_update()
+        ).mappings().one()  # fmt: skip
+        run = Run(**row)
+        before = shared_of(run)
+        if any(person in people for people in before.values()):
+            left = {port: tuple(name for name in people if name != person) for port, people in before.items()}
+            _keep(conn, run, left)
+
+
 def all_shared(conn: Connection) -> dict[tuple[str, str], frozenset[str]]:
     """Who may come to which (user, server): what the hub's shares follow."""
     return {

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 from ulid import ULID
 
 from services.people.tables import imports, people, ssh_keys
+from spawner import shared_ports
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,9 +79,10 @@ def unblock(conn: Connection, name: str, *, now: datetime) -> None:
 
 
 def forget(conn: Connection, name: str) -> None:
-    """The person is gone; whoever gets the name later is somebody else."""
+    """The person is gone; whoever gets the name later is somebody else. Call in a write transaction."""
     conn.execute(delete(people).where(people.c.name == name))
     conn.execute(delete(ssh_keys).where(ssh_keys.c.user == name))
+    shared_ports.forget(conn, name)
 
 
 def begin_import(

@@ -133,13 +133,23 @@ async def shared_with(portal: Portal, name: str) -> list[SharedPort]:
 
 async def may_open(portal: Portal, run: Run, name: str) -> tuple[bool, tuple[int, ...]]:
     """Whether somebody who is not the owner opens a node as a whole, and which of its ports else."""
+    groups = await _groups(portal, name)
+    if groups is None or BLOCKED in groups:
+        return False, ()
+    whole = ADMIN in (await portal.rights.get()).roles_of(groups)
+    shared = shared_ports.ports_for(run, name) if portal.settings.ports.share else ()
+    if shared:
+        owners = await _groups(portal, run.user)
+        if owners is None or BLOCKED in owners:  # who is kept out shows nothing to others either
+            shared = ()
+    return whole, shared
+
+
+async def _groups(portal: Portal, name: str) -> frozenset[str] | None:
+    """The groups of somebody; ``None`` for an account that is not there."""
     try:
-        groups = await portal.people.groups(name)
+        return await portal.people.groups(name)
     except UserError as error:
         if error.status >= 500:
             raise
-        return False, ()
-    if BLOCKED in groups:
-        return False, ()
-    whole = ADMIN in (await portal.rights.get()).roles_of(groups)
-    return whole, shared_ports.ports_for(run, name) if portal.settings.ports.share else ()
+        return None

@@ -9,6 +9,7 @@ from jupyterhub import orm
 
 from galilean.clock import utcnow
 from galilean.errors import UserError
+from galilean.rights import BLOCKED
 from hub_config import port_shares
 from services.catalog.projects import Projects
 from spawner import records, shared_ports
@@ -86,6 +87,23 @@ async def test_what_was_shared_otherwise_is_taken_back_and_switched_off_is_nothi
     assert await port_shares.follow(db, database, site.settings) and len(shares(site)) == 1
     off = site.settings.model_copy(update={"ports": type(site.settings.ports)()})
     assert await port_shares.follow(db, database, off) and shares(site) == []
+
+
+async def test_nobody_comes_to_what_a_blocked_person_shares(site_of: SiteFactory) -> None:
+    site = await site_of(SHARING)
+    ada, _ = await site.person("ada", "researcher"), await site.person("eve")
+    run = await running(site, "ada", ada)
+    db, database = site.app.db, site.app.wiring.database
+    await database.run(lambda conn: shared_ports.share(conn, run.id, 8050, "eve", by="ada", now=utcnow()))
+    assert await port_shares.follow(db, database, site.settings) and len(shares(site)) == 1
+    group = orm.Group.find(db, BLOCKED) or orm.Group(name=BLOCKED)
+    group.users.append(orm.User.find(db, "ada"))
+    db.add(group)
+    db.commit()
+    assert await port_shares.follow(db, database, site.settings) and shares(site) == []
+    group.users.clear()
+    db.commit()
+    assert await port_shares.follow(db, database, site.settings) and len(shares(site)) == 1
 
 
 async def test_nobody_shares_by_the_hubs_own_calls(site_of: SiteFactory) -> None:

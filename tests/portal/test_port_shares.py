@@ -101,6 +101,14 @@ def test_a_node_is_told_of_administrators_too_and_nothing_after_the_end(
     site.hub.people["eve"]["groups"] = [BLOCKED]
     site.portal.people.forget_all()
     assert ask(site, run, "eve") == {"whole": False, "ports": []}
+    site.hub.people["eve"]["groups"] = []
+    mine = site.hub.people["alice"]["groups"]
+    site.hub.people["alice"]["groups"] = [*mine, BLOCKED]
+    site.portal.people.forget_all()
+    assert ask(site, run, "eve") == {"whole": False, "ports": []}, "nothing of whoever is blocked"
+    site.hub.people["alice"]["groups"] = mine
+    site.portal.people.forget_all()
+    assert ask(site, run, "eve") == {"whole": False, "ports": [8050]}
     alice.delete(f"/clusters/{run}")
     _until(lambda: alice.get(f"/clusters/{run}").json(), lambda c: c["status"] == "released")
     assert ask(site, run, "eve") == 409

@@ -6,6 +6,7 @@ import pytest
 
 from galilean.db import Database
 from galilean.errors import UserError
+from services.people import store
 from spawner import attempts, ports, records, shared_ports, steps
 from tests.spawner.test_records import NOW
 from tests.spawner.test_records import reserve as reserve_only
@@ -130,6 +131,16 @@ def test_a_port_that_is_shown_no_more_is_nobodys_and_so_it_stays_when_it_comes_b
         ports.change_ports(conn, run_id, drop=8050)
         ports.change_ports(conn, run_id, add=8050)
     assert of(db, run_id) == {9000: ("bob",)}
+
+
+def test_who_gets_the_name_of_somebody_who_is_gone_gets_none_of_their_ports(db: Database) -> None:
+    run_id = reserve(db, ports=(8050, 9000))
+    for port, person in ((8050, "eve"), (8050, "bob"), (9000, "eve")):
+        give(db, run_id, port, person)
+    with db.write() as conn:
+        store.forget(conn, "eve")
+        assert shared_ports.all_shared(conn) == {("ada", "heat"): {"bob"}}
+    assert of(db, run_id) == {8050: ("bob",)}
 
 
 def test_with_the_run_all_of_it_ends(db: Database) -> None:
