@@ -29,6 +29,8 @@ from spawner.requests import OnTheWay
 from spawner.steps import NodeEnd
 
 LOG_LINES = 20
+#: How long the stream of events may take to tell what was done to a container.
+TOLD_SECONDS = 30.0
 
 _NO_RECIPE = mark(
     "Node {rank} was made by an older version, which did not write down from what. Release the cluster and run it again."
@@ -105,6 +107,8 @@ class ContainerAgain:
         """
         kept = await self._kept(rank)
         name, instance = self._name(rank), self._watch.instance
+        # Else its end, told late, would be taken for one of the new container.
+        await self._until_told(run, rank, runs=False)
         try:
             await self._on_the_way.send(
                 self._base,
@@ -122,7 +126,7 @@ class ContainerAgain:
         url = f"http://{_address(kept['body'])}:{HTTP_PORT}"
         watching = asyncio.ensure_future(self._until_it_ends(run, rank))
         answering = asyncio.ensure_future(
-            self._until_it_answers(f"{url}{node_prefix(kept['prefix'], rank)}api")
+            self._until_it_answers(run, rank, f"{url}{node_prefix(kept['prefix'], rank)}api")
         )
         try:
             done, _ = await asyncio.wait({watching, answering}, return_when=asyncio.FIRST_COMPLETED)
@@ -134,9 +138,27 @@ class ContainerAgain:
                 task.add_done_callback(lambda over: over.cancelled() or over.exception())
         progress.ready(rank, url=url, host=host)
 
-    async def _until_it_answers(self, url: str) -> None:
+    async def _until_it_answers(self, run: str, rank: int, url: str) -> None:
         while not await self._ask(url):
             pass
+        # The next look reads what the events have told; an end without its new start would be a loss.
+        await self._until_told(run, rank, runs=True)
+
+    async def _until_told(self, run: str, rank: int, *, runs: bool) -> None:
+        """Wait until the events have told whether the node runs, for as long as that is of use."""
+        self._watch.start()
+        try:
+            async with asyncio.timeout(TOLD_SECONDS):
+                with self._watch.follow(self._base) as changed:
+                    while self._told_running(run, rank) is not runs:
+                        changed.clear()
+                        await changed.wait()
+        except TimeoutError:
+            self._log.warning("%s: Docker's events are late, going on without them", self._name(rank))
+
+    def _told_running(self, run: str, rank: int) -> bool:
+        item = self._watch.containers(self._base).get(rank)
+        return item is not None and item.run == run and item.running
 
     async def _until_it_ends(self, run: str, rank: int) -> None:
         """Raise when the node ends; the daemon is asked, for the watch may still tell of its end before."""

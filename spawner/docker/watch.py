@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -143,19 +143,20 @@ class ContainerWatch:
             self._wake.clear()
 
     def _follow_daemon(self) -> None:
-        client = self._api.connect(timeout=None)
-        try:
+        # The stream may be silent for hours. A question that hangs would leave all that is known as it was: it ends
+        # after the usual time, and everything is listed anew.
+        with closing(self._api.connect(timeout=None)) as stream, closing(self._api.connect()) as client:
             chosen = {"type": "container", "label": f"{names.INSTANCE}={self.instance}", "event": _EVENTS}
-            # From a moment ago: the daemon answers before it has begun to listen to itself.
-            self._stream = client.events(since=int(time.time()) - 1, decode=True, filters=chosen)
-            self._tell(self._load, self._list(client))
-            for event in self._stream:
-                if self._end.is_set():
-                    return
-                self._take_event(client, event)
-        finally:
-            self._stream = None
-            client.close()
+            try:
+                # From a moment ago: the daemon answers before it has begun to listen to itself.
+                self._stream = stream.events(since=int(time.time()) - 1, decode=True, filters=chosen)
+                self._tell(self._load, self._list(client))
+                for event in self._stream:
+                    if self._end.is_set():
+                        return
+                    self._take_event(client, event)
+            finally:
+                self._stream = None
 
     def _list(self, client: Client) -> list[Container]:
         found: list[Container] = []
