@@ -37,7 +37,7 @@ from extensions.imagebuilder.names import ImageName, Pinned
 from extensions.imagebuilder.registry.access import Credentials
 from extensions.imagebuilder.registry.client import Registry
 from extensions.imagebuilder.registry.manifests import Manifest, Platform
-from extensions.imagebuilder.saving import Place, Result, Saver, Task, _Base
+from extensions.imagebuilder.saving import Needed, Place, Result, Saver, Task, _Base, by_nobody
 from extensions.imagebuilder.writing import Written
 from galilean.errors import UserError, mark
 from galilean.settings import Settings
@@ -227,6 +227,7 @@ class PodSaver(Saver):
         self._registry = registry or (lambda: Registry(place.address, place.credentials))
         self._sources = sources or Sources()
         self._client = client
+        self.needed: Needed = by_nobody
 
     # ----------------------------------------------------------------------------------------- what is asked of it
 
@@ -241,7 +242,9 @@ class PodSaver(Saver):
         """Nothing, for the same reason."""
 
     async def forget(self, image: Pinned) -> None:
-        """Take an image out of the registry; kubelets clear their own disks."""
+        """Take an image out of the registry unless it is :attr:`needed`; kubelets clear their own disks."""
+        if await self.needed(image):
+            return
         async with self._registry() as registry:
             await registry.delete_manifest(image.repository, image.digest)
 

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, insert, or_, select, update
+from sqlalchemy import Connection, Row, and_, delete, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from ulid import ULID
 
 from extensions.imagebuilder import entries, store
 from extensions.imagebuilder.entries import Actor, Entry, Grantee
-from extensions.imagebuilder.names import ImageName, Pinned
+from extensions.imagebuilder.names import ImageName, Pinned, repository
 from extensions.imagebuilder.tables import environment_versions, environments, saved_images
 from galilean import audit
 from galilean.errors import UserError, mark
@@ -474,6 +474,48 @@ def into_entry(conn: Connection, saved_id: str, *, now: datetime) -> Entry:
     entry = store.add_version(conn, found.into_id, version_of(found), actor=Actor(name=found.owner), now=now)
     conn.execute(update(saved_images).where(saved_images.c.id == saved_id).values(environment_id=entry.id))
     return entry
+
+
+def needed(conn: Connection, image: Pinned, *, others_saving: int = 0) -> bool:
+    """Whether an image must stay in the registry, where deleting it takes all tags and whoever else has it.
+
+    It must for a saved image that is there, and for a version of an entry that is there, unless that version's own saved
+    image was withdrawn and deleted and new runs do not get it. While more than ``others_saving`` rows are being
+    saved under its name one of them may be about to become the same image.
+    """
+    path = f"{image.repository}@{image.digest}"
+
+    def same(column: Any) -> Any:
+        return or_(column == path, column.endswith(f"/{path}", autoescape=True))
+
+    of_a_row = select(saved_images.c.id).where(
+        saved_images.c.deleted_at.is_(None), saved_images.c.state == "ready", same(saved_images.c.image)
+    )
+    gone = select(saved_images.c.id).where(
+        saved_images.c.id == environment_versions.c.saved_image_id,
+        saved_images.c.deleted_at.is_not(None),
+        saved_images.c.environment_id == "",
+    )
+    current = and_(
+        environment_versions.c.number == environments.c.version, environments.c.retired_at.is_(None)
+    )
+    of_a_version = (
+        select(environment_versions.c.number)
+        .join(environments, environments.c.id == environment_versions.c.environment_id)
+        .where(
+            environments.c.deleted_at.is_(None),
+            same(environment_versions.c.image),
+            or_(current, ~gone.exists()),
+        )
+    )
+    if conn.execute(select(or_(of_a_row.exists(), of_a_version.exists()))).scalar():
+        return True
+    going = [
+        one
+        for one in saving(conn)
+        if f"/{image.repository}".endswith(f"/{repository(one.owner, ImageName(one.name, one.tag))}")
+    ]
+    return len(going) > others_saving
 
 
 def waiting_archives(conn: Connection) -> set[tuple[str, str]]:

@@ -43,6 +43,8 @@ from spawner.docker.api import DockerAPI, NotFound
 
 log = logging.getLogger("galilean.imagebuilder")
 T = TypeVar("T")
+#: Whether somebody else has an image that is about to be forgotten.
+Needed = Callable[[Pinned], Awaitable[bool]]
 
 #: What is done, in this order; words of the row's ``step``.
 STEPS = ("copying", "writing", "base", "pushing", "placing")
@@ -192,6 +194,7 @@ class Saver:
         self.docker, self.instance, self.place, self.directory = docker, instance, place, directory
         self._registry = registry or (lambda: Registry(place.address, place.credentials))
         self._freeze = freeze_seconds
+        self.needed: Needed = by_nobody
 
     def client(self) -> Registry:
         """A client of the registry, to be closed."""
@@ -449,7 +452,12 @@ class Saver:
         )
 
     async def forget(self, image: Pinned) -> None:
-        """Take an image out of the registry and off this machine; what is not there is success."""
+        """Take an image out of the registry and off this machine; what is not there is success.
+
+        One that is :attr:`needed` stays: the registry knows it once, whatever tags it has.
+        """
+        if await self.needed(image):
+            return
         async with self._registry() as registry:
             await registry.delete_manifest(image.repository, image.digest)
 
@@ -479,6 +487,11 @@ class Saver:
                 going.cancel()
                 with suppress(asyncio.CancelledError, Exception):
                     await going
+
+
+async def by_nobody(_: Pinned) -> bool:
+    """Until somebody who knows the rows says otherwise."""
+    return False
 
 
 def answered(told: Preview) -> dict[str, Any]:

@@ -35,7 +35,7 @@ from extensions.imagebuilder.container import GivenUp, Wanted
 from extensions.imagebuilder.names import BACKENDS, ImageName, Pinned, name_space
 from extensions.imagebuilder.saved import SavedImage
 from extensions.imagebuilder.saving import Result, Saver, Task
-from extensions.imagebuilder.tables import environment_versions, environments, saved_images
+from extensions.imagebuilder.tables import saved_images
 from extensions.imagebuilder.uploading import Uploader
 from galilean.clock import Clock
 from galilean.db import Database
@@ -110,6 +110,7 @@ class Savers:
         details: dict[str, Any] | None = None,
     ) -> None:
         self.db, self.saver, self.clock = db, saver, clock
+        saver.needed = self._needed
         self._collect = collect
         self._uploader = uploader
         self._builder = builder
@@ -287,16 +288,22 @@ class Savers:
 
     # ------------------------------------------------------------------------------------------------- beside
 
+    async def _needed(self, image: Pinned) -> bool:
+        """Whether others have what a row that comes to nothing has pushed; that row itself is being saved."""
+        return await self.db.run_read(saved.needed, image, others_saving=1)
+
     async def _clear(self) -> None:
-        """Take deleted images out of the registry and off the machine."""
-        for saved_id, image, used in await self.db.run_read(_deleted):
-            if not used:
-                try:
-                    await self.saver.forget(Pinned.parse(image))
-                except UserError as error:
-                    log.warning("a deleted image stays for now: %s", error)
+        """Take deleted images out of the registry and off the machine, as soon as nobody else has them."""
+        for saved_id, text in await self.db.run_read(_deleted):
+            try:
+                image = Pinned.parse(text)
+                if await self.db.run_read(saved.needed, image):
                     continue
-                self._deleted = True
+                await self.saver.forget(image)
+            except UserError as error:
+                log.warning("a deleted image stays for now: %s", error)
+                continue
+            self._deleted = True
             await self.db.run(_mark_cleared, saved_id)
         if (builder := self._builder) is not None:
             await self.saver.docker.do(lambda: builder.forget_steps(self.clock()))
@@ -322,24 +329,14 @@ class Savers:
                 log.warning("%s is not on this machine: %s", image, error)
 
 
-def _deleted(conn: Connection) -> list[tuple[str, str, bool]]:
-    """Deleted images that the registry may still have: id, image, whether new runs of an entry still get it."""
+def _deleted(conn: Connection) -> list[tuple[str, str]]:
+    """Deleted images that the registry may still have: id, image."""
     rows = conn.execute(
-        select(
-            saved_images.c.id,
-            saved_images.c.image,
-            select(environment_versions.c.digest)
-            .join(environments, environments.c.id == environment_versions.c.environment_id)
-            .where(
-                environment_versions.c.digest == saved_images.c.digest,
-                environment_versions.c.number == environments.c.version,
-                environments.c.retired_at.is_(None),
-                environments.c.deleted_at.is_(None),
-            )
-            .exists(),
-        ).where(saved_images.c.deleted_at.is_not(None), saved_images.c.image != "")
+        select(saved_images.c.id, saved_images.c.image).where(
+            saved_images.c.deleted_at.is_not(None), saved_images.c.image != ""
+        )
     )
-    return [(row[0], row[1], bool(row[2])) for row in rows]
+    return [(row[0], row[1]) for row in rows]
 
 
 def _context(row: SavedImage) -> str:

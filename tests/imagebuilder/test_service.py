@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,15 @@ from extensions.imagebuilder.building import Order
 from extensions.imagebuilder.container import GivenUp, Wanted
 from extensions.imagebuilder.entries import Actor
 from extensions.imagebuilder.names import ImageName, Pinned
-from extensions.imagebuilder.saving import Result, Task
+from extensions.imagebuilder.saving import Place, Result, Saver, Task
 from extensions.imagebuilder.service import Savers, wanted_of
 from extensions.imagebuilder.tables import saved_images
 from galilean.db import Database
 from galilean.errors import UserError
 from galilean.settings_builds import Builds
 from spawner.tables import clusters
+from tests.imagebuilder.registry.server import RegistryServer
+from tests.imagebuilder.registry.test_real import push_image
 from tests.imagebuilder.test_store import NOW, version
 
 IMAGE = Pinned("127.0.0.1:5000", "people/ada/tools", "sha256:" + "a" * 64)
@@ -267,6 +270,125 @@ async def test_a_deleted_image_goes_from_the_registry_once(db: Database, run: st
     await savers._clear()
     assert saver.forgotten == [IMAGE]
     assert (await row(db, image)).image == ""
+    await savers.close()
+
+
+# ---- two rows with the same image, which a registry knows once
+
+
+class NoDocker:
+    """A machine without images."""
+
+    async def do(self, function: Callable[[], Any]) -> Any:
+        raise RuntimeError
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Iterator[RegistryServer]:
+    found = RegistryServer(tmp_path / "registry")
+    found.start()
+    yield found
+    found.stop()
+
+
+def real_savers(db: Database, registry: RegistryServer, directory: Path) -> tuple[Savers, Saver]:
+    docker: Any = NoDocker()
+    saver = Saver(docker, "t", Place(registry.address), directory)
+    return Savers(db, saver, lambda: datetime.now(UTC)), saver
+
+
+async def pushed(saver: Saver, *tags: str) -> Pinned:
+    async with saver.client() as client:
+        found = {await push_image(client, "people/ada/tools", tag) for tag in tags}
+    return Pinned(saver.place.name, "people/ada/tools", found.pop())
+
+
+async def is_there(saver: Saver, image: Pinned) -> bool:
+    async with saver.client() as client:
+        try:
+            await client.manifest(image.repository, image.digest)
+        except UserError as error:
+            if error.status != 404:
+                raise
+            return False
+    return True
+
+
+def finish(conn: Connection, row_id: str, image: Pinned) -> None:
+    saved.finish(conn, row_id, image=image, now=NOW)
+
+
+@pytest.mark.process
+async def test_what_comes_to_nothing_or_is_deleted_leaves_the_same_image_of_another_row(
+    db: Database, run: str, registry: RegistryServer, tmp_path: Path
+) -> None:
+    savers, saver = real_savers(db, registry, tmp_path / "images")
+    image = await pushed(saver, "1", "2")
+    one = await db.run(begin, run, "1")
+    await db.run(finish, one, image)
+    two = await db.run(begin, run, "2")
+    await saver.forget(image)  # cancelled, or more than the person may keep
+    assert await is_there(saver, image)
+    await db.run(finish, two, image)
+    await db.run(lambda conn: saved.remove(conn, two, actor=ADA, now=NOW))
+    await savers._clear()
+    assert await is_there(saver, image)
+    await db.run(lambda conn: saved.remove(conn, one, actor=ADA, now=NOW))
+    await savers._clear()
+    assert not await is_there(saver, image), "nobody has it any more"
+    assert (await row(db, one)).image == (await row(db, two)).image == ""
+    await savers.close()
+
+
+@pytest.mark.process
+async def test_what_is_being_saved_may_become_the_same_image(
+    db: Database, run: str, registry: RegistryServer, tmp_path: Path
+) -> None:
+    savers, saver = real_savers(db, registry, tmp_path / "images")
+    image = await pushed(saver, "1", "2")
+    one, two = await db.run(begin, run, "1"), await db.run(begin, run, "2")
+    await saver.forget(image)
+    assert await is_there(saver, image), "the other one may just have pushed it"
+    await db.run(lambda conn: saved.cancelled(conn, one, now=NOW))
+    await saver.forget(image)
+    assert not await is_there(saver, image)
+    await db.run(lambda conn: saved.cancelled(conn, two, now=NOW))
+    await savers.close()
+
+
+async def test_a_deleted_image_stays_while_a_version_of_an_entry_has_it(
+    db: Database, run: str, tmp_path: Path
+) -> None:
+    saver = FakeSaver(tmp_path / "images")
+    savers = savers_of(db, saver)
+    image = await db.run(begin, run)
+    await until_over(savers, db, image)
+    by_address = replace(version("a", "0"), image=str(IMAGE))
+    entry = await db.run(
+        lambda conn: store.create(
+            conn, actor=ADA, owner="ada", slug="other", title="Other", now=NOW, version=by_address
+        )
+    )
+    await db.run(lambda conn: store.add_version(conn, entry.id, version("b", "1"), actor=ADA, now=NOW))
+    await db.run(lambda conn: saved.remove(conn, image, actor=ADA, now=NOW))
+    await savers._clear()
+    assert saver.forgotten == []
+    await db.run(lambda conn: store.remove(conn, entry.id, actor=ADA, now=NOW))
+    await savers._clear()
+    assert saver.forgotten == [IMAGE]
+    await savers.close()
+
+
+async def test_a_withdrawn_image_can_be_deleted(db: Database, run: str, tmp_path: Path) -> None:
+    saver = FakeSaver(tmp_path / "images")
+    savers = savers_of(db, saver)
+    image = await db.run(begin, run)
+    await until_over(savers, db, image)
+    await db.run(lambda conn: saved.to_library(conn, image, actor=ADA, now=NOW))
+    await db.run(lambda conn: saved.withdraw(conn, image, actor=ADA, now=NOW))
+    await db.run(lambda conn: saved.remove(conn, image, actor=ADA, now=NOW))
+    await savers._clear()
+    assert saver.forgotten == [IMAGE]
     await savers.close()
 
 
