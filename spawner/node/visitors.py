@@ -2,7 +2,7 @@
 
 A server share of the hub lets a visitor through to the whole node; here it ends at the shared ports. For everybody
 but the owner the portal is asked, with the node's own token, what that person may: administrators open the node
-(its ports are its owner's all the same), somebody with a shared port opens that port. No answer lets nobody in.
+(its ports are its owner's all the same), somebody with a shared port opens that port. No answer lets nobody in but administrators by the hub's own group.
 
 The answer is kept for two seconds, and asked for again as long as a visitor is connected: who lost the port is cut
 off then, in the middle of a websocket or a download. While the portal is away those who are inside may stay for
@@ -78,6 +78,10 @@ class Visitors:
 
     async def may(self, name: str) -> Granted:
         """What somebody may just now; nothing, where nobody answers."""
+        return await self.told(name) or NOTHING
+
+    async def told(self, name: str) -> Granted | None:
+        """What the portal says that somebody may just now; ``None``, where nobody answers."""
         known = self._known.get(name)
         if known is not None and self._now() - known[0] < LOOK_SECONDS:
             return known[1]
@@ -89,7 +93,7 @@ class Visitors:
             return await asyncio.shield(task)
         except Exception as error:
             self._log.warning("What %s may open here cannot be said: %s", name, error)
-            return NOTHING
+            return None
 
     async def _learn(self, name: str) -> Granted:
         asked_at = self._now()

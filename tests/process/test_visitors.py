@@ -178,6 +178,7 @@ def person(name: str, *groups: str, kind: str = "user") -> Any:
         (person("ada"), True),
         (person("root", "galilean:admin"), True),
         (person("ops"), True),  # an administrator by a group: the portal says so
+        (person("kim", "galilean:admin"), False),  # no longer one: groups here are minutes old
         (person("a-service", kind="service"), True),
         (person("eve"), False),
         (person("eve", "admin", "galilean:student"), False),
@@ -185,8 +186,16 @@ def person(name: str, *groups: str, kind: str = "user") -> Any:
     ],
 )
 async def test_the_whole_node_is_its_owners_and_administrators(who: Any, whole: bool) -> None:
-    made = visitors(Portal(eve=EVE, ops=Granted(whole=True)), Time())
+    made = visitors(Portal(eve=EVE, ops=Granted(whole=True), root=Granted(whole=True)), Time())
     assert await identity("ada", made)._is_at_home(who) is whole
+
+
+async def test_administrators_come_in_by_their_group_while_the_portal_is_away() -> None:
+    portal = Portal(eve=EVE)
+    portal.away = True
+    one = identity("ada", visitors(portal, Time()))
+    assert await one._is_at_home(person("root", "galilean:admin"))
+    assert not await one._is_at_home(person("eve"))
 
 
 async def test_a_node_that_cannot_ask_yet_lets_no_visitor_in() -> None:
