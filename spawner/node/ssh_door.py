@@ -20,6 +20,7 @@ import pwd
 import re
 import signal
 import socket
+import tempfile
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -433,8 +434,13 @@ def routes(base: str, place: Place) -> list[tuple[Any, ...]]:
 
 
 def _write(path: Path, content: str) -> None:
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with open(fd, "w", encoding="ascii") as file:
-        file.write(content)
-    os.replace(beside, path)
+    """Put a file in place as a whole, for its owner alone, also when others do so at the same moment."""
+    fd, beside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with open(fd, "w", encoding="ascii") as file:
+            file.write(content)
+        os.replace(beside, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(beside)
+        raise

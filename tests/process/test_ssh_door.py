@@ -23,6 +23,7 @@ from websockets.sync.client import connect
 
 from galilean import ssh_proxy
 from services.people.ssh_keys import parse
+from spawner.node import ssh_door
 from spawner.node.ssh_door import Allowed, fingerprint_of, options
 from tests.process.hub import Hub, eventually
 
@@ -355,6 +356,23 @@ def test_the_token_is_kept_for_its_owner_alone(tmp_path: Path) -> None:
     assert "0123456789abcdef" not in done.stdout + done.stderr
     bad = subprocess.run(command, input="two words\n", text=True, env=environment, capture_output=True)
     assert bad.returncode == 1 and kept.read_text() == "0123456789abcdef\n"
+
+
+def test_two_connections_at_once_write_the_keys_each_as_a_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys, replace = tmp_path / "person-0", os.replace
+
+    def meanwhile(source: Any, target: Any) -> None:
+        monkeypatch.setattr(os, "replace", replace)
+        ssh_door._write(keys, "second\n")
+        assert keys.read_text() == "second\n"
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", meanwhile)
+    ssh_door._write(keys, "first\n")
+    assert keys.read_text() == "first\n" and stat.S_IMODE(keys.stat().st_mode) == 0o600
+    assert list(tmp_path.iterdir()) == [keys]
 
 
 def test_a_line_with_options_never_reaches_sshd() -> None:
