@@ -2,9 +2,10 @@
 
 The moment is noted for the release service, wherever the sign-out came from: the portal's page, the menu of a
 page of the hub, or the address itself. A link on another site signs out as it always did, and releases nothing; nor
-does one on another host of this site, where people's own programs answer (the portal notes the moment itself). What is
-no page that is opened (a script's request, a picture, a frame) signs nobody out from there. The page afterwards says
-what goes back when; it is the last that this browser sees of the person.
+does one on another host of this site, where people's own programs answer (the portal notes the moment itself), nor one
+of which nobody says where it came from: browsers do not over plain http. What is no page that is opened (a script's
+request, a picture, a frame) signs nobody out from there. The page afterwards says what goes back when; it is the last
+that this browser sees of the person.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class SignOutHandler(LogoutHandler):
             raise web.HTTPError(403, "Another page asked for this.")
         user: Any = self.get_current_user_cookie()
         held: list[tuple[Run, str]] = []
-        site = self.request.headers.get("Sec-Fetch-Site", "none")
+        site = self.request.headers.get("Sec-Fetch-Site", "")
         if user is not None and site != "cross-site":
             now = self.wiring.clock() if site in OWN else None
             try:

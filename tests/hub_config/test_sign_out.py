@@ -31,14 +31,14 @@ async def test_whoever_signs_out_is_told_what_goes_back_and_signing_in_counts_as
             add_run(conn, "R1", user="eva", server="heat", project_name="Heat <flow>")
             add_run(conn, "R2", user="eva", server="long", project_name="Long", release_policy="2h")
             add_run(conn, "R3", user="bo", server="other", project_name="Not eva's")
-        page = await browser.get("/hub/logout")
+        page = await browser.get("/hub/logout", headers={"Sec-Fetch-Site": "same-origin"})
         assert page.status_code == 200
         assert "Heat &lt;flow&gt;" in page.text and "goes back now" in page.text
         assert "Goes back 2 hours after you leave" in page.text and "Not eva" not in page.text
         row = person_row(site)
         assert row.signed_out_at > row.platform_seen_at
         # Signed out already: nothing is told or noted any more.
-        again = await browser.get("/hub/logout")
+        again = await browser.get("/hub/logout", headers={"Sec-Fetch-Site": "none"})
         assert "Heat" not in again.text and person_row(site) == row
         await fill(browser, "/hub/login", username="eva", password=PASSWORD)
         assert person_row(site).platform_seen_at > row.signed_out_at
@@ -49,6 +49,16 @@ async def test_a_link_on_somebody_elses_site_releases_nothing(site_of: SiteFacto
     async with site.browser() as browser:
         await fill(browser, "/hub/signup", username="eva", signup_password=PASSWORD)
         await browser.get("/hub/logout", headers={"Sec-Fetch-Site": "cross-site"})
+        assert person_row(site).signed_out_at is None
+
+
+async def test_where_nobody_says_who_asked_it_signs_out_and_releases_nothing(site_of: SiteFactory) -> None:
+    """Browsers say it over https and on the machine itself only."""
+    site = await site_of()
+    async with site.browser() as browser:
+        await fill(browser, "/hub/signup", username="eva", signup_password=PASSWORD)
+        assert (await browser.get("/hub/logout")).status_code == 200
+        assert (await browser.get("/hub/token")).status_code == 302
         assert person_row(site).signed_out_at is None
 
 
@@ -82,6 +92,6 @@ async def test_a_database_that_is_away_keeps_nobody_signed_in(
             raise OSError("away")
 
         monkeypatch.setattr(site.app.wiring.database, "run", away)
-        page = await browser.get("/hub/logout")
+        page = await browser.get("/hub/logout", headers={"Sec-Fetch-Site": "none"})
         assert page.status_code == 200
         assert (await browser.get("/hub/token")).status_code == 302
