@@ -34,7 +34,8 @@ from services.files.root import Root
 from services.portal import saving, shelf
 from services.portal.desks import Desk, desk_of
 
-PATTERNS_MOST, STARS_MOST = 500, 6
+#: Of ``.dockerignore``.
+PATTERNS_MOST, PATTERN_MOST_SIGNS = 100, 200
 
 _NOT_HERE = mark("Images are not built here.")
 _NO_RECIPE = mark(
@@ -440,16 +441,44 @@ def _ignored(root: Root) -> list[str]:
         return []
     lines = [line.strip() for line in text.splitlines()]
     found = [re.sub(r"^(!?)/+", r"\1", line) for line in lines if line and not line.startswith("#")]
-    # Each becomes a regular expression that is tried on every name.
-    if len(found) > PATTERNS_MOST or any(line.count("*") > STARS_MOST for line in found):
+    # Each becomes a regular expression that is tried on every name, and tries all ways to share a name among its stars.
+    if len(found) > PATTERNS_MOST or any(_too_wild(line) for line in found):
         raise UserError(
             422,
-            mark(".dockerignore has more than {most} lines, or a line with more than {stars} stars."),
+            mark(
+                ".dockerignore has more than {most} lines, or a line that is too long or has too many stars."
+            ),
             reason="recipe",
             most=PATTERNS_MOST,
-            stars=STARS_MOST,
         )
+    for line in found:
+        matcher: Any = PatternMatcher([line])
+        try:
+            matcher.matches("x")
+        except (re.error, IndexError):
+            raise UserError(
+                422,
+                mark("“{pattern}” in .dockerignore is no pattern."),
+                reason="recipe",
+                pattern=line[:60],
+            ) from None
     return found
+
+
+def _too_wild(line: str) -> bool:
+    """Whether a pattern is long to try: what one star takes is certain between two slashes, what two take is not."""
+    parts = line.removeprefix("!").rstrip("/").split("/")
+    # “[!x]” takes a slash, too; a class with a slash in it would hide where a part ends.
+    stars = [part.count("*") + part.count("[!") for part in parts if part != "**"]
+    open_class = any(part.rfind("[") > part.rfind("]") or re.search(r"\[!?\]", part) for part in parts)
+    return (
+        len(line) > PATTERN_MOST_SIGNS
+        or parts[:-1].count("**") > 1
+        or any("**" in part and part != "**" for part in parts)
+        or max(stars, default=0) > 2
+        or stars.count(2) > 1
+        or open_class
+    )
 
 
 class _Exactly:

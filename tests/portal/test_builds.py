@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import tarfile
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from extensions.imagebuilder.entries import Actor
 from extensions.imagebuilder.names import ImageName, Pinned
 from extensions.imagebuilder.summary import as_record
 from galilean.errors import UserError
+from services.portal import building
 from services.portal.building import contexts
 from tests.portal.conftest import made
 from tests.portal.live import LiveSite
@@ -115,6 +117,47 @@ def test_a_dockerfile_of_a_project_is_handed_on_with_its_files(site: LiveSite, s
     assert image.dockerfile == "FROM desk\nCOPY a.txt /\n" and image.environment == "desk"
     assert set(packed(site, image.id)) == {"Dockerfile", "a.txt", ".dockerignore"}
     assert alice.post(f"{place}/build", json={"name": "mine:1"}).status_code == 409
+
+
+class Top:
+    """A project's top with one file."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def open(self, _: str) -> io.BytesIO:
+        return io.BytesIO(self._text.encode())
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "*a*a*a*a*a*b",
+        "!x/*a*a*b",
+        "*a*/*a*/*a*/z",
+        "**a",
+        "a**/b",
+        "**/**/**/x",
+        "*a[^/]*a[^/]*a[^/]b",
+        "*a[]/x]*a[]/x]*a",
+        "*[!x][!x]/*a*",
+        "[b-a]",
+        "a" * 300,
+        "a\n" * 101,
+    ],
+    ids=lambda line: ascii(line)[1:20],
+)
+def test_patterns_that_take_long_or_are_none_are_refused_before_one_is_tried(line: str) -> None:
+    root: Any = Top(f"*.pyc\n{line}\n")
+    with pytest.raises(UserError) as refused:
+        building._ignored(root)
+    assert refused.value.status == 422 and refused.value.reason == "recipe"
+
+
+def test_common_patterns_are_taken() -> None:
+    lines = ["**/__pycache__/**", "**/*.pyc", "*/*/temp*", "!*keep*.md", "data[0-9].csv", "a/**/b", "~*"]
+    root: Any = Top("# why\n" + "\n".join(lines) + "\n")
+    assert building._ignored(root) == lines
 
 
 def test_lists_of_packages_take_nothing_else_along(site: LiveSite, sign: Any) -> None:
