@@ -40,7 +40,7 @@ from spawner.loss import judge
 from spawner.plan import ClusterPlan
 from spawner.progress import StartProgress
 from spawner.records import NodeInterval, Run
-from spawner.renewing import Renewals, follow
+from spawner.renewing import Renewals, follow, unroute
 from spawner.request import ClusterRequest
 from spawner.states import Status
 from spawner.steps import NodeEnd
@@ -559,11 +559,21 @@ class VirtualCluster(Spawner):
         """When a node was last seen alive."""
         return self._seen_at.get(rank)
 
-    def node_away(self, rank: int) -> None:
-        """A node is being ended on purpose: no look at it means anything."""
+    async def node_away(self, rank: int) -> None:
+        """A node is being ended on purpose: no look at it means anything, and nobody is led to where it was.
+
+        Its address may be another person's before it is back. Node 0 keeps the server's own route, which is the hub's.
+        """
         self._gone.add(rank)
-        if rank:
-            self._urls.pop(rank, None)
+        if not rank:
+            return
+        self._urls.pop(rank, None)
+        try:
+            await unroute(self, rank)
+        except Exception as error:  # the next check of routes does it
+            self.log.warning(
+                "%s: the route of node %d is left to the next check: %s", self._log_name, rank, error
+            )
 
     async def _head_of_before(self) -> Cause | None:
         """Wait for node 0 that was being made anew when the last hub ended; this hub does not know it otherwise.

@@ -21,6 +21,7 @@ from galilean.db import Database
 from galilean.errors import UserError, mark
 from spawner import attempts, renewal
 from spawner.backend import NodeFailed
+from spawner.proxy import node_spec
 from spawner.records import NodeInterval, Run
 from spawner.steps import NodeEnd
 
@@ -114,7 +115,7 @@ class Renewals:
             explanation = self._why(rank, error, otherwise=_NOT_NOW)
             await database.run(attempts.refuse, node, explanation)
             return
-        cluster.node_away(rank)
+        await cluster.node_away(rank)
         end = await cluster.insist(f"end node {rank}", lambda: cluster.end_node(run, rank))
         told = end or NodeEnd(exit_reason="disappeared", seen_at=cluster.seen_at(rank))
         if not told.exit_reason:
@@ -198,6 +199,14 @@ async def follow(cluster: VirtualCluster, rank: int, url: str) -> None:
     proxy = user.settings.get("proxy")
     if proxy is not None:
         await proxy.add_user(user, cluster.name)
+
+
+async def unroute(cluster: VirtualCluster, rank: int) -> None:
+    """Take away the proxy's route to a node other than node 0."""
+    user: Any = cluster.user
+    proxy = user.settings.get("proxy")
+    if proxy is not None:
+        await proxy.delete_route(node_spec(cluster.proxy_spec, rank))
 
 
 async def attend_all(hub: Any, database: Database) -> None:

@@ -119,6 +119,35 @@ async def test_the_route_of_a_worker_follows_to_its_new_address(hub: Hub):
     await hub.until(follows, "the route")
 
 
+async def test_while_a_worker_is_away_nobody_is_led_to_where_it_was(hub: Hub):
+    await hub.post(options={"nodes": 3})
+    proxy, spec = hub.app.proxy, hub.spawner().proxy_spec
+    gate = hub.world.hold("end")
+    await ask(hub, 1)
+    await hub.world.at("end")
+    assert f"{spec}node-1/" not in proxy.table, "its address may be another person's once it has ended"
+    await proxy.check_routes(hub.app.users, hub.app._service_map)
+    assert f"{spec}node-1/" not in proxy.table
+    assert {spec, f"{spec}node-2/"} <= set(proxy.table)
+    gate.set()
+    await settled(hub)
+    assert proxy.table[f"{spec}node-1/"]["target"] == hub.world.url
+
+
+async def test_a_proxy_that_is_away_keeps_no_node_from_being_made_anew(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+):
+    async def away(*args: object) -> None:
+        raise TimeoutError("the proxy does not answer")
+
+    await hub.post(options={"nodes": 2})
+    with monkeypatch.context() as patch:
+        patch.setattr(hub.app.proxy, "delete_route", away)
+        await ask(hub, 1)
+        nodes = await settled(hub)
+    assert of(nodes, 1)[-1].ready_at
+
+
 async def test_who_asks_twice_at_once_gets_one_new_node_and_one_refusal(hub: Hub):
     await hub.post(options={"nodes": 2})
     answers = await asyncio.gather(*(ask(hub, 1) for _ in range(3)), return_exceptions=True)
