@@ -18,6 +18,7 @@ import shlex
 import shutil
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -79,6 +80,16 @@ class Applications:
     desktop: Callable[[str, str, str], None] | None = None
     known: dict[str, dict[str, Any]] = field(default_factory=dict)
     running: dict[str, Running] = field(default_factory=dict)
+    #: Of two starts at once the second finds what the first has started.
+    _turn: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    _begun: set[int] = field(default_factory=set, repr=False)
+
+    def __post_init__(self) -> None:
+        atexit.register(self._end_all)
+
+    def _end_all(self) -> None:
+        for pid in tuple(self._begun):
+            ended(pid)
 
     @property
     def home(self) -> Path:
@@ -136,6 +147,10 @@ class Applications:
         OSError
             When it cannot be started, such as with a full home.
         """
+        with self._turn:
+            self._start(name, given)
+
+    def _start(self, name: str, given: Mapping[str, Any]) -> None:
         if self.state(name) in ("starting", "running"):
             return
         one = self.known[name]
@@ -160,7 +175,7 @@ class Applications:
                 start_new_session=True,
             )  # fmt: skip
         self.running[name] = Running(process, port, values, self.monotonic())
-        atexit.register(ended, process.pid)
+        self._begun.add(process.pid)
 
     def _open(self, name: str, one: Mapping[str, Any], values: Mapping[str, str], folder: Path) -> None:
         """Write down what the desktop is to run; it runs when its page is opened."""
@@ -185,10 +200,12 @@ class Applications:
 
     def stop(self, name: str) -> None:
         """End an application with all that it started. Blocks until it has ended."""
-        one = self.running.pop(name, None)
-        if one is not None:
-            ended(one.process.pid)
-            one.process.poll()
+        with self._turn:
+            one = self.running.pop(name, None)
+            if one is not None:
+                ended(one.process.pid)
+                one.process.poll()
+                self._begun.discard(one.process.pid)
 
     def late(self, name: str) -> bool:
         """Whether it should have answered by now."""

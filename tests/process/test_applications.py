@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -10,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Barrier, BrokenBarrierError, Thread
 from typing import Any
 
 import httpx
@@ -19,6 +20,7 @@ import pytest
 from extensions.desktop.desktops import Desktops
 from galilean.settings import load_settings
 from galilean.settings_applications import Application
+from spawner.node import applications as module
 from spawner.node.applications import Applications, has
 from spawner.node.listening import Ports
 from tests.process.hub import eventually
@@ -289,3 +291,32 @@ def test_a_started_application_ends_with_the_server_of_its_node(tmp_path: Path) 
     eventually(lambda: not Path(f"/proc/{pid}").exists(), 20, "the program ended")
     portal.shutdown()
     portal.server_close()
+
+
+def test_two_starts_at_once_leave_nothing_that_nobody_can_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = Barrier(2)
+
+    def slow() -> int:
+        with contextlib.suppress(BrokenBarrierError):
+            both.wait(1)  # the other one, if it comes as far
+        return 8050
+
+    monkeypatch.setattr(module, "_free_port", slow)
+    made = Applications({"HOME": str(tmp_path)}, "/", Ports({}))
+    made.known = {"one": application(command="echo $$ >> begun; exec sleep 600 # $APP_PORT")}
+    threads = [Thread(target=made.start, args=("one", {})) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    begun = tmp_path / "begun"
+    try:
+        eventually(begun.exists, 10, "it runs")
+        made.stop("one")
+        assert len(begun.read_text().split()) == 1 and not made._begun
+    finally:
+        for pid in begun.read_text().split():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), 9)
