@@ -419,34 +419,42 @@ class _Watch:
             self._thread.join()
 
     def _go(self) -> None:
-        client = self._saver.docker.connect()
+        client: Any = None
+        look = 0
         try:
-            look = 0
             while not self.why and not self._over.wait(LOOK_SECONDS):
                 try:
-                    self.why = self._look(client, sizes=look % SIZES_EVERY == 0)
-                except (APIError, requests.RequestException, OSError) as error:
-                    log.debug("a build could not be looked at: %s", error)
+                    self.why = self._asked()
+                    if not self.why:
+                        client = client or self._saver.docker.connect()
+                        self.why = self._look(client, sizes=look % SIZES_EVERY == 0)
+                except Exception as error:  # whatever it is: a build that nobody watches has no limits
+                    log.warning("a build could not be looked at: %s", error)
                 look += 1
             if self.why:
                 with contextlib.suppress(OSError):
                     getattr(self._line, "_sock", self._line).shutdown(socket.SHUT_RDWR)
-                for one in inhabitants(client, self._network):
-                    with contextlib.suppress(APIError, requests.RequestException):
-                        client.kill(one)
+                with contextlib.suppress(Exception):
+                    client = client or self._saver.docker.connect()
+                    for one in inhabitants(client, self._network):
+                        with contextlib.suppress(APIError, requests.RequestException):
+                            client.kill(one)
         finally:
-            client.close()
+            if client is not None:
+                client.close()
 
-    def _look(self, client: Any, *, sizes: bool) -> str:
+    def _asked(self) -> str:
         if self._task.stop.is_set():
             return "cancelled"
-        if self._task.monotonic() > self._until:
-            return "time"
+        return "time" if self._task.monotonic() > self._until else ""
+
+    def _look(self, client: Any, *, sizes: bool) -> str:
         there = inhabitants(client, self._network)
         for one in there:
             if one not in self._bounded:
-                self._bounded.add(one)
-                client._post_json(client._url("/containers/{0}/update", one), data={"PidsLimit": PIDS})
+                url = client._url("/containers/{0}/update", one)
+                if client._post_json(url, data={"PidsLimit": PIDS}).ok:
+                    self._bounded.add(one)
         if not sizes:
             return ""
         root = str(client.info().get("DockerRootDir") or "/")

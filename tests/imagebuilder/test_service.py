@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, insert, select, update
 
+from extensions.imagebuilder import building as building_module
 from extensions.imagebuilder import container, saved, store
 from extensions.imagebuilder.building import Order
 from extensions.imagebuilder.container import GivenUp, Wanted
@@ -472,6 +474,31 @@ async def test_an_upload_whose_entry_is_gone_is_an_image_all_the_same(db: Databa
 
 
 # ---- builds
+
+
+def test_a_build_is_ended_whatever_goes_wrong_while_it_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(building_module, "LOOK_SECONDS", 0.01)
+    tries = threading.Semaphore(0)
+
+    class Away(FakeSaver):
+        def connect(self) -> Any:
+            tries.release()
+            raise KeyError("docker")
+
+    saver: Any = Away(tmp_path)
+    task = Task(lambda: NOW)
+    near, far = socket.socketpair()
+    watch = building_module._Watch(saver, task, "net", "base", Builds(allowed=True))
+    with near, far:
+        watch.begin(near)
+        assert tries.acquire(timeout=5) and tries.acquire(timeout=5)
+        task.stop.set()
+        far.settimeout(5)
+        assert far.recv(1) == b"", "the connection to the daemon is closed"
+        watch.end()
+    assert watch.why == "cancelled"
 
 
 class FakeBuilder:
