@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import docker.errors
 import httpx
 import pytest
 
@@ -73,6 +75,12 @@ class DockerProduct(Product):
 
     def wait_ready(self, seconds: float = 400) -> None:
         super().wait_ready(seconds)
+
+    def close(self) -> None:
+        """The next installation of the same daemon wants the same addresses, by another name."""
+        super().close()
+        with contextlib.suppress(docker.errors.NotFound):
+            self.daemon.client.remove_network(f"{self.instance}-hub")
 
     def command(self, *words: str, stdin: str = "", code: int | None = 0) -> str:
         done = subprocess.run(
