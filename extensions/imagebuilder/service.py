@@ -16,18 +16,16 @@ registry and machine.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, select, update
-from tornado.web import RequestHandler
 
 from extensions.imagebuilder import saved
 from extensions.imagebuilder.building import Builder, Order
@@ -40,8 +38,7 @@ from extensions.imagebuilder.uploading import Uploader
 from galilean.clock import Clock
 from galilean.db import Database
 from galilean.errors import UserError, mark
-from galilean.hubapi import HubAPI
-from galilean.service import Context
+from galilean.portal_asks import PortalAsks
 from spawner import records
 
 log = logging.getLogger("galilean.imagebuilder")
@@ -380,40 +377,14 @@ def collector(program: str, settings: Path) -> Callable[[], None]:
 # ------------------------------------------------------------------------------------------- what the portal asks
 
 
-class Look(RequestHandler):
+class Look(PortalAsks):
     """What a save of a node would hold."""
 
-    def initialize(self, context: Context) -> None:
-        self.context = context
+    unanswered = mark("The node could not be looked at just now. Try again in a moment.")
 
-    async def post(self) -> None:
-        try:
-            await self._check()
-            body = json.loads(self.request.body)
-            savers: Savers = self.context.parts["savers"]
-            wanted = await self.context.db.run_read(
-                wanted_of, str(body["owner"]), str(body["run"]), int(body["rank"])
-            )
-            self.finish(dict(await savers.saver.look(wanted)))
-        except UserError as error:
-            self._refuse(error)
-        except (ValueError, KeyError, TypeError):
-            self._refuse(UserError(400, mark("This is not a request of the portal.")))
-        except Exception:
-            log.exception("a node could not be looked at")
-            self._refuse(
-                UserError(503, mark("The node could not be looked at just now. Try again in a moment."))
-            )
-
-    async def _check(self) -> None:
-        scheme, _, token = self.request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() != "token" or not token:
-            raise UserError(401, mark("Only the portal may ask for this."))
-        hub = HubAPI(self.context.hub.api_url, token, self.context.hub._client)
-        model = (await hub.request("GET", "/user")).json()
-        if model.get("kind") != "service" or model.get("name") != "portal":
-            raise UserError(403, mark("Only the portal may ask for this."))
-
-    def _refuse(self, error: UserError) -> None:
-        self.set_status(error.status)
-        self.finish({**error.as_dict(), "reason": error.reason})
+    async def answer(self, body: Any) -> Mapping[str, Any]:
+        savers: Savers = self.context.parts["savers"]
+        wanted = await self.context.db.run_read(
+            wanted_of, str(body["owner"]), str(body["run"]), int(body["rank"])
+        )
+        return await savers.saver.look(wanted)
