@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 import yaml
 
 from extensions.imagebuilder.container import Wanted
 from spawner.docker import names
 from spawner.process.layout import base_name
-from tests.docker.daemon import IMAGE, Daemon
+from tests.docker.daemon import IMAGE, Daemon, only_if_possible
 from tests.imagebuilder.registry.server import RegistryServer
 
 TOKEN = "0123456789abcdef" * 2
@@ -44,6 +49,26 @@ class OpenRegistry(RegistryServer):
     @property
     def address(self) -> str:
         return f"http://{self.host}:{self.port}"
+
+
+@contextlib.contextmanager
+def daemon_and_registry() -> Iterator[tuple[OpenDaemon, OpenRegistry]]:
+    """Both of them, until the tests of a module are over."""
+    if why := only_if_possible():
+        pytest.skip(why)
+    if not shutil.which("docker-registry"):
+        pytest.skip("docker-registry is missing")
+    place = Path(tempfile.mkdtemp(prefix="gground-"))
+    place.chmod(0o755)
+    daemon = OpenDaemon(place / "d")
+    registry = OpenRegistry(place / "r", daemon.machine.outside)
+    try:
+        registry.start()
+        yield daemon, registry
+    finally:
+        registry.stop()
+        daemon.stop()
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def node(daemon: Daemon, *, secrets: Path | None = None, run: str = "run") -> str:

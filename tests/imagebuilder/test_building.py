@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import subprocess
 import tarfile
-import tempfile
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -29,8 +27,8 @@ from galilean.settings_builds import Builds
 from hub_config.docker_ground import make_own_network
 from spawner.docker import firewall
 from spawner.docker.api import DockerAPI
-from tests.docker.daemon import IMAGE, POOL, listening, only_if_possible
-from tests.imagebuilder.ground import INSTANCE, OpenDaemon, OpenRegistry
+from tests.docker.daemon import IMAGE, POOL, listening
+from tests.imagebuilder.ground import INSTANCE, OpenDaemon, OpenRegistry, daemon_and_registry
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(300)]
 DAY = datetime(2026, 3, 1, tzinfo=UTC)
@@ -40,21 +38,8 @@ SHELL = 'FROM base\nSHELL ["/opt/galilean/bin/python", "-IS", "-c"]\n'
 
 @pytest.fixture(scope="module")
 def ground() -> Iterator[tuple[OpenDaemon, OpenRegistry]]:
-    if why := only_if_possible():
-        pytest.skip(why)
-    if not shutil.which("docker-registry"):
-        pytest.skip("docker-registry is missing")
-    place = Path(tempfile.mkdtemp(prefix="gbuild-"))
-    place.chmod(0o755)
-    daemon = OpenDaemon(place / "d")
-    registry = OpenRegistry(place / "r", daemon.machine.outside)
-    try:
-        registry.start()
-        yield daemon, registry
-    finally:
-        registry.stop()
-        daemon.stop()
-        shutil.rmtree(place, ignore_errors=True)
+    with daemon_and_registry() as found:
+        yield found
 
 
 @pytest.fixture

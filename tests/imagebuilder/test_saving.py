@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,29 +17,25 @@ from extensions.imagebuilder.saving import Place, Saver, Task
 from galilean.clock import utcnow
 from galilean.errors import UserError
 from spawner.docker.api import DockerAPI
-from tests.docker.daemon import only_if_possible
-from tests.imagebuilder.ground import INSTANCE, NAME, TOKEN, WANTED, OpenDaemon, OpenRegistry, inside, node
+from tests.imagebuilder.ground import (
+    INSTANCE,
+    NAME,
+    TOKEN,
+    WANTED,
+    OpenDaemon,
+    OpenRegistry,
+    daemon_and_registry,
+    inside,
+    node,
+)
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")
 def ground() -> Iterator[tuple[OpenDaemon, OpenRegistry]]:
-    if why := only_if_possible():
-        pytest.skip(why)
-    if not shutil.which("docker-registry"):
-        pytest.skip("docker-registry is missing")
-    place = Path(tempfile.mkdtemp(prefix="gsaving-"))
-    place.chmod(0o755)
-    daemon = OpenDaemon(place / "d")
-    registry = OpenRegistry(place / "r", daemon.machine.outside)
-    try:
-        registry.start()
-        yield daemon, registry
-    finally:
-        registry.stop()
-        daemon.stop()
-        shutil.rmtree(place, ignore_errors=True)
+    with daemon_and_registry() as found:
+        yield found
 
 
 @pytest.fixture
