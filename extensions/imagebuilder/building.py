@@ -42,6 +42,7 @@ from extensions.imagebuilder.saving import STATUS_MOST_BYTES, Result, Saver, Tas
 from extensions.imagebuilder.secrets_scan import Finding, scan
 from extensions.imagebuilder.strip import Rules
 from extensions.imagebuilder.summary import as_record, stacked
+from galilean import disk_reserve
 from galilean.errors import UserError, mark
 from galilean.settings_builds import Builds
 from spawner.docker.api import APIError, Client, ImageNotFound, NotFound, said
@@ -158,7 +159,7 @@ class Builder:
             try:
                 return await self._build(task, order, name, Path(folder))
             except OSError as error:
-                if error.errno == 28:
+                if error.errno in disk_reserve.FULL:
                     raise UserError(507, _DISK, reason="disk-full") from error
                 raise
             finally:
@@ -240,6 +241,7 @@ class Builder:
 
     def _built(self, task: Task, order: Order, text: str, images: dict[str, str], folder: Path) -> _Stands:
         packed = folder / "context.tar"
+        disk_reserve.need(folder, order.context.stat().st_size if order.context is not None else 0)
         with open(packed, "wb") as out:
             left_out = build_context.rewrite(order.context, out, text, most_bytes=self.limits.files)
         for one in left_out[:20]:
@@ -323,6 +325,8 @@ class Builder:
         findings = scan(_as_archive("Dockerfile", text), {})
         files: list[Path] = []
         done = 0
+        disk_reserve.need(folder, stands.own_bytes)
+        spare = disk_reserve.watch(folder)
         try:
             with container.reader_of(client, self.saver.instance, stands.base, {}) as source:
                 status = container.read_file(client, source, container.DPKG, most=STATUS_MOST_BYTES)
@@ -338,6 +342,7 @@ class Builder:
                     )[0]:
                         out.write(block)
                         done += len(block)
+                        spare(done)
                         task.at(done)
                 with open(files[-1], "rb") as layer:
                     findings += scan(layer, {})

@@ -32,6 +32,7 @@ import requests
 
 from extensions.imagebuilder.strip import Rules
 from extensions.imagebuilder.summary import Path as Changed
+from galilean.disk_reserve import RESERVE_BYTES
 from galilean.errors import UserError, mark
 from spawner.docker import names
 from spawner.docker.api import APIError, Client, ImageNotFound, NotFound, said
@@ -420,7 +421,7 @@ def need_space(folder: Path, size_bytes: int) -> None:
     """
     place = os.statvfs(folder)
     free = place.f_bavail * place.f_frsize
-    needed = 2 * size_bytes + (64 << 20)
+    needed = 2 * size_bytes + RESERVE_BYTES
     if free < needed:
         raise UserError(507, _NO_SPACE, reason="disk-full", needed=needed >> 20, free=free >> 20)
 

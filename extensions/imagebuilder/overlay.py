@@ -14,6 +14,7 @@ mount does not show and *upper* does not hold was deleted. That is exact, whatev
 from __future__ import annotations
 
 import io
+import logging
 import os
 import re
 import stat
@@ -27,8 +28,12 @@ from extensions.imagebuilder.summary import ADDED, CHANGED, DELETED
 from extensions.imagebuilder.summary import Path as Changed
 from galilean.errors import UserError, mark
 
+log = logging.getLogger("galilean.agent")
+
 #: Deeper directories are refused: two of our files are open for each step.
 DEPTH_MOST = 400
+#: More changed names are refused: they are held in memory, some 400 bytes each, to tell what changed.
+NAMES_MOST = 400_000
 CHUNK_BYTES = 1 << 20
 _ESCAPED = re.compile(r"\\([0-7]{3})")
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -38,6 +43,10 @@ _PARAMETERS = Path("/sys/module/overlay/parameters")
 _UNKNOWN = mark(
     "The machine of this node keeps changes in a way that cannot be read ({what}). Images can be saved with containerd's "
     "overlayfs as it sets it up by itself."
+)
+_MANY = mark(
+    "This node changed more than {most} files of its image. Keep data in “work”, or delete what is not needed (caches of "
+    "packages, sources), then save again."
 )
 _DEEP = mark("A directory of this node is more than {most} levels deep: {path}. It cannot be saved.")
 
@@ -61,7 +70,8 @@ class Overlay:
 
 def unknown(what: str) -> UserError:
     """The refusal of a storage that cannot be read; ``what`` is a technical word, not translated."""
-    return UserError(501, _UNKNOWN, reason="driver", what=what[:60])
+    log.warning("the storage of a node cannot be read: %s", what)
+    return UserError(501, _UNKNOWN, reason="driver", what=what[:300])
 
 
 def defaults(parameters: Path = _PARAMETERS) -> dict[str, bool]:
@@ -92,7 +102,7 @@ def overlay_at(mounts: str, merged: Path, snapshots: Path, by_default: Mapping[s
     Raises
     ------
     UserError
-        409 when nothing is mounted there; 501 when it is nothing that can be read.
+        409 when nothing is mounted there; 501 when it is nothing that can be read, with what it is instead.
     """
     options: str | None = None
     for line in mounts.splitlines():
@@ -107,7 +117,9 @@ def overlay_at(mounts: str, merged: Path, snapshots: Path, by_default: Mapping[s
             reason="node-gone",
         )
     if options.startswith("=") or "\\" in options:
-        raise unknown(options.strip("="))
+        raise unknown(
+            f"storage {options[1:]}" if options.startswith("=") else "overlay: a name with a backslash"
+        )
     told: dict[str, list[str]] = {}
     for word in options.split(","):
         name, _, value = word.partition("=")
@@ -123,11 +135,11 @@ def overlay_at(mounts: str, merged: Path, snapshots: Path, by_default: Mapping[s
     lowers = [
         os.path.join(folder, one) for value in told.get("lowerdir", []) for one in value.split(":") if one
     ]
-    inside = [upper, *lowers]
-    if not lowers or any(
-        os.path.normpath(one) != one or not one.startswith(f"{snapshots}/") for one in inside
-    ):
-        raise unknown("overlay")
+    if not upper or not lowers:
+        raise unknown("overlay: no upperdir" if lowers else "overlay: no lowerdir")
+    for one in (upper, *lowers):
+        if os.path.normpath(one) != one or not one.startswith(f"{snapshots}/"):
+            raise unknown(f"overlay: {one} is not below {snapshots}")
     return Overlay(Path(upper), tuple(map(Path, lowers)), merged)
 
 
@@ -287,11 +299,19 @@ def image_file(overlay: Overlay, path: str, *, most: int) -> bytes:
 
 
 def changed(overlay: Overlay) -> tuple[list[Changed], int]:
-    """Which paths were added, changed and deleted, and the bytes of the files among them."""
+    """Which paths were added, changed and deleted, and the bytes of the files among them.
+
+    Raises
+    ------
+    UserError
+        422 when they are more than ``NAMES_MOST``.
+    """
     found: list[Changed] = []
     links: set[int] = set()
     size = 0
     for one in walk(overlay):
+        if len(found) >= NAMES_MOST:
+            raise UserError(422, _MANY, reason="many", most=NAMES_MOST)
         if isinstance(one, Hidden) or one.deleted:
             found.append(Changed(one.path, DELETED))
             continue
@@ -331,6 +351,7 @@ def archive(overlay: Overlay, out: BinaryIO, *, progress: Callable[[int], None] 
                 made.addfile(info)
             elif _add_file(made, info, one, progress) and one.stat.st_nlink > 1:
                 links.setdefault(one.stat.st_ino, one.path)
+            made.members.clear()  # type: ignore[attr-defined]  # it would keep each of them
             progress(made.offset)
     return out.tell()
 

@@ -121,22 +121,23 @@ def agent_on(pods: Sequence[Mapping[str, Any]], machine: str) -> str:
     Raises
     ------
     UserError
-        501 when there is none that is ready.
+        501 when there is none; 503 when it is there but not ready yet, as just after it was started.
     """
+    there = False
     for pod in pods:
         status = pod.get("status") or {}
         ready = any(
             one.get("type") == "Ready" and one.get("status") == "True"
             for one in status.get("conditions") or ()
         )
-        if (
-            pod["spec"].get("nodeName") == machine
-            and ready
-            and status.get("podIP")
-            and not pod["metadata"].get("deletionTimestamp")
-        ):
+        if pod["spec"].get("nodeName") != machine or pod["metadata"].get("deletionTimestamp"):
+            continue
+        there = True
+        if ready and status.get("podIP"):
             host = str(status["podIP"])
             return f"http://[{host}]:{PORT}" if ":" in host else f"http://{host}:{PORT}"
+    if there:
+        raise UserError(503, _AGENT_AWAY, reason="agent-away")
     raise UserError(501, _NO_AGENT, reason="no-agent", machine=machine[:80])
 
 

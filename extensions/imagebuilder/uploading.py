@@ -26,7 +26,7 @@ from typing import BinaryIO, Protocol
 from extensions.imagebuilder import archive as archives
 from extensions.imagebuilder import looks
 from extensions.imagebuilder.archive import Image, Layer, Section
-from extensions.imagebuilder.container import GivenUp, need_space, no_space
+from extensions.imagebuilder.container import GivenUp
 from extensions.imagebuilder.looks import Look, Reference
 from extensions.imagebuilder.names import ImageName, Pinned, name_space, repository
 from extensions.imagebuilder.registry import manifests
@@ -34,6 +34,7 @@ from extensions.imagebuilder.registry.client import Registry
 from extensions.imagebuilder.registry.manifests import Descriptor, Manifest, Platform
 from extensions.imagebuilder.saving import Place, Result, Task
 from extensions.imagebuilder.writing import THREADS, Packer
+from galilean import disk_reserve
 from galilean.amounts import format_bytes
 from galilean.errors import UserError, mark
 
@@ -133,13 +134,12 @@ class Uploader:
             file = open(self.path(owner, archive), "rb")  # noqa: SIM115, ASYNC230 - closed below, read in threads
         except OSError as error:
             raise UserError(404, _GONE, reason="archive-gone") from error
-        with file, tempfile.TemporaryDirectory(dir=self.site.directory, prefix="upload-") as folder:
-            try:
-                return await self._upload(task, file, owner, name, Path(folder))
-            except OSError as error:
-                if error.errno == 28:
-                    raise no_space(file, 0) from error
-                raise
+        with (
+            disk_reserve.in_words(self.site.directory),
+            file,
+            tempfile.TemporaryDirectory(dir=self.site.directory, prefix="upload-") as folder,
+        ):
+            return await self._upload(task, file, owner, name, Path(folder))
 
     async def _upload(self, task: Task, file: BinaryIO, owner: str, name: ImageName, folder: Path) -> Result:
         begun = task.monotonic()
@@ -170,10 +170,15 @@ class Uploader:
         if size > self.most_bytes:
             raise self._too_large()
         out = open(folder / "whole.tar", "w+b")  # noqa: SIM115 - handed on
+        spare = disk_reserve.watch(folder)
+
+        def at(bytes_read: int) -> None:
+            task.at(bytes_read)
+            spare(out.tell())
+
         try:
-            need_space(folder, size // 2)
             packed = archives.unpack(
-                file, out, most_bytes=self.most_bytes * archives.UNPACKED_TIMES, progress=task.at
+                file, out, most_bytes=self.most_bytes * archives.UNPACKED_TIMES, progress=at
             )
         except UserError as error:
             out.close()
@@ -254,7 +259,7 @@ class Uploader:
             if not layer.bare:
                 length = archives.unpacked(whole, layer, most_bytes=left, progress=at)
                 return layer.descriptor, length, io.BufferedReader(_Raw(whole, layer))
-            need_space(folder, layer.member.size_bytes)
+            disk_reserve.need(folder, layer.member.size_bytes)  # packed it is hardly ever more
             out = open(folder / "layer.tar.gz", "w+b")  # noqa: SIM115 - handed on
             try:
                 with ThreadPoolExecutor(THREADS, thread_name_prefix="galilean-pack") as threads:

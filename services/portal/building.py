@@ -25,6 +25,7 @@ from extensions.imagebuilder.entries import Actor, Entry
 from extensions.imagebuilder.names import name_space
 from extensions.imagebuilder.recipes import DOCKERFILE, TEXT_MOST_BYTES, Recipe
 from extensions.imagebuilder.saved import SavedImage
+from galilean import disk_reserve
 from galilean.errors import UserError, mark
 from galilean.settings import EnvironmentSettings, Settings
 from galilean.web.context import Portal
@@ -395,13 +396,14 @@ def pack(root: Root, path: Path, *, most_bytes: int, only: set[str] | None = Non
     Raises
     ------
     UserError
-        413 when they are more.
+        413 when they are more; 507 when the disk has no room for them beside those that wait already.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     matcher: Any = PatternMatcher([] if only is not None else _ignored(root))
     size = count = 0
     try:
         with (
+            disk_reserve.in_words(path.parent),
             os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out,
             tarfile.open(
                 fileobj=out, mode="w", format=tarfile.PAX_FORMAT, encoding="utf-8", errors="surrogateescape"
@@ -424,11 +426,13 @@ def pack(root: Root, path: Path, *, most_bytes: int, only: set[str] | None = Non
                     size += info.size
                 if size > most_bytes or count > MEMBERS_MOST:
                     raise too_large(most_bytes)
+                disk_reserve.need(path.parent, info.size)
                 if one.file is None:
                     archive.addfile(info)
                 else:
                     with os.fdopen(os.dup(one.file), "rb") as content:
                         archive.addfile(info, _Exactly(content, info.size))  # type: ignore[arg-type]
+                archive.members.clear()  # type: ignore[attr-defined]  # it would keep each of them
     except BaseException:
         path.unlink(missing_ok=True)
         raise

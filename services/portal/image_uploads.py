@@ -20,6 +20,7 @@ from extensions.imagebuilder.saved import SavedImage
 from extensions.imagebuilder.tables import environments, saved_images
 from extensions.imagebuilder.uploading import folder_of
 from extensions.quota.limits import ABOVE_ALL
+from galilean import disk_reserve
 from galilean.amounts import format_bytes
 from galilean.errors import UserError, mark
 from galilean.web.context import Portal
@@ -116,11 +117,12 @@ async def check_room(portal: Portal, person: Visitor, size_bytes: int) -> None:
     Raises
     ------
     UserError
-        413, 507.
+        413; 507 also when the site's disk has no room for it.
     """
     most = await most_bytes(portal, person)
     if size_bytes > most:
         raise UserError(413, _TOO_LARGE, size=format_bytes(size_bytes), most=format_bytes(most))
+    disk_reserve.need(portal.settings.state, size_bytes)
     kept = portal.settings.images.registry.per_person
     if not kept:
         return
@@ -129,6 +131,17 @@ async def check_room(portal: Portal, person: Visitor, size_bytes: int) -> None:
         raise UserError(
             507, _FULL, reason="images-full", used=used >> 20, most=kept >> 20, more=size_bytes >> 20
         )
+
+
+def keep_reserve(portal: Portal) -> None:
+    """Refuse to go on with an upload where others have filled the disk meanwhile: the next piece waits. Blocks.
+
+    Raises
+    ------
+    UserError
+        507.
+    """
+    disk_reserve.need(portal.settings.state, disk_reserve.ASK_EVERY_BYTES)
 
 
 def root_of(portal: Portal, person: Visitor) -> Root:
@@ -142,6 +155,9 @@ async def take_up(
     portal: Portal, person: Visitor, archive: str, said: Mapping[str, str], *, address: str = ""
 ) -> SavedImage:
     """An archive is there, whole: from now on the image service has it. Asked again, the same answer.
+
+    Two requests may say so at once, the last one and one that asks where the upload is: whoever comes second is told what
+    the first one began, and is not refused for the name that the first one took.
 
     Raises
     ------
@@ -159,11 +175,10 @@ async def take_up(
             or ""
         )
 
-    if there := await portal.db.run_read(known):
-        return await portal.db.run_read(saved.get, person.name, there)
-    asked = await wished(portal, person, said)
-    return await portal.db.run(
-        lambda conn: saved.begin(
+    def begin(conn: Connection, asked: Wished) -> SavedImage:
+        if there := known(conn):
+            return saved.get(conn, person.name, there)
+        return saved.begin(
             conn,
             actor=shelf.actor(person, address),
             name=asked.name,
@@ -173,7 +188,16 @@ async def take_up(
             into_id=asked.into.id if asked.into else "",
             environment=asked.into.name if asked.into else "",
         )
-    )
+
+    if there := await portal.db.run_read(known):
+        return await portal.db.run_read(saved.get, person.name, there)
+    try:
+        asked = await wished(portal, person, said)
+        return await portal.db.run(begin, asked)
+    except UserError:
+        if there := await portal.db.run_read(known):
+            return await portal.db.run_read(saved.get, person.name, there)
+        raise
 
 
 async def changeable(portal: Portal, person: Visitor) -> list[Entry]:

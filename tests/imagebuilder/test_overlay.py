@@ -34,22 +34,25 @@ def test_the_table_of_mounts_tells_where_a_root_is_made_of() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "by_default"),
+    ("options", "by_default", "what"),
     [
-        ("lowerdir=/s/1/fs,upperdir=/etc", OFF),
-        ("lowerdir=/s/1/fs,upperdir=/s/../etc", OFF),
-        ("lowerdir=/s/1/fs:/root,upperdir=/s/3/fs", OFF),
-        ("lowerdir=/s/1/fs,upperdir=/s/3/fs,metacopy=on", OFF),
-        ("lowerdir=/s/1/fs,upperdir=/s/3/fs,redirect_dir=on", OFF),
-        ("lowerdir=/s/1/fs,upperdir=/s/3/fs", {"redirect_dir": True}),
-        ("lowerdir=/s/1/fs", OFF),
-        (r"lowerdir=/s/1\134:/fs,upperdir=/s/3/fs", OFF),
+        ("lowerdir=/s/1/fs,upperdir=/etc", OFF, "overlay: /etc is not below /s"),
+        ("lowerdir=/s/1/fs,upperdir=/s/../etc", OFF, "overlay: /s/../etc is not below /s"),
+        ("lowerdir=/s/1/fs:/root,upperdir=/s/3/fs", OFF, "overlay: /root is not below /s"),
+        ("lowerdir=/s/1/fs,upperdir=/s/3/fs,metacopy=on", OFF, "metacopy=on"),
+        ("lowerdir=/s/1/fs,upperdir=/s/3/fs,redirect_dir=on", OFF, "redirect_dir=on"),
+        ("lowerdir=/s/1/fs,upperdir=/s/3/fs", {"redirect_dir": True}, "redirect_dir=on"),
+        ("lowerdir=/s/1/fs", OFF, "overlay: no upperdir"),
+        ("upperdir=/s/3/fs", OFF, "overlay: no lowerdir"),
+        (r"lowerdir=/s/1\134:/fs,upperdir=/s/3/fs", OFF, "overlay: a name with a backslash"),
     ],
 )
-def test_what_cannot_be_read_is_refused(options: str, by_default: dict[str, bool]) -> None:
+def test_what_cannot_be_read_is_refused_by_its_name(
+    options: str, by_default: dict[str, bool], what: str
+) -> None:
     with pytest.raises(UserError) as refused:
         overlay_at(line(options), Path("/b/c/rootfs"), Path("/s"), by_default)
-    assert refused.value.reason == "driver"
+    assert (refused.value.reason, refused.value.params["what"]) == ("driver", what)
 
 
 def test_another_file_system_and_no_mount_are_told_apart() -> None:
@@ -199,6 +202,33 @@ def test_very_deep_directories_are_refused_not_followed_for_ever(ground: Overlay
     with pytest.raises(UserError) as refused:
         changed(ground)
     assert refused.value.reason == "deep"
+
+
+def test_more_names_than_memory_has_room_for_are_refused(
+    ground: Overlay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(overlay, "NAMES_MOST", 20)
+    for number in range(30):
+        (ground.merged / f"home/jovyan/{number}").touch()
+    with pytest.raises(UserError) as refused:
+        changed(ground)
+    assert (refused.value.status, refused.value.reason) == (422, "many")
+
+
+def test_an_archive_is_written_without_holding_what_is_in_it(
+    ground: Overlay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(30):
+        (ground.merged / f"home/jovyan/{number}").write_text("x")
+    opened: list[tarfile.TarFile] = []
+    real = tarfile.open
+    monkeypatch.setattr(
+        overlay.tarfile, "open", lambda *args, **more: opened.append(real(*args, **more)) or opened[-1]
+    )
+    held: list[int] = []
+    archive(ground, io.BytesIO(), progress=lambda _: held.append(len(opened[0].members)))
+    assert len(held) >= 30
+    assert max(held) <= 1
 
 
 def test_a_file_of_the_image_is_read_from_its_topmost_layer(ground: Overlay) -> None:

@@ -20,6 +20,7 @@ from extensions.imagebuilder.registry.client import Registry
 from extensions.imagebuilder.registry.manifests import Manifest, Platform
 from extensions.imagebuilder.saving import Place, Result, Task
 from extensions.imagebuilder.uploading import Uploader, folder_of
+from galilean import disk_reserve
 from galilean.clock import utcnow
 from galilean.errors import UserError
 from tests.imagebuilder.packed import LAYERS, config, docker_files, oci_files, tarred
@@ -225,3 +226,21 @@ def test_archives_that_nobody_takes_up_go_after_an_hour(machine: Machine, tmp_pa
     assert both.sweep({("ada", ARCHIVE)}, now + timedelta(hours=2)) == 0
     assert both.sweep(set(), now + timedelta(hours=2)) == 1
     assert not path.exists()
+
+
+def test_a_bomb_is_ended_while_the_reserve_of_the_disk_is_still_free(
+    server: RegistryServer, machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = 200 << 20
+    before = disk_reserve.free_bytes
+
+    def left(folder: Path) -> int:
+        written = sum(path.stat().st_size for path in machine.directory.rglob("whole.tar"))
+        return min(before(folder), max(0, free - written))
+
+    monkeypatch.setattr(disk_reserve, "free_bytes", left)
+    put(tmp_path, gzip.compress(bytes(512 << 20), 1))
+    with pytest.raises(UserError) as refused:
+        go(machine, tmp_path, most_bytes=4 << 30)
+    assert (refused.value.status, refused.value.reason) == (507, "disk-full")
+    assert tags(server) == []

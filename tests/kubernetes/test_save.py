@@ -67,7 +67,14 @@ class World:
 
     def agent_answers(self) -> bool:
         address = self.agent()["status"].get("podIP", "")
-        return httpx.get(f"http://{address}:8090/health", timeout=5).status_code == 200
+        return (
+            httpx.get(f"http://{address}:8090/health", timeout=5).status_code == 200 and self.agent_is_ready()
+        )
+
+    def agent_is_ready(self) -> bool:
+        """As the image service asks: the kubelet says so some seconds after the agent answers."""
+        told = self.agent()["status"].get("conditions") or ()
+        return any((one["type"], one["status"]) == ("Ready", "True") for one in told)
 
     def blobs(self) -> set[str]:
         return {path.parent.name for path in self.registry.data.rglob("sha256/*/*/data")}

@@ -17,6 +17,7 @@ from extensions.imagebuilder.changes import Changes
 from extensions.imagebuilder.entries import Actor
 from extensions.imagebuilder.names import ImageName, Pinned
 from extensions.imagebuilder.summary import as_record
+from galilean import disk_reserve
 from galilean.errors import UserError
 from services.portal import building
 from services.portal.building import contexts
@@ -182,6 +183,17 @@ def test_more_files_than_allowed_are_refused_and_nothing_is_left(site: LiveSite,
     assert alice.post(f"{place}/build", json={"name": "mine:1"}).status_code == 413
     assert not list(contexts(site.settings).glob("*"))
     assert alice.get("/images").json()["items"] == []
+
+
+def test_where_the_disk_has_no_room_beside_those_in_line_it_is_said_and_nothing_waits(
+    site: LiveSite, sign: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice = sign("alice")
+    place = project(alice, Dockerfile="FROM desk\nCOPY . /x\n", data_bin="x" * 5000)
+    monkeypatch.setattr(disk_reserve, "free_bytes", lambda _: 4000)
+    refused = alice.post(f"{place}/build", json={"name": "mine:1"})
+    assert (refused.status_code, refused.json()["reason"]) == (507, "disk-full")
+    assert list(contexts(site.settings).glob("*")) == []
 
 
 def test_no_link_is_followed(site: LiveSite, sign: Any, tmp_path: Path) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +23,11 @@ from extensions.imagebuilder.names import ImageName, Pinned
 from extensions.imagebuilder.store import NewVersion
 from extensions.imagebuilder.tables import saved_images
 from extensions.imagebuilder.uploading import folder_of
+from galilean import disk_reserve
 from galilean.cli import build_app
 from galilean.commands import of_environments
 from galilean.errors import UserError
+from services.portal import image_uploads
 from tests.portal.live import LiveSite
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -277,3 +283,48 @@ def test_the_command_uploads_and_waits(
     assert "no image: {x}" in found.output + str(found.exception)
     (row,) = rows(site)
     assert (folder_of(site.settings.state, "alice") / row.archive).read_bytes() == BODY
+
+
+def test_a_disk_that_fills_up_refuses_the_next_piece_and_goes_on_where_it_was(
+    site: LiveSite, sign: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice = sign("alice")
+    made = begin(alice)
+    assert go_on(site, alice, made, 0, BODY[:100]).status_code == 204
+    monkeypatch.setattr(disk_reserve, "free_bytes", lambda _: 100)
+    for refused in (go_on(site, alice, made, 100, BODY[100:]), begin(alice, name="other:1")):
+        assert (refused.status_code, refused.json()["reason"]) == (507, "disk-full")
+        assert "nearly full" in refused.text
+    assert rows(site) == []
+    monkeypatch.undo()
+    assert go_on(site, alice, made, 100, BODY[100:]).status_code == 204
+    assert len(rows(site)) == 1
+
+
+def test_two_who_say_at_once_that_it_is_there_are_told_of_one_image_and_it_keeps_its_archive(
+    site: LiveSite, sign: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice = sign("alice")
+    made = begin(alice)
+    wished, turns = image_uploads.wished, count()
+    entered, both, begun = threading.Event(), threading.Barrier(2), threading.Event()
+
+    async def together(*args: Any) -> image_uploads.Wished:
+        turn = next(turns)
+        entered.set()
+        await asyncio.to_thread(both.wait, 20)  # neither has seen what the other does
+        if turn:  # the second finds its name taken: by the first
+            await asyncio.to_thread(begun.wait, 20)
+        return await wished(*args)
+
+    monkeypatch.setattr(image_uploads, "wished", together)
+    with ThreadPoolExecutor(2) as beside:
+        last = beside.submit(go_on, site, alice, made, 0, BODY)
+        assert entered.wait(20)
+        asked = beside.submit(sign("alice").head, _address(site, made), headers=TUS)
+        answer = last.result()
+        begun.set()
+    (row,) = rows(site)
+    assert (answer.status_code, answer.headers["Galilean-Path"]) == (204, row.id)
+    assert (asked.result().status_code, asked.result().headers["Galilean-Path"]) == (200, row.id)
+    assert archives(site) == [row.archive]

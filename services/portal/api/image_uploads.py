@@ -26,7 +26,11 @@ class Archives:
         portal, person = handler.portal, handler.person
         image_uploads.need_upload(portal, person)
         root = await handler.in_files(image_uploads.root_of, portal, person)
-        return Place(root=root, by=person.name, address=f"{portal.prefix}api/v1{PLACE}")
+
+        def room() -> None:
+            image_uploads.keep_reserve(portal)
+
+        return Place(root=root, by=person.name, address=f"{portal.prefix}api/v1{PLACE}", room_bytes=room)
 
 
 class _Archive(Tus):
