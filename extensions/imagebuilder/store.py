@@ -29,7 +29,8 @@ from galilean import audit
 from galilean.errors import UserError, mark
 from spawner.tables import clusters
 
-SCOPES = ("all", "own", "centre", "shared", "retired")
+#: ``everything`` is what is not retired and what is.
+SCOPES = ("all", "own", "centre", "shared", "retired", "everything")
 VERSIONS_MOST = 500
 
 
@@ -59,6 +60,7 @@ class Wanted:
     interface: str = ""
     gpu: bool | None = None
     scope: str = "all"
+    added_by: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,6 +169,8 @@ def list_entries(
         query = query.where(environments.c.search_text.contains(word, autoescape=True))
     if wanted.field:
         query = query.where(environments.c.field == wanted.field)
+    if wanted.added_by:
+        query = query.where(environment_versions.c.added_by == wanted.added_by)
     if wanted.gpu is not None:
         query = query.where(environments.c.gpu.is_(wanted.gpu))
     if wanted.interface:
@@ -263,6 +267,8 @@ def _visible(viewer: Viewer, scope: str) -> list[Any]:
         return [environments.c.retired_at.is_not(None), *([] if viewer.manages else [mine])]
     if scope == "offered":
         return [living, mine]
+    if scope == "everything":
+        return [] if viewer.manages else [mine]
     return [living, *([] if viewer.manages else [mine])]
 
 

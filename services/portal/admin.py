@@ -89,6 +89,13 @@ ENTRIES: tuple[Entry, ...] = (
         section=CONTENT,
     ),
     Entry(
+        label=mark("All environments"),
+        place="admin/environments",
+        icon="box",
+        rights=("environments:manage",),
+        section=CONTENT,
+    ),
+    Entry(
         label=mark("Volumes"),
         place="admin/volumes",
         icon="hdd",

@@ -87,6 +87,7 @@ ROOMS = (
     "services.portal.pages.environments",
     "services.portal.pages.search",
     "services.portal.pages.all_projects",
+    "services.portal.pages.all_environments",
     "services.portal.pages.run",
     "services.portal.pages.image_upload",
     "services.portal.pages.builds",

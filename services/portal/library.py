@@ -218,6 +218,7 @@ TOPICS: dict[str, str] = {
     "admin/archives": "how-to/move-projects",
     "admin/projects": "how-to/manage-all-projects",
     "admin/datasets": "how-to/manage-all-projects",
+    "admin/environments": "how-to/keep-environments",
     "admin/audit": "topics/rights",
     "help": "tutorial/first-steps",
 }

@@ -134,7 +134,7 @@ def _file_item(portal: Portal, name: str, use: Use) -> Item:
 
 def _of_file(portal: Portal, wanted: Wanted) -> list[str]:
     """Names of the entries of the file that fit, the site's default first."""
-    if wanted.scope not in ("all", "centre") or wanted.field:
+    if wanted.scope not in ("all", "centre", "everything") or wanted.field or wanted.added_by:
         return []
     terms = entries.fold(wanted.text).split()
     found = []
@@ -384,6 +384,7 @@ def wanted_of(handler: Any) -> Wanted:
         interface=interface,
         gpu=None if not gpu else gpu == "yes",
         scope=scope,
+        added_by=handler.query("added_by")[:255],
     )
 
 
@@ -473,7 +474,8 @@ OPERATIONS: tuple[Operation, ...] = (
             "field": "Short name of a field.",
             "interface": "jupyter or desktop.",
             "gpu": "yes or no: made for GPUs.",
-            "scope": "all, own, centre, shared or retired.",
+            "scope": "all, own, centre, shared, retired or everything (all and those retired).",
+            "added_by": "Who brought the image that new runs get.",
             **PAGED,
         },
         answers={200: ListOf[models.Environment]},

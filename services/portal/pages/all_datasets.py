@@ -36,7 +36,7 @@ class ActOnDatasets(_Datasets, ActOnItems):
 
     none_chosen = mark("Choose at least one data set.")
 
-    async def act(self, act: str, found: Dataset) -> None:
+    async def own_act(self, act: str, found: Dataset) -> None:
         await calls.delete(self.portal, self.person, found, address=self.address)
 
 

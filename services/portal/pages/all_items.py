@@ -1,6 +1,6 @@
-"""Administration → All projects, All data sets: everybody's, with search and filters, and acts on many at once.
+"""Administration → All projects, All data sets, Environments: everybody's, with search and filters, and acts on many at once.
 
-One page for both kinds; what is done with one of them is the API's own act. What cannot be done with one is told and keeps nobody else's from being
+One page for projects and data sets, one way of acting for all three; what is done with one of them is the API's own act. What cannot be done with one is told and keeps nobody else's from being
 done.
 """
 
@@ -106,35 +106,33 @@ class AllItems(AllOfAKind):
             await self.render_page(f"admin_{self.kind}s.html", **values)
 
 
-class ActOnItems(AllOfAKind):
+class ActOnChosen(PageHandler):
     """The second step of what is done with those chosen, and the act itself.
 
     Attributes
     ----------
+    kind
+        The name of a row's box, of its templates' and events' plural.
     none_chosen
         What is said to whoever chose nothing.
     """
 
+    kind: Any
     none_chosen: str
 
-    async def act(self, act: str, found: Any) -> None:
-        """Do with one of them what only this kind has, or has in a way of its own."""
+    @staticmethod
+    def by_id(conn: Connection, item_id: str) -> Any:
+        """One that lives; ``None`` when it does not."""
         raise NotImplementedError
 
-    async def _act(self, act: str, found: Any) -> None:
-        portal, person, address = self.portal, self.person, self.address
-        if act == "take-down":
-            reason = self.get_body_argument("reason", "")
-            await either.take_down(portal, person, found, reason, address=address)
-        elif act == "put-back":
-            await either.put_back(portal, person, found, address=address)
-        elif act == "owner":
-            owner = self.get_body_argument("owner", "").strip()
-            if not owner:
-                raise UserError(400, mark("Say who the new owner is."))
-            await either.change_owner(portal, person, found, owner, address=address)
-        else:
-            await self.act(act, found)
+    @property
+    def place(self) -> str:
+        """The list's address."""
+        return f"{self.portal.prefix}admin/{self.kind}s"
+
+    async def act(self, act: str, found: Any) -> None:
+        """Do it with one of them."""
+        raise NotImplementedError
 
     def _chosen(self) -> list[str]:
         ids = list(dict.fromkeys(self.get_arguments(self.kind)))[:MOST_AT_ONCE]
@@ -163,7 +161,7 @@ class ActOnItems(AllOfAKind):
             if found is None:
                 continue
             try:
-                await self._act(act, found)
+                await self.act(act, found)
             except UserError as error:
                 if error.status == 400 and act in ("take-down", "owner"):
                     raise  # it is the same for all of them
@@ -178,3 +176,26 @@ class ActOnItems(AllOfAKind):
                 f"galilean:{self.kind}s": {},
             }
         )
+
+
+class ActOnItems(AllOfAKind, ActOnChosen):
+    """What projects and data sets have in common."""
+
+    async def act(self, act: str, found: Any) -> None:
+        portal, person, address = self.portal, self.person, self.address
+        if act == "take-down":
+            reason = self.get_body_argument("reason", "")
+            await either.take_down(portal, person, found, reason, address=address)
+        elif act == "put-back":
+            await either.put_back(portal, person, found, address=address)
+        elif act == "owner":
+            owner = self.get_body_argument("owner", "").strip()
+            if not owner:
+                raise UserError(400, mark("Say who the new owner is."))
+            await either.change_owner(portal, person, found, owner, address=address)
+        else:
+            await self.own_act(act, found)
+
+    async def own_act(self, act: str, found: Any) -> None:
+        """Do with one of them what only this kind has, or has in a way of its own."""
+        raise NotImplementedError

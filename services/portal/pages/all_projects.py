@@ -37,7 +37,7 @@ class ActOnProjects(_Projects, ActOnItems):
 
     none_chosen = mark("Choose at least one project.")
 
-    async def act(self, act: str, found: Project) -> None:
+    async def own_act(self, act: str, found: Project) -> None:
         if act == "unpublish":
             await sharing.unpublish(self.portal, self.person, found, address=self.address)
         else:
