@@ -31,7 +31,7 @@ from galilean.settings_environments import EnvironmentSettings as EnvironmentSet
 from galilean.settings_environments import Vnc as Vnc
 from galilean.settings_images import Images as Images
 from galilean.settings_machines import Machines
-from galilean.settings_places import ENTRY, Addresses, GPUModel, Kubernetes, Pool, Section, Volume
+from galilean.settings_places import ENTRY, Addresses, Bytes, GPUModel, Kubernetes, Pool, Section, Volume
 from galilean.settings_places import Network as Network
 from galilean.settings_places import Toleration as Toleration
 from galilean.settings_registry import Registry as Registry
@@ -41,7 +41,6 @@ RELEASE_POLICIES = (
     "auto", "auto-when-done", "manual", "2h", "4h", "8h", "16h", "24h", "2d", "3d", "4d", "5d", "6d", "7d",
 )  # fmt: skip
 
-Bytes = Annotated[int, BeforeValidator(parse_bytes, json_schema_input_type=int | str)]
 Millicores = Annotated[int, BeforeValidator(parse_millicores, json_schema_input_type=float)]
 
 
@@ -185,6 +184,11 @@ class Defaults(Section):
     cpu: Millicores = Field(default=2)
     memory: Bytes = Field(default=parse_bytes("8G"))
     gpu: int = Field(default=0, ge=0)
+    storage: Bytes = Field(
+        default=0,
+        description="Local storage per node for who asks for none: `~/scratch` and whatever else is written into a node. "
+        "0 = no limit. With backend kubernetes; containers and processes are not limited.",
+    )
     release: str = "auto"
     environment: str = "jupyter"
 
@@ -218,6 +222,18 @@ class Process(Section):
     zygote: bool = Field(
         default=True, description="Fork nodes from a preloaded process: half a second instead of eight."
     )
+    scratch: str = Field(
+        default="",
+        description="Directory on a fast disk for `~/scratch` of nodes, for nobody else's files: what is in it goes with "
+        "its cluster. Empty = in the state directory.",
+    )
+
+    @field_validator("scratch")
+    @classmethod
+    def _absolute(cls, value: str) -> str:
+        if value and (not value.startswith("/") or value.strip("/") == "" or ".." in value.split("/")):
+            raise ValueError(f"is {value!r}: write the whole path of a directory, without “..”")
+        return value
 
 
 class Signup(Section):
@@ -388,6 +404,11 @@ class Settings(Section):
         for plain in ("postgresql://", "postgres://"):  # the driver that is installed, as for ours
             url = url.replace(plain, "postgresql+psycopg://", 1) if url.startswith(plain) else url
         return url
+
+    @property
+    def limits_storage(self) -> bool:
+        """Whether a node's local storage is kept to what was asked for."""
+        return self.backend == "kubernetes"
 
     def volume_path(self, volume_id: str) -> Path:
         """The directory at which this machine (or pod) has a volume."""

@@ -11,7 +11,17 @@ from ipaddress import ip_network
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from galilean.amounts import parse_bytes
 
 #: Networks that are not the outside unless the settings say otherwise: private ones (the cluster's own and
 #: the campus's) and the link-local ones, where clouds keep their metadata address.
@@ -26,6 +36,7 @@ _DNS: dict[str, Any] = {
 _OBJECT = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?", re.ASCII)
 _NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", re.ASCII)
 _RESOURCE = re.compile(r"[a-z0-9.-]+/[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?", re.ASCII)
+Bytes = Annotated[int, BeforeValidator(parse_bytes, json_schema_input_type=int | str)]
 #: Names of pools and GPU models: also values of labels and words in addresses.
 ENTRY = re.compile(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?", re.ASCII)
 
@@ -136,6 +147,15 @@ class Kubernetes(Section):
     shm_share: float = Field(
         default=0.5, ge=0, le=1, description="Size of /dev/shm as a share of a node's memory, of which it is."
     )
+    scratch_class: str = Field(
+        default="",
+        description="Storage class of `~/scratch`, such as one of fast local disks: every pod gets a claim of it, which "
+        "goes with the pod. Empty = an emptyDir on the machine's own disk.",
+    )
+    scratch_size: Bytes = Field(
+        default=10 * 2**30,
+        description="Size of such a claim for a node that asks for no storage.",
+    )
     network: Network = Network()
     agents_namespace: str = Field(
         default="",
@@ -148,6 +168,13 @@ class Kubernetes(Section):
     def _namespace(cls, value: str, info: ValidationInfo) -> str:
         if not _NAMESPACE.fullmatch(value) and (value or info.field_name == "namespace"):
             raise ValueError(f"{value!r} cannot be the name of a namespace")
+        return value
+
+    @field_validator("scratch_class")
+    @classmethod
+    def _class(cls, value: str) -> str:
+        if value and not _OBJECT.fullmatch(value):
+            raise ValueError(f"{value!r} cannot be the name of a storage class")
         return value
 
     @field_validator("gpu_resource")

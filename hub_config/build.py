@@ -195,6 +195,7 @@ def hub_traits(
             "state_dir": str(settings.state),
             "zygote_socket": str(zygote_socket(settings)) if settings.process.zygote else "",
             "portal_url": addresses.url("portal") + prefix,
+            "scratch": settings.process.scratch,
         }
     return traits
 

@@ -113,7 +113,7 @@ class EveryRequest:
             memory_bytes=request.memory_bytes or self._memory_bytes,
             gpu=request.gpu or 0,
             gpu_model=request.gpu_model or "",
-            storage_bytes=self._storage_bytes,
+            storage_bytes=request.storage_bytes or self._storage_bytes,
             on_node_loss=request.on_node_loss or "release",
         )
 

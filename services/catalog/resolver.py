@@ -287,7 +287,7 @@ def fill(
         gpu=gpu,
         gpu_model=gpu_model,
         pool=pool,
-        storage_bytes=_first(request.storage_bytes, own.storage_bytes, 0),
+        storage_bytes=_first(request.storage_bytes, own.storage_bytes, settings.defaults.storage),
         release_policy=release_policy(offered or as_the_file_says(settings), request.release, own.release),
         on_node_loss=_first(request.on_node_loss, own.on_node_loss, "release"),
         ports=request.ports or own.ports,

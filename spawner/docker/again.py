@@ -18,7 +18,7 @@ from typing import Any
 
 from galilean.errors import mark
 from spawner.backend import NodeFailed, NodeProgress
-from spawner.docker import names, troubles
+from spawner.docker import names, scratch, troubles
 from spawner.docker.api import APIError, Client, DockerAPI, ImageNotFound, NotFound, said
 from spawner.docker.spec import GRACE_SECONDS, HTTP_PORT
 from spawner.docker.watch import ContainerWatch
@@ -254,6 +254,7 @@ def _start(
         except NotFound:
             pass
     made = client.create_container_from_config({**body, "Image": image}, name)
+    scratch.hand_over(client, made["Id"], body)
     client.start(made["Id"])
 
 

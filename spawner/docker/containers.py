@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from spawner.docker import names, subnets
+from spawner.docker import names, scratch, subnets
 from spawner.docker.spec import GRACE_SECONDS, HTTP_PORT, ClusterSpec, Given
 from spawner.node.place import (
     CPU_MILLICORES,
@@ -98,6 +98,7 @@ def host_config(spec: ClusterSpec, rank: int, given: Given) -> Body:
             }
             for mount in spec.mounts
         ),
+        scratch.mount(spec.home, labels(spec)),
     ]
     found: Body = {
         **spec.extra_host_config,

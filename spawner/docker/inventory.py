@@ -1,7 +1,8 @@
 """What really exists of the Docker backend, told from outside the hub (design §4).
 
 Every container of the instance by a direct list, never from the watch; besides, networks whose run has no
-container: a start that was cut off leaves them, and nothing of them computes. What carries our labels but is
+container, and volumes: a start that was cut off leaves them, or a container that somebody else removed; nothing of
+them computes. What carries our labels but is
 not called after them was made by somebody else: it is left alone.
 """
 
@@ -12,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from galilean.settings_docker import Docker
-from spawner.docker import names, troubles
+from spawner.docker import names, scratch, troubles
 from spawner.docker.api import Client, DockerAPI, NotFound
 from spawner.docker.nodes import _container_ids, _end, _remove_networks
 from spawner.inventory import Sighting
 
-#: Rank of a sighting that is no node: a network that nodes had.
+#: Rank of a sighting that is no node: a network or a volume that nodes had.
 NO_NODE = -1
 
 
@@ -64,6 +65,7 @@ class DockerInventory:
     def _look(self, client: Client) -> list[Sighting]:
         ours = {"label": f"{names.INSTANCE}={self._instance}"}
         networks = client.networks(filters=ours)  # first: what is made meanwhile then has its containers
+        volumes = client.volumes(filters=ours).get("Volumes") or []
         found: list[Sighting] = []
         for item in client.containers(all=True, filters=ours):
             try:
@@ -73,10 +75,14 @@ class DockerInventory:
             if sighting is not None:
                 found.append(sighting)
         living = {item.run for item in found}
-        for network in networks:
-            sighting = leftover_of(network, self._instance)
+        left = [
+            *(leftover_of(network, self._instance) for network in networks),
+            *(scratch_of(volume, self._instance) for volume in volumes),
+        ]
+        for sighting in left:
             if sighting is not None and sighting.run not in living:
                 found.append(sighting)
+                living.add(sighting.run)  # one for all that its run left
         return found
 
     def _remove(self, client: Client, sighting: Sighting) -> None:
@@ -88,6 +94,7 @@ class DockerInventory:
         if _container_ids(client, self._instance, told.base):
             return  # its network goes with the last of them
         _remove_networks(client, self._instance, told.base)
+        scratch.remove_volumes(client, self._instance, told.base)
         shutil.rmtree(self._directory / told.base, ignore_errors=True)
 
 
@@ -117,14 +124,25 @@ def leftover_of(network: dict[str, Any], instance: str) -> Sighting | None:
     told = names.told(labels, instance)
     if told is None or network.get("Name") != names.network_name(instance, told.base):
         return None
+    return _left(told, labels, network.get("Created"))
+
+
+def scratch_of(volume: dict[str, Any], instance: str) -> Sighting | None:
+    """A volume that nodes had; ``None`` when it is not ours."""
+    labels = volume.get("Labels") or {}
+    told = names.told(labels, instance)
+    return None if told is None else _left(told, labels, volume.get("CreatedAt"))
+
+
+def _left(told: names.Told, labels: dict[str, str], created: str | None) -> Sighting:
     return Sighting(
         user=told.user,
         server=told.server,
         run=told.run,
         rank=NO_NODE,
         state="ended",
-        started_at=troubles.moment(network.get("Created")),
-        handle={"id": network["Id"], "labels": dict(labels)},
+        started_at=troubles.moment(created),
+        handle={"labels": dict(labels)},
     )
 
 

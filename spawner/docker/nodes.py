@@ -23,7 +23,7 @@ from typing import Any
 from galilean.errors import UserError
 from spawner.backend import NodeFailed, NodeLook, NodeProgress
 from spawner.collaborators import PullLogin
-from spawner.docker import again, cards, containers, names, setuid, subnets, troubles
+from spawner.docker import again, cards, containers, names, scratch, setuid, subnets, troubles
 from spawner.docker.again import ContainerAgain
 from spawner.docker.api import APIError, Client, DockerAPI, ImageNotFound, NotFound, PullFailed, said
 from spawner.docker.spec import GRACE_SECONDS, ClusterSpec, Given
@@ -300,6 +300,7 @@ class ContainerNodes:
             raise StillThere(f"{base}: its network does not go")
         if await self.api.ask(lambda client: _container_ids(client, self.instance, base)):
             raise StillThere(f"{base}: a container came meanwhile")
+        await self.api.ask(lambda client: scratch.remove_volumes(client, self.instance, base))
         folder = self._directory / base
         await self.api.do(lambda: shutil.rmtree(folder, ignore_errors=True))
         self._dealt.pop(base, None)
@@ -348,6 +349,7 @@ def _create_and_start(client: Client, name: str, body: Mapping[str, Any]) -> Non
             raise
         client.remove_container(name, force=True, v=True)  # of a life whose directory was lost
         made = client.create_container_from_config(dict(body), name)
+    scratch.hand_over(client, made["Id"], body)
     client.start(made["Id"])
 
 

@@ -68,6 +68,10 @@ class KubeCluster(VirtualCluster, KubeSpawner):
     shm_share = Float(0.5, help="Size of /dev/shm as a share of a node's memory, as which it counts.").tag(
         config=True
     )
+    scratch_class = Unicode("", help="Storage class of ~/scratch; empty = an emptyDir.").tag(config=True)
+    scratch_size = Integer(10 * 2**30, help="Bytes of such a claim for a node that asks for no storage.").tag(
+        config=True
+    )
     machine_patience = Integer(
         60,
         min=0,
@@ -178,6 +182,8 @@ class KubeCluster(VirtualCluster, KubeSpawner):
             gpu=plan.gpu,
             gpu_model=plan.gpu_model,
             shm_bytes=int(plan.memory_bytes * self.shm_share),
+            scratch_class=self.scratch_class,
+            scratch_bytes=plan.storage_bytes or self.scratch_size,
             pool=plan.pool,
             mounts=tuple(claim_mount(mount, self.claims) for mount in plan.mounts),
             variables=plan.environment.variables,

@@ -29,6 +29,7 @@ from spawner.kubernetes.spec import (
     Placement,
     recipe_of,
 )
+from spawner.node.home import SCRATCH
 from spawner.node.place import (
     CPU_MILLICORES,
     LANGUAGE,
@@ -173,7 +174,7 @@ def pod(spec: ClusterSpec, rank: int, owner: Manifest, *, vnc_key: bool = True) 
             "terminationGracePeriodSeconds": GRACE_SECONDS,
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
-            "securityContext": {**RESTRICTED_POD, **base["spec"].get("securityContext", {})},
+            "securityContext": _security(spec, base["spec"].get("securityContext", {})),
             "nodeSelector": {**base["spec"].get("nodeSelector", {}), **spec.placement.node_selector},
             "tolerations": _tolerations(base["spec"].get("tolerations", []), spec.placement),
             "volumes": [*base["spec"].get("volumes", []), *_volumes(spec)],
@@ -353,15 +354,40 @@ def _volumes(spec: ClusterSpec) -> list[Manifest]:
     if spec.shm_bytes:
         memory = {"medium": "Memory", "sizeLimit": str(spec.shm_bytes)}
         volumes.append({"name": "galilean-shm", "emptyDir": memory})
+    volumes.append({"name": "galilean-scratch", **_scratch(spec)})
     for claim, name in _claims(spec.mounts).items():
         volumes.append({"name": name, "persistentVolumeClaim": {"claimName": claim}})
     return volumes
+
+
+def _scratch(spec: ClusterSpec) -> Manifest:
+    """The pod's own disk space: whoever removes the pod, by hand even, removes it as well."""
+    if not spec.scratch_class:
+        return {"emptyDir": {"sizeLimit": str(spec.storage_bytes)} if spec.storage_bytes else {}}
+    template: Manifest = {
+        "metadata": {"labels": {names.RUN: spec.run, names.CLUSTER: spec.base}},
+        "spec": {
+            "accessModes": ["ReadWriteOnce"],
+            "storageClassName": spec.scratch_class,
+            "resources": {"requests": {"storage": str(spec.scratch_bytes)}},
+        },
+    }
+    return {"ephemeral": {"volumeClaimTemplate": template}}
+
+
+def _security(spec: ClusterSpec, theirs: Mapping[str, Any]) -> Manifest:
+    """Of the pod; a claim's file system is root's unless a group is said, an emptyDir is everybody's."""
+    ours: Manifest = {}
+    if spec.scratch_class:
+        ours = {"fsGroup": spec.scratch_group, "fsGroupChangePolicy": "OnRootMismatch"}
+    return {**RESTRICTED_POD, **ours, **theirs}
 
 
 def _volume_mounts(spec: ClusterSpec) -> list[Manifest]:
     mounts: list[Manifest] = [{"name": "galilean-secrets", "mountPath": SECRETS_DIRECTORY, "readOnly": True}]
     if spec.shm_bytes:
         mounts.append({"name": "galilean-shm", "mountPath": "/dev/shm"})  # noqa: S108 - that is its name
+    mounts.append({"name": "galilean-scratch", "mountPath": f"{spec.home}/{SCRATCH}"})
     volume_of = _claims(spec.mounts)
     for mount in spec.mounts:
         entry: Manifest = {

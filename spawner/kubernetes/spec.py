@@ -138,6 +138,8 @@ class ClusterSpec(ClusterFrame):
         HOME in the image.
     shm_bytes
         Size of ``/dev/shm``; it counts as the node's memory.
+    scratch_class, scratch_bytes, scratch_group
+        Storage class of ``~/scratch``, empty = an emptyDir; the size of its claim, and the group that may write it.
     start_seconds
         How long a node may take to answer.
     login
@@ -155,6 +157,9 @@ class ClusterSpec(ClusterFrame):
     gpu: int = 0
     gpu_model: str = ""
     shm_bytes: int = 0
+    scratch_class: str = ""
+    scratch_bytes: int = 0
+    scratch_group: int = 1000
     pool: str = "default"
     mounts: Sequence[ClaimMount] = ()
     variables: Mapping[str, str] = field(default_factory=dict)

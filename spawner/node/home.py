@@ -1,7 +1,7 @@
 """A node's HOME: its own directory, with ``~/work`` leading to the project's files (CG-7).
 
-Only ``~/work`` is kept; everything else of the HOME goes with the run, as it would with a container. Data sets
-of the project are links below ``~/datasets``.
+Only ``~/work`` is kept; everything else of the HOME goes with the run, as it would with a container. ``~/scratch``
+is for what a program may lose: a disk of the machine itself. Data sets of the project are links below ``~/datasets``.
 Nothing here overwrites what is there already.
 """
 
@@ -19,6 +19,8 @@ from typing import Any
 from spawner.node import engines
 from spawner.node.place import node_name
 
+#: Below HOME, on every backend: fast, the node's own, gone at the end.
+SCRATCH = "scratch"
 _LANGUAGE = re.compile(r"[a-z]{2,3}(_[A-Z]{2})?", re.ASCII)
 
 

@@ -44,6 +44,9 @@ class ProcessCluster(VirtualCluster, SimpleLocalProcessSpawner):
         help="Socket of the zygote, a process that forks nodes in a fraction of a second (see "
         "spawner.process.zygote). Empty, or while it is away: nodes are started plainly, in seconds.",
     ).tag(config=True)
+    scratch = Unicode(
+        "", help="Directory of this machine for scratch space; empty = in the nodes' homes."
+    ).tag(config=True)
     portal_url = Unicode(
         "",
         help="Where nodes reach the portal, such as http://127.0.0.1:8000/services/portal, to tell that "
@@ -94,6 +97,7 @@ class ProcessCluster(VirtualCluster, SimpleLocalProcessSpawner):
             prefix=prefix,
             environment=environment,
             python=python,
+            scratch=Path(self.scratch) if self.scratch else None,
             language=plan.language,
             portal_url=self.portal_url,
         )

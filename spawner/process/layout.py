@@ -8,17 +8,19 @@
     node-<i>.log        what the server of node i printed
     secrets/            cookie secret, and what each node is made from (0600)
     ssh/                keys and configuration, per run (0700)
-    home/node-<i>/      HOME of node i; ``work`` leads to the project's directory
+    home/node-<i>/      HOME of node i; ``work`` leads to the project's directory, ``scratch`` is local scratch space
     bin/                ssh, scp, sftp that know the nodes
     hostfile
 
 The name is computed from (user, server) alone: whoever finds a half-made cluster after a crash finds all
-of it. Files appear whole or not at all. A lock beside the directory keeps making and removing apart, also
+of it. Where the centre gives scratch space a disk of its own, ``run.json`` tells the directory there, so that
+whoever removes the cluster removes that as well. Files appear whole or not at all. A lock beside the directory keeps making and removing apart, also
 between processes (the hub makes, ``galilean sweep`` removes).
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -26,7 +28,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,10 +145,13 @@ class ClusterDirectory:
         OSError
             When it cannot be removed.
         """
+        scratch = (self.run() or {}).get("scratch")
+        if scratch:  # first: without this directory nobody knows where it was
+            remove_tree(Path(scratch))
         until = time.monotonic() + REMOVE_SECONDS
         while self.path.exists():
             try:
-                shutil.rmtree(self.path)
+                remove_tree(self.path)
             except OSError:
                 if time.monotonic() > until:
                     raise
@@ -160,6 +165,28 @@ class ClusterDirectory:
         with open(locks / self.path.name, "w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a directory with all that is in it; gone is success. Follows no link out of it.
+
+    What its owner made read-only goes, too.
+
+    Raises
+    ------
+    OSError
+        When something of it cannot be removed.
+    """
+
+    def again(function: Callable[[str], object], place: str, _: object) -> None:
+        for each in (os.path.dirname(place), place):
+            if not os.path.islink(each):
+                with contextlib.suppress(OSError):
+                    os.chmod(each, 0o700)
+        function(place)
+
+    if path.exists():
+        shutil.rmtree(path, onerror=again)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

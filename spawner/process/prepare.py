@@ -9,7 +9,6 @@ makes the same node once more (:mod:`spawner.renewal`), at the same ports where 
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import pwd
@@ -23,10 +22,10 @@ from pathlib import Path
 from spawner.keys import ClusterKeys
 from spawner.node import place, ssh
 from spawner.node.arguments import server_arguments
-from spawner.node.home import write_home, write_links
+from spawner.node.home import SCRATCH, write_home, write_links
 from spawner.node.place import Place
 from spawner.node.variables import HOSTS_PROGRAM, host_file, parallel_variables, shared_host_variables
-from spawner.process.layout import ClusterDirectory, read_json, write_json, write_secret
+from spawner.process.layout import ClusterDirectory, read_json, remove_tree, write_json, write_secret
 from spawner.process.start import NodeCommand
 
 ADDRESS = "127.0.0.1"
@@ -56,6 +55,9 @@ class ClusterSpec:
         Path of the cluster, ``/user/U/S/``.
     environment
         The hub's part of a node's environment.
+    scratch
+        The centre's directory for scratch space; each cluster has a directory of its own in it. ``None`` = it is
+        in the nodes' homes.
     python, language, portal_url
         Interpreter of the nodes (empty = ours), JupyterLab's language, where presence is reported.
     """
@@ -72,6 +74,7 @@ class ClusterSpec:
     language: str = ""
     portal_url: str = ""
     datasets: Mapping[str, Path] = field(default_factory=dict)
+    scratch: Path | None = None
 
 
 @dataclass
@@ -100,6 +103,7 @@ def prepare(spec: ClusterSpec, directory: ClusterDirectory) -> list[PreparedNode
         When the disk is full, the project's directory is missing, or no descriptor is left.
     """
     directory.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    scratch = spec.scratch / directory.path.name if spec.scratch else None
     directory.write_run(
         {
             "user": spec.user,
@@ -107,8 +111,14 @@ def prepare(spec: ClusterSpec, directory: ClusterDirectory) -> list[PreparedNode
             "run": spec.run,
             "nodes": spec.nodes,
             "made_at": datetime.now(UTC).isoformat(),
+            **({"scratch": str(scratch)} if scratch else {}),
         }
     )
+    if scratch and not scratch.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, f"there is no directory {spec.scratch} for scratch space")
+    if scratch:  # of a cluster whose own directory was lost, nobody else would remove it
+        remove_tree(scratch)
+        scratch.mkdir(mode=0o700)
     directory.secrets.mkdir(mode=0o700, exist_ok=True)
     keys = ClusterKeys.new()
     write_secret(directory.cookie_secret, keys.cookie_secret)
@@ -130,8 +140,8 @@ class Recipe:
     ----------
     port, ssh_port
         On the loopback address.
-    work, datasets
-        What its home leads to.
+    work, datasets, scratch
+        What its home leads to; an empty ``scratch`` is a directory of the home itself.
     arguments, environment, python
         As :class:`~spawner.process.start.NodeCommand` has them.
     """
@@ -143,6 +153,7 @@ class Recipe:
     arguments: Sequence[str]
     environment: Mapping[str, str] = field(repr=False)
     python: str = ""
+    scratch: str = ""
 
     @property
     def url(self) -> str:
@@ -191,6 +202,7 @@ def _prepare_node(
         ),
         environment=environment,
         python=spec.python,
+        scratch=str(spec.scratch / directory.path.name / node.name) if spec.scratch else "",
     )
     write_json(directory.recipe_file(rank), asdict(recipe))
     return _prepared(directory, rank, recipe, listen, ssh_socket)
@@ -213,7 +225,7 @@ def prepare_again(directory: ClusterDirectory, rank: int, recipe: Recipe, *, emp
     directory, rank, recipe
         Which, and what it was made from.
     empty
-        Whether its home begins anew; what it leads to is not touched.
+        Whether its home and its scratch space begin anew; what else it leads to is not touched.
 
     Raises
     ------
@@ -221,7 +233,9 @@ def prepare_again(directory: ClusterDirectory, rank: int, recipe: Recipe, *, emp
         When the disk is full, or the project's directory is missing.
     """
     if empty:
-        _empty(directory.home(rank))
+        remove_tree(directory.home(rank))
+        if recipe.scratch:
+            remove_tree(Path(recipe.scratch))
     directory.exit_file(rank).unlink(missing_ok=True)
     listen, ssh_socket = _bound(recipe.port), _bound(recipe.ssh_port)
     moved = recipe.at(int(listen.getsockname()[1]), int(ssh_socket.getsockname()[1]))
@@ -234,11 +248,22 @@ def prepare_again(directory: ClusterDirectory, rank: int, recipe: Recipe, *, emp
     return _prepared(directory, rank, moved, listen, ssh_socket)
 
 
+def write_scratch(place_: Path, elsewhere: str) -> None:
+    """Make a node's scratch space: a directory of its home, or one ``elsewhere`` to which the home leads."""
+    if not elsewhere:
+        place_.mkdir(mode=0o700, exist_ok=True)
+        return
+    Path(elsewhere).mkdir(mode=0o700, exist_ok=True)
+    if not place_.is_symlink():
+        place_.symlink_to(elsewhere, target_is_directory=True)
+
+
 def _prepared(
     directory: ClusterDirectory, rank: int, recipe: Recipe, listen: socket.socket, ssh_socket: socket.socket
 ) -> PreparedNode:
     home = directory.home(rank)
     write_home(home, Path(recipe.work), rank)
+    write_scratch(home / SCRATCH, recipe.scratch)
     write_links(home / "datasets", {name: Path(path) for name, path in recipe.datasets.items()})
     _write_client(directory, home)
     # A pair of sockets, not a pipe: it closes itself when a cancelled start forgets it.
@@ -257,20 +282,6 @@ def _prepared(
         python=recipe.python,
     )
     return PreparedNode(rank, recipe.url, command, ready, [listen, ssh_socket, write])
-
-
-def _empty(home: Path) -> None:
-    """Remove a home; follows no link out of it. What its owner made read-only goes, too."""
-
-    def again(function: Callable[[str], object], path: str, _: object) -> None:
-        for place_ in (os.path.dirname(path), path):
-            if not os.path.islink(place_):
-                with contextlib.suppress(OSError):
-                    os.chmod(place_, 0o700)
-        function(path)
-
-    if home.exists():
-        shutil.rmtree(home, onerror=again)
 
 
 def _bound(port: int = 0) -> socket.socket:

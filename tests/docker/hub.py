@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 
 from galilean.db import Database
-from spawner.docker import names
+from spawner.docker import names, scratch
 from spawner.docker.api import DockerAPI
 from spawner.docker.inventory import DockerInventory
 from spawner.docker.subnets import gateway, own_network
@@ -127,7 +127,12 @@ class DockerHub(KubeHub):
     def nothing_left(self, server: str, user: str = "ada") -> None:
         assert not self.containers(server, user)
         assert self.network(server, user) not in self.daemon.networks()
+        assert not self.volumes(server, user)
         assert not (self.state / "clusters" / self.base(server, user)).exists()
+
+    def volumes(self, server: str, user: str = "ada") -> list[str]:
+        """Docker's volumes of a cluster: its nodes' scratch space."""
+        return scratch.volumes(self.daemon.client, self.instance, self.base(server, user))
 
     def inventory(self) -> list[Sighting]:
         return asyncio.run(self._with(lambda inventory: inventory.inventory()))

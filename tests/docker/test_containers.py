@@ -103,11 +103,18 @@ def test_the_site_s_own_words_do_not_loosen_ours() -> None:
 
 def test_data_sets_are_read_only_and_the_work_is_not() -> None:
     mounts = containers.container(spec_of(), 0, PLACE)["HostConfig"]["Mounts"]
-    assert {item["Target"]: item["ReadOnly"] for item in mounts} == {
+    assert {item["Target"]: item["ReadOnly"] for item in mounts if item["Type"] == "bind"} == {
         "/run/galilean/secrets": True,
         "/home/jovyan/work": False,
         "/home/jovyan/data/corpus": True,
     }
+
+
+def test_scratch_is_a_volume_of_the_containers_own() -> None:
+    mounts = containers.container(spec_of(), 0, PLACE)["HostConfig"]["Mounts"]
+    (found,) = (item for item in mounts if item["Target"] == "/home/jovyan/scratch")
+    assert "Source" not in found, "one with a name would stay when its container goes"
+    assert found["VolumeOptions"]["Labels"] == containers.labels(spec_of())
 
 
 def test_a_node_without_cards_asks_for_none_and_one_with_names_them() -> None:

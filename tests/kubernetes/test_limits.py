@@ -57,3 +57,17 @@ def test_more_local_storage_than_asked_for_ends_the_cluster_and_says_why(
     assert node["exit_reason"].startswith("evicted")
     assert "evicted" in row["explanation"]
     namespace.nothing_left(hub.base("large"))
+
+
+def test_scratch_is_written_by_its_node_and_its_size_ends_the_cluster(
+    hub: KubeHub, namespace: Namespace
+) -> None:
+    hub.run("scratch", **SMALL, storage="100M")
+    pod = f"{hub.base('scratch')}-0"
+    assert "ended 0" in tried(namespace, pod, "echo x >/home/jovyan/scratch/x")
+    tried(namespace, pod, "head -c 200000000 /dev/zero >/home/jovyan/scratch/large")
+    row = hub.closed("scratch", seconds=90)
+    assert row["reason"] == "node_lost"
+    (node,) = hub.nodes("scratch")
+    assert node["exit_reason"].startswith("evicted")
+    namespace.nothing_left(hub.base("scratch"))

@@ -316,3 +316,27 @@ def test_a_private_image_is_fetched_with_the_runs_own_secret_which_nodes_do_not_
     assert ".dockerconfigjson" not in [one["key"] for one in volume["secret"]["items"]]
     hub = manifests.pull_config(PullLogin("docker.io", "ada", "x"))
     assert list(json.loads(hub)["auths"]) == ["https://index.docker.io/v1/"]
+
+
+def volume(one: ClusterSpec, name: str) -> dict[str, Any]:
+    made = manifests.pod(one, 0, OWNER)["spec"]
+    (mount,) = (item for item in made["containers"][0]["volumeMounts"] if item["name"] == name)
+    assert mount["mountPath"] == "/home/jovyan/scratch" and "readOnly" not in mount
+    (found,) = (item for item in made["volumes"] if item["name"] == name)
+    return found
+
+
+def test_scratch_is_the_pods_own_with_the_size_that_was_asked_for() -> None:
+    assert volume(spec(), "galilean-scratch")["emptyDir"] == {"sizeLimit": str(20 * 2**30)}
+    assert volume(spec(storage_bytes=0), "galilean-scratch")["emptyDir"] == {}
+
+
+def test_scratch_of_a_storage_class_is_a_claim_that_goes_with_the_pod() -> None:
+    one = spec(scratch_class="local-nvme", scratch_bytes=20 * 2**30)
+    found = volume(one, "galilean-scratch")["ephemeral"]["volumeClaimTemplate"]
+    assert found["spec"]["storageClassName"] == "local-nvme"
+    assert found["spec"]["resources"] == {"requests": {"storage": str(20 * 2**30)}}
+    assert manifests.pod(one, 0, OWNER)["spec"]["securityContext"]["fsGroup"] == 1000, (
+        "else it is root's alone"
+    )
+    assert "fsGroup" not in manifests.pod(spec(), 0, OWNER)["spec"]["securityContext"]

@@ -224,3 +224,18 @@ def test_a_budget_has_a_bar_with_the_day_on_which_it_begins_anew_and_refuses_whe
     assert refusal_of(choice(nodes=1), limits, Held(), spent) is None
     used_up = refusal_of(choice(nodes=1), limits, Held(), {week: Spent(used=40_000, renews_on="2026-11-30")})
     assert used_up is not None and "2026-11-30" in used_up.text()
+
+
+def test_local_storage_is_asked_where_it_can_be_kept_to() -> None:
+    limits = limits_with(storage="20G")
+    kube = SETTINGS.model_copy(update={"backend": "kubernetes"})
+    assert not form_of(limits, Held(), choice()).storage_asked, "processes cannot be limited"
+    asked = form_of(limits, Held(), choice(storage_bytes=50 * GIB), kube)
+    assert asked.storage_asked and asked.clamped
+    assert asked.choice.storage_bytes == asked.storage_most_bytes == 20 * GIB
+    assert asked.storage_reason and asked.storage_reason.text() == "Your role: at most 20\u00a0GB per node"
+    assert asked.choice.as_options()["storage"] == 20 * GIB
+    assert "storage" not in choice().as_options(), "nothing asked is what the site gives"
+    refusal = refusal_of(choice(nodes=1, storage_bytes=21 * GIB), limits, Held())
+    assert refusal and "20" in refusal.text()
+    assert last_choice(kube, "jupyter", {"storage_bytes": 5 * GIB}).storage_bytes == 5 * GIB

@@ -11,6 +11,7 @@ import stat
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -236,9 +237,9 @@ def written_into_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
     """The next directory that is removed gets the zygote's word of an end, a moment late."""
     really = shutil.rmtree
 
-    def disturbed(path: Path) -> None:
+    def disturbed(path: Path, **more: Any) -> None:
         monkeypatch.setattr(shutil, "rmtree", really)
-        really(path)
+        really(path, **more)
         path.mkdir()
         (path / "node-0.exit").touch()
         raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), str(path))

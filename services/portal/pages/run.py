@@ -320,6 +320,7 @@ class Sum(RunPage):
             gpu=self._number("gpu", 1),
             environment=settings.defaults.environment,
             release=settings.defaults.release,
+            storage_bytes=self._number("storage_gb", GIB),
             pool=self.get_query_argument("pool", "")[:40],
             gpu_model=self.get_query_argument("gpu_model", "")[:40],
         )

@@ -27,15 +27,11 @@ class Choice:
     on_node_loss: str = "release"
     pool: str = ""
     gpu_model: str = ""
+    storage_bytes: int = 0
 
     @property
     def release_policy(self) -> str:
         return self.release
-
-    @property
-    def storage_bytes(self) -> int:
-        """The drawer asks for no storage of its own; the site's default is looked at by admission."""
-        return 0
 
     def as_options(self) -> dict[str, Any]:
         """The choice as ``user_options`` of the hub's start call (design §10), without the project."""
@@ -47,6 +43,7 @@ class Choice:
             "environment": self.environment,
             "release": self.release,
             "on_node_loss": self.on_node_loss,
+            **({"storage": self.storage_bytes} if self.storage_bytes else {}),
             **({"pool": self.pool} if self.pool else {}),
             **({"gpu_model": self.gpu_model} if self.gpu and self.gpu_model else {}),
         }
@@ -81,6 +78,7 @@ def last_choice(
         gpu=defaults.gpu,
         environment=known,
         release=defaults.release,
+        storage_bytes=defaults.storage,
     )
     if not request:
         return choice
@@ -95,6 +93,7 @@ def last_choice(
         "gpu_model",
         "cpu_millicores",
         "memory_bytes",
+        "storage_bytes",
     )
     for key in keys:
         if request.get(key) is not None:
@@ -103,6 +102,8 @@ def last_choice(
         values["cpu_millicores"] = parse_millicores(request["cpu"])
     if request.get("memory") is not None:
         values["memory_bytes"] = parse_bytes(request["memory"])
+    if request.get("storage") is not None:
+        values["storage_bytes"] = parse_bytes(request["storage"])
     if values.get("environment") not in there:
         values.pop("environment", None)
     if values.get("gpu_model") not in settings.gpu_models:
@@ -125,6 +126,7 @@ def clamp(choice: Choice, limits: Limits, offered: Sequence[str], default: str) 
         nodes=max(1, min(choice.nodes, limits.nodes)),
         cpu_millicores=min(choice.cpu_millicores, limits.cpu) or choice.cpu_millicores,
         memory_bytes=min(choice.memory_bytes, limits.memory) or choice.memory_bytes,
+        storage_bytes=min(choice.storage_bytes, limits.storage),
         gpu=min(choice.gpu, cards_most(limits, (choice.gpu_model,))),
         release=choice.release if choice.release in offered else default,
     )

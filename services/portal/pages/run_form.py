@@ -90,7 +90,7 @@ class EnvironmentOption:
 
 @dataclass(frozen=True, kw_only=True)
 class RunForm:
-    """All that the drawer shows."""
+    """All that the drawer shows; for storage it asks where so much of it can be kept to."""
 
     choice: Choice
     size: str
@@ -101,6 +101,8 @@ class RunForm:
     cpu_reason: Said | None
     memory_most_bytes: int
     memory_reason: Said | None
+    storage_most_bytes: int
+    storage_reason: Said | None
     gpu_most: int
     gpu_reason: Said | None
     gpu_any: Said | None
@@ -112,6 +114,7 @@ class RunForm:
     together: Said
     refusal: Said | None
     clamped: bool
+    storage_asked: bool = False
 
     @property
     def size_table(self) -> dict[str, dict[str, float]]:
@@ -202,6 +205,9 @@ def run_form(
         cpu_reason=bound_said(limits, "cpu", until),
         memory_most_bytes=min(limits.memory, 2**50),
         memory_reason=bound_said(limits, "memory", until),
+        storage_most_bytes=min(limits.storage, 2**50),
+        storage_reason=bound_said(limits, "storage", until),
+        storage_asked=settings.limits_storage,
         gpu_most=gpu_most,
         gpu_reason=cards_said(limits, gpu_most, until)
         if gpu_most or limits.gpu or settings.gpu_models

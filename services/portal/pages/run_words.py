@@ -17,7 +17,14 @@ from services.portal.measures_said import amount_with_unit, name_of
 from services.portal.pages.run_choice import CARDS_MOST, Choice, cards_most
 from services.portal.said import Said, cards, cores, memory, nodes, say
 
-_BOUND_WORDS = {"nodes": nodes, "cpu": cores, "memory": memory, "gpu": cards, "total_gpu": cards}
+_BOUND_WORDS = {
+    "nodes": nodes,
+    "cpu": cores,
+    "memory": memory,
+    "storage": memory,
+    "gpu": cards,
+    "total_gpu": cards,
+}
 _AT_MOST = (mark("at most {limit} per node"), mark("at most {limit}"))
 _HOURS = {"2h": 2, "4h": 4, "8h": 8, "16h": 16, "24h": 24}
 _DAYS = {"2d": 2, "3d": 3, "4d": 4, "5d": 5, "6d": 6, "7d": 7}

@@ -169,7 +169,7 @@ function form() { return document.getElementById("run-form"); }
 function choice() {
   const data = new FormData(form());
   const picked = data.get("size") || "custom";
-  const query = new URLSearchParams({ nodes: data.get("nodes"), gpu: data.get("gpu") || "0", size: picked, cpu: data.get("cpu") || "0", memory_gb: data.get("memory_gb") || "0" });
+  const query = new URLSearchParams({ nodes: data.get("nodes"), gpu: data.get("gpu") || "0", size: picked, cpu: data.get("cpu") || "0", memory_gb: data.get("memory_gb") || "0", storage_gb: data.get("storage_gb") || "0" });
   for (const name of ["pool", "gpu_model"]) if (data.get(name)) query.set(name, data.get(name));
   return { data, picked, query };
 }
@@ -179,6 +179,7 @@ function options() {
   const sizes = JSON.parse(form().dataset.sizes);
   const size = sizes[picked] || { cpu: Number(data.get("cpu")), memory: Math.round(Number(data.get("memory_gb")) * 2 ** 30) };
   const wanted = { nodes: Number(data.get("nodes")), cpu: size.cpu, memory: size.memory, gpu: Number(data.get("gpu") || 0), environment: data.get("environment"), release: data.get("release") };
+  if (Number(data.get("storage_gb"))) wanted.storage = Math.round(Number(data.get("storage_gb")) * 2 ** 30);
   if (data.get("pool")) wanted.pool = data.get("pool");
   if (wanted.gpu && data.get("gpu_model")) wanted.gpu_model = data.get("gpu_model");
   if (wanted.nodes > 1) wanted.on_node_loss = data.get("on_node_loss") || "release";
