@@ -19,6 +19,7 @@ import yaml
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from galilean.amounts import parse_bytes, parse_millicores
+from galilean.licences import networks_in
 from galilean.settings_applications import NAME as APPLICATION_NAME
 from galilean.settings_applications import Application
 from galilean.settings_applications import ApplicationField as ApplicationField
@@ -28,6 +29,7 @@ from galilean.settings_doors import PortsSection, Ssh
 from galilean.settings_environments import DesktopApplication as DesktopApplication
 from galilean.settings_environments import Display as Display
 from galilean.settings_environments import EnvironmentSettings as EnvironmentSettings
+from galilean.settings_environments import LicenceServer as LicenceServer
 from galilean.settings_environments import Vnc as Vnc
 from galilean.settings_images import Images as Images
 from galilean.settings_machines import Machines
@@ -352,9 +354,25 @@ class Settings(Section):
             raise ValueError(problem)
         return self
 
+    def problems_of(self, environment: EnvironmentSettings) -> Iterator[str]:
+        """What this installation does not give to an environment, in words."""
+        ours = networks_in(self.not_licences)
+        yield from environment.problems(self.backend, allow_sudo=self.allow_sudo, ours=ours)
+
+    @property
+    def not_licences(self) -> tuple[str, ...]:
+        """Networks, addresses and names of the platform itself, to which no run gets a way as to a licence server."""
+        urls = (self.addresses.hub, self.addresses.portal, self.addresses.proxy_api)
+        own = [self.docker.network_pool] if self.backend == "docker" else []
+        if self.backend == "kubernetes":
+            urls = (*urls, self.kubernetes.hub_connect_url, self.kubernetes.portal_connect_url)
+            own = list(self.kubernetes.network.not_licences)
+        hosts = [urlsplit(url).hostname or "" for url in urls]
+        return tuple(dict.fromkeys((*own, *(host for host in hosts if host))))
+
     def _environment_problems(self) -> Iterator[str]:
         for name, environment in self.environments.items():
-            for problem in environment.problems(self.backend, allow_sudo=self.allow_sudo):
+            for problem in self.problems_of(environment):
                 yield f"environments.{name}.{problem}"
 
     def _pool_problems(self) -> Iterator[str]:

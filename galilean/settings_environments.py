@@ -8,12 +8,13 @@ refused with the reason before anything starts. What the chosen backend cannot g
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from galilean.amounts import parse_bytes
+from galilean.licences import SERVERS_MOST, Network, never, numeric, read_host, read_port
 from galilean.settings_places import Section
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}", re.ASCII)
@@ -21,6 +22,8 @@ _HOST_NAME = re.compile(r"[a-z]([-a-z0-9]{0,40}[a-z0-9])?", re.ASCII)
 _NODE = re.compile(r"node-[0-9]+", re.ASCII)
 #: What ties a node to the hub and to its cluster is never an environment's to say.
 RESERVED = ("GALILEAN_", "JUPYTERHUB_", "JPY_")
+#: In a host name: whoever runs it.
+PERSON = "{person}"
 PORT_FIRST, PORT_LAST, PORTS_MOST = 1024, 65535, 32
 
 _Bytes = Annotated[int, BeforeValidator(parse_bytes, json_schema_input_type=int | str)]
@@ -75,6 +78,30 @@ class DesktopApplication(Section):
     )
 
 
+class LicenceServer(Section):
+    """A licence server that nodes of the environment get a way to, and nobody else does."""
+
+    host: str = Field(
+        max_length=253, description="Its name or numeric address. A name is looked up at each start of a run."
+    )
+    ports: tuple[int, ...] = Field(
+        min_length=1, max_length=PORTS_MOST, description="The ports that are opened there, and no others."
+    )
+    protocol: Literal["tcp", "udp"] = Field(
+        default="tcp", description="A server that needs both is named twice."
+    )
+
+    @field_validator("host")
+    @classmethod
+    def _host(cls, value: str) -> str:
+        return read_host(value)
+
+    @field_validator("ports")
+    @classmethod
+    def _ports(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(dict.fromkeys(read_port(port) for port in value))
+
+
 class EnvironmentSettings(Section):
     """An environment that projects can choose (CG-8: tag and description are shown in the picker)."""
 
@@ -120,8 +147,15 @@ class EnvironmentSettings(Section):
     )
     hostname: str = Field(
         default="",
-        description="Backend docker: what nodes call themselves, with -0, -1 … behind it. They are node-0, node-1 … "
-        "for one another all the same.",
+        description="Backend docker: what nodes call themselves, with -0, -1 … behind it; `{person}` in it is the name "
+        "of who runs it, so that each person has host names of their own that stay the same, for licences that are "
+        "tied to one. They are node-0, node-1 … for one another all the same.",
+    )
+    licences: tuple[LicenceServer, ...] = Field(
+        default=(),
+        max_length=SERVERS_MOST,
+        description="Licence servers: a run of the environment gets a way to exactly these addresses and ports. Only "
+        "administrators name them.",
     )
     needs_gpu: bool = Field(default=False, description="Does not start without a GPU card.")
     least_memory: _Bytes = Field(default=0, ge=0, description="Does not start with less memory per node.")
@@ -169,10 +203,16 @@ class EnvironmentSettings(Section):
     @field_validator("hostname")
     @classmethod
     def _hostname(cls, value: str) -> str:
-        if value and (not _HOST_NAME.fullmatch(value) or _NODE.fullmatch(value) or value == "node"):
+        plain = value.replace(PERSON, "x", 1)
+        if value and (
+            not _HOST_NAME.fullmatch(plain)
+            or _NODE.fullmatch(plain)
+            or plain == "node"
+            or value.startswith(PERSON)
+        ):
             raise ValueError(
                 f"{value!r}: a host name has lower-case letters, digits and hyphens, begins with a letter, and is "
-                "not “node”, which is what nodes call one another"
+                "not “node”, which is what nodes call one another; {person} may stand in it once, not at its beginning"
             )
         return value
 
@@ -191,8 +231,13 @@ class EnvironmentSettings(Section):
             raise ValueError("applications need the interface desktop")
         return self
 
-    def problems(self, backend: str, *, allow_sudo: bool) -> Iterator[str]:
-        """What the backend, or the centre, does not give to this entry."""
+    def problems(self, backend: str, *, allow_sudo: bool, ours: Sequence[Network] = ()) -> Iterator[str]:
+        """What the backend, or the centre, does not give to this entry; ``ours`` is the platform's own network."""
+        for server in self.licences:
+            address = numeric(server.host)
+            why = never(address, ours) if address is not None else None
+            if why is not None:
+                yield f"licences: {server.host} {why}"
         if self.sudo and backend != "docker":
             yield f"sudo: with backend {backend} nobody gets sudo"
         elif self.sudo and not allow_sudo:

@@ -106,7 +106,13 @@ class Network(Section):
         default=(_DNS,), description="NetworkPolicy peers that answer names, at port 53."
     )
 
-    @field_validator("not_outside")
+    not_licences: tuple[str, ...] = Field(
+        default=(),
+        description="Networks in which no licence server may be named, in CIDR form: those of pods, Services and the "
+        "machines of Kubernetes. Those of our own hub, portal and nodes, and the API server's, are known without it.",
+    )
+
+    @field_validator("not_outside", "not_licences")
     @classmethod
     def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for net in value:

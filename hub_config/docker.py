@@ -12,6 +12,7 @@ from galilean.settings import Settings
 from hub_config.addresses import Addresses
 from spawner.docker import firewall
 from spawner.docker.firewall import Reach
+from spawner.docker.gate import Gate
 
 
 def cluster_traits(settings: Settings, addresses: Addresses, portal_path: str) -> dict[str, Any]:
@@ -35,7 +36,14 @@ def cluster_traits(settings: Settings, addresses: Addresses, portal_path: str) -
         "pids": docker.pids,
         "shm_share": docker.shm_share,
         "portal_url": addresses.url("portal") + portal_path,
+        "not_licences": list(dict.fromkeys((*settings.not_licences, docker.address))),
     }
+
+
+def gate_of(settings: Settings) -> Gate:
+    """Who opens ways to licence servers in that firewall."""
+    docker = settings.docker
+    return Gate(outside=docker.outside, not_outside=docker.not_outside, reaches=docker.reaches)
 
 
 def reach_of(settings: Settings, addresses: Addresses, resolvers: list[str]) -> Reach:

@@ -90,10 +90,15 @@ def cluster_traits(settings: Settings, addresses: Addresses, portal_path: str) -
         "dns_peers": [dict(peer) for peer in kube.network.dns],
         "outside": kube.network.outside,
         "not_outside": list(kube.network.not_outside),
+        "not_licences": list(dict.fromkeys((*settings.not_licences, *_hosts(hub, portal)))),
     }
     if kube.hub_connect_url:
         traits["hub_connect_url"] = hub
     return traits
+
+
+def _hosts(*urls: str) -> Iterator[str]:
+    return (host for url in urls if (host := urlsplit(url).hostname))
 
 
 def _said_or(said: Sequence[Peer], derived: Iterator[Peer], name: str) -> list[dict[str, Any]]:

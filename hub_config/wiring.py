@@ -185,6 +185,7 @@ def configure(c: Any, environ: dict[str, str] | None = None) -> Wiring:
 
         c.KubeCluster.pods = pod_nodes(settings.kubernetes.namespace)
     if settings.backend == "docker":
+        from hub_config.docker import gate_of
         from spawner.docker.cluster import container_nodes
 
         c.DockerCluster.containers = container_nodes(
@@ -193,6 +194,7 @@ def configure(c: Any, environ: dict[str, str] | None = None) -> Wiring:
             state=settings.state,
             pool=settings.docker.network_pool,
             gpus=settings.docker.gpus,
+            gate=gate_of(settings),
         )
     c.Authenticator.post_auth_hook = signed_in(wiring)
     c.GalileanAuthenticator.signed_up = after_sign_up(wiring)

@@ -27,15 +27,16 @@ from jupyterhub.spawner import Spawner, SpawnException
 from jupyterhub.utils import maybe_future, url_path_join
 from tornado import web
 from traitlets import Any as AnyTrait
-from traitlets import Float, Integer, default
+from traitlets import Float, Integer, List, Unicode, default
 
 from galilean.errors import UserError, mark
 from galilean.i18n import translations
 from galilean.rights import BLOCKED
-from spawner import records, steps
+from spawner import licences, records, steps
 from spawner.asking import asked_by, hub_groups, language_of, refusal, sent_options
 from spawner.backend import NodeFailed, NodeLook, NodeProgress
 from spawner.collaborators import Admitted, Collaborators, Person, PullLogin
+from spawner.licences import Way
 from spawner.loss import judge
 from spawner.plan import ClusterPlan
 from spawner.progress import StartProgress
@@ -81,6 +82,11 @@ class VirtualCluster(Spawner):
         10, help="Seconds for which poll waits for a removal before it says None and is asked again."
     ).tag(config=True)
     poll_interval = Integer(5, help="Seconds between two looks at the nodes.").tag(config=True)
+
+    not_licences = List(
+        Unicode(),
+        help="Networks, addresses and names of the platform itself: no environment gets a way there as to a licence server.",
+    ).tag(config=True)
 
     backend_name = "none"
 
@@ -275,6 +281,27 @@ class VirtualCluster(Spawner):
         if not plan.environment.key or self._with.logins is None:
             return None
         return await self._with.logins(plan.environment.key)
+
+    async def ways_of(
+        self, plan: ClusterPlan, *, ours: Sequence[str] = (), only_four: bool = False
+    ) -> tuple[Way, ...]:
+        """Which ways to licence servers the plan's nodes get; ``ours`` are addresses of the backend's own.
+
+        Raises
+        ------
+        UserError
+            403 for an address that nobody gets a way to; 503 when none of the servers has one.
+        """
+        servers = plan.environment.licences
+        if not servers:
+            return ()
+        return await licences.ways(
+            servers,
+            environment=plan.environment.name,
+            ours=await licences.networks((*self.not_licences, *ours)),
+            only_four=only_four,
+            log=self.log,
+        )
 
     async def _create(self) -> str:
         database, clock = self._with.database, self._with.clock

@@ -13,6 +13,8 @@ RANK = "galilean.io/rank"
 COMPONENT = "galilean.io/component"
 POOL = "galilean.io/pool"
 GPU_MODEL = "galilean.io/gpu-model"
+#: What is opened to licence servers, as an annotation.
+LICENCES = "galilean.io/licences"
 
 _RANK = re.compile(r"0|[1-9][0-9]{0,5}", re.ASCII)
 

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from spawner.licences import LicenceServer
+
 
 @dataclass(frozen=True, kw_only=True)
 class Mount:
@@ -58,6 +60,8 @@ class EnvironmentChoice:
         Docker: what nodes call themselves, with their rank behind it; empty = ``node-i``.
     sudo
         Docker: whether people may become root inside their nodes.
+    licences
+        Licence servers that its nodes get a way to, as they are named.
     key
         Under which id the name and password are kept that the image is fetched with; empty = none is needed.
     """
@@ -72,6 +76,7 @@ class EnvironmentChoice:
     hostname: str = ""
     sudo: bool = False
     key: str = ""
+    licences: tuple[LicenceServer, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

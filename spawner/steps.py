@@ -20,6 +20,7 @@ from sqlalchemy.exc import IntegrityError
 
 from galilean.db import together
 from galilean.errors import UserError, mark
+from spawner import licences
 from spawner.doors import to_keep
 from spawner.plan import ClusterPlan
 from spawner.records import NODE_IS, Run
@@ -108,7 +109,7 @@ def reserve(
         "status": _first_status(queued, names).value,
         "target": Target.RUNNING.value,
     }
-    state = to_keep(plan.environment)
+    state = {**to_keep(plan.environment), **licences.to_keep(plan.environment.licences)}
     if plan.ports and not request.ports:  # the project's own, which the request does not name
         state["ports"] = list(plan.ports)
     if state:

@@ -6,7 +6,8 @@ for the centre's, ``ada/paint`` for a person's, so nobody takes a name from anyb
 What somebody may not find answers exactly as what does not exist.
 
 Start options are those of ``environments:`` in ``galilean.yaml``, read by the same rules
-(:class:`galilean.settings.EnvironmentSettings`); ``sudo`` is for administrators to give. An interpreter
+(:class:`galilean.settings.EnvironmentSettings`); ``sudo`` and licence servers are for administrators to give: an
+owner may keep or drop what they were given, and not change it. An interpreter
 (``python``) is a path of the machine and can stand in the file alone.
 """
 
@@ -56,7 +57,10 @@ START = (
     "needs_gpu",
     "least_memory",
     "sudo",
+    "licences",
 )
+#: Of these, what only administrators give; whoever makes an entry of a saved image does not inherit it.
+GIVEN = ("sudo", "licences")
 _SLUG = re.compile(r"[a-z0-9](?:-?[a-z0-9])*", re.ASCII)
 SLUG_MOST = 40
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", re.ASCII)
@@ -333,13 +337,21 @@ def check_title(text: str) -> str:
     return title
 
 
-def check_start(start: Mapping[str, Any], settings: Settings, viewer: Viewer) -> dict[str, Any]:
+def check_start(
+    start: Mapping[str, Any],
+    settings: Settings,
+    viewer: Viewer,
+    *,
+    before: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """Start options as they are kept: read, completed, and nothing that the backend cannot give.
+
+    ``before`` are those that the entry has: what an administrator gave may be sent back as it is.
 
     Raises
     ------
     UserError
-        400, naming the option; 403 for sudo by somebody who may not give it.
+        400, naming the option; 403 for sudo and licence servers by somebody who may not give them.
     """
     strange = next((key for key in start if key not in START), None)
     if strange is not None:
@@ -358,12 +370,20 @@ def check_start(start: Mapping[str, Any], settings: Settings, viewer: Viewer) ->
         raise UserError(
             400, mark("Start option {name}: {why}"), name=place or "start", why=why[:300], reason="start"
         ) from None
-    if read.sudo and not viewer.manages:
-        raise UserError(403, mark("Only administrators may give sudo."), reason="access")
-    problem = next(read.problems(settings.backend, allow_sudo=settings.allow_sudo), None)
+    found = read.model_dump(mode="json", include=set(START), exclude_defaults=True)
+    given = {key for key in GIVEN if found.get(key) and found[key] != (before or {}).get(key)}
+    if given and not viewer.manages:
+        raise UserError(
+            403,
+            mark("Only administrators may give sudo.")
+            if "sudo" in given
+            else mark("Only administrators may name licence servers. Ask one of them."),
+            reason="access",
+        )
+    problem = next(settings.problems_of(read), None)
     if problem is not None:
         raise UserError(400, mark("Start option {name}: {why}"), name="", why=problem, reason="start")
-    return read.model_dump(mode="json", include=set(START), exclude_defaults=True)
+    return found
 
 
 def without_passwords(start: Mapping[str, Any]) -> dict[str, Any]:

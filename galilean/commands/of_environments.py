@@ -150,6 +150,28 @@ def add_environment_commands(root: typer.Typer, here: Callable[[], str]) -> None
             made = portal.request("POST", f"/environments/{found['id']}/versions", json=body).json()
         say(mark("New runs of “{name}” get version {tag}."), name=made["name"], tag=made["version"])
 
+    @environments_app.command("licences")
+    def licences(
+        name: Name,
+        servers: Annotated[
+            list[str] | None,
+            typer.Option("--server", metavar="HOST:PORT[,PORT…][/udp]", help="One; said again for others."),
+        ] = None,
+        none: Annotated[bool, typer.Option("--none", help="Take all ways away.")] = False,
+    ) -> None:
+        """Show an environment's licence servers, or set them as an administrator (token in GALILEAN_TOKEN)."""
+        with client() as portal:
+            found = one(portal, name)
+            if servers or none:
+                start = {key: value for key, value in found["start"].items() if key != "licences"}
+                if servers:
+                    start["licences"] = [server_in(text) for text in servers]
+                found = portal.request("PATCH", f"/environments/{found['id']}", json={"start": start}).json()
+        for server in found["start"].get("licences", ()):
+            udp = "/udp" if server.get("protocol") == "udp" else ""
+            host = f"[{server['host']}]" if ":" in server["host"] else server["host"]
+            typer.echo(f"{host}:{','.join(str(port) for port in server['ports'])}{udp}")
+
     @environments_app.command("places")
     def places(
         redistribute: Annotated[
@@ -231,3 +253,28 @@ def add_environment_commands(root: typer.Typer, here: Callable[[], str]) -> None
             body = {"registry": registry, "username": username, "password": password, "centre": centre}
             portal.request("POST", "/registry-keys", json=body)
         say(mark("The name and password for {registry} are kept."), registry=registry)
+
+
+def server_in(text: str) -> dict[str, Any]:
+    """A licence server as it is typed: ``flex.example.edu:27000,27001``, ``[2001:db8::7]:1947/udp``.
+
+    Raises
+    ------
+    UserError
+        400.
+    """
+    address, slash, protocol = text.partition("/")
+    host, _, ports = address.rpartition(":")
+    numbers = ports.split(",")
+    if (
+        not host
+        or not all(number.isdecimal() for number in numbers)
+        or (slash and protocol not in ("tcp", "udp"))
+    ):
+        raise UserError(
+            400,
+            mark("“{text}” is no licence server. Write it like flex.example.edu:27000,27001."),
+            text=text[:80],
+        )
+    server: dict[str, Any] = {"host": host.strip("[]"), "ports": [int(number) for number in numbers]}
+    return {**server, "protocol": protocol} if slash else server

@@ -24,6 +24,7 @@ from galilean.errors import UserError, mark
 from galilean.settings import EnvironmentSettings, Settings
 from spawner.collaborators import Person
 from spawner.doors import start_variables
+from spawner.licences import LicenceServer
 from spawner.plan import EnvironmentChoice
 
 
@@ -169,6 +170,9 @@ def unlooked(settings: Settings, name: str, kept: Kept | None = None) -> Environ
         ports=entry.ports,
         hostname=entry.hostname,
         sudo=entry.sudo,
+        licences=tuple(
+            LicenceServer(host=one.host, ports=one.ports, protocol=one.protocol) for one in entry.licences
+        ),
     )
 
 

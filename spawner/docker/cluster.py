@@ -20,9 +20,12 @@ from spawner.backend import NodeLook, NodeProgress
 from spawner.cluster import VirtualCluster
 from spawner.docker import names
 from spawner.docker.api import DockerAPI
+from spawner.docker.gate import Gate
 from spawner.docker.nodes import ContainerNodes
 from spawner.docker.spec import COMMAND, ClusterSpec
 from spawner.docker.watch import ContainerWatch
+from spawner.host_names import of_person
+from spawner.licences import Way
 from spawner.plan import ClusterPlan
 from spawner.process.layout import base_name
 from spawner.records import Run
@@ -81,7 +84,8 @@ class DockerCluster(VirtualCluster):
 
     async def create_nodes(self, run: Run, plan: ClusterPlan, progress: NodeProgress) -> None:
         login = await self.login_of(plan)
-        await self.containers.create(self.spec(run, plan), progress, login)
+        ways = await self.ways_of(plan, only_four=True)
+        await self.containers.create(self.spec(run, plan, ways), progress, login)
 
     async def look_at_nodes(self, run: Run) -> Mapping[int, NodeLook]:
         user: Any = self.user
@@ -106,7 +110,7 @@ class DockerCluster(VirtualCluster):
         user: Any = self.user
         await self.containers.again(user.name, self.name).make(run.id, rank, how, progress)
 
-    def spec(self, run: Run, plan: ClusterPlan) -> ClusterSpec:
+    def spec(self, run: Run, plan: ClusterPlan, ways: tuple[Way, ...] = ()) -> ClusterSpec:
         """What the cluster is to be.
 
         Raises
@@ -144,8 +148,9 @@ class DockerCluster(VirtualCluster):
             home=self.home_dir,
             portal_url=self.portal_url,
             language=plan.language,
-            hostname=plan.environment.hostname,
+            hostname=of_person(plan.environment.hostname, plan.user),
             sudo=plan.environment.sudo,
+            ways=ways,
             extra_host_config=self.extra_host_config,
         )
 
@@ -157,6 +162,7 @@ def container_nodes(
     state: Path | str,
     pool: str,
     gpus: tuple[str, ...] = (),
+    gate: Gate | None = None,
     log: Any = None,
 ) -> ContainerNodes:
     """The containers of an instance on a daemon; keys of clusters are below the state directory."""
@@ -167,5 +173,6 @@ def container_nodes(
         directory=Path(state) / "clusters",
         pool=IPv4Network(pool),
         gpus=gpus,
+        gate=gate,
         log=log,
     )

@@ -5,7 +5,8 @@ on: every service of the host answers on the address of the network's bridge. So
 clusters because their bridges have names of ours and their addresses are of one pool, drops everything that
 comes from a node to the machine, but for the hub and the portal at their ports and the answers of names; and
 what leaves the machine, but for the outside. Where an image is built not even the hub is reached. It only
-ever drops: Docker's and the site's own rules keep their word. Whoever is root puts it in; whoever is not is told what to type.
+ever drops: Docker's and the site's own rules keep their word. Licence servers of an environment are in a set beside it,
+each with the interface of the cluster that may go there. Whoever is root puts it in; whoever is not is told what to type.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from pathlib import Path
 from spawner.docker.names import BRIDGE, BUILD_BRIDGE
 
 TABLE = "galilean_docker"
+#: Who of the clusters reaches which licence server: interface, address, protocol and port (:mod:`spawner.docker.gate`).
+LICENCES = "licences"
 _RESOLVERS = ("/etc/resolv.conf", "/run/systemd/resolve/resolv.conf")
 
 
@@ -69,6 +72,7 @@ def rules(reach: Reach) -> str:
         f'iifname "{BUILD_BRIDGE}*" ip daddr {reach.pool} counter drop',
         f"ip daddr {reach.pool} accept",  # a neighbour of its own cluster, or Docker drops it
         *([f"{names} meta l4proto {{ tcp, udp }} th dport 53 accept"] if names else []),
+        f"iifname . ip daddr . meta l4proto . th dport @{LICENCES} accept",
         *_to(_four(reach.reaches), "accept"),
         *_to(_four(reach.not_outside), "counter drop"),
         *([] if reach.outside else ["counter drop"]),
@@ -80,9 +84,11 @@ def rules(reach: Reach) -> str:
         "counter drop",
     ]
     lines = [
+        # Emptied and not removed: what is open to licence servers for clusters that run stays.
         f"table inet {TABLE}",
-        f"delete table inet {TABLE}",
+        f"flush table inet {TABLE}",
         f"table inet {TABLE} {{",
+        f"    set {LICENCES} {{ type ifname . ipv4_addr . inet_proto . inet_service; }}",
         *_chain("here", here),
         *_chain("beyond", beyond),
         *_chain("into", into),

@@ -26,6 +26,7 @@ from spawner.collaborators import PullLogin
 from spawner.docker import again, cards, containers, names, scratch, setuid, subnets, troubles
 from spawner.docker.again import ContainerAgain
 from spawner.docker.api import APIError, Client, DockerAPI, ImageNotFound, NotFound, PullFailed, said
+from spawner.docker.gate import Gate
 from spawner.docker.spec import GRACE_SECONDS, ClusterSpec, Given
 from spawner.docker.troubles import Container
 from spawner.docker.watch import ContainerWatch
@@ -60,6 +61,8 @@ class ContainerNodes:
         The addresses that networks are taken from.
     gpus
         Ids of the machine's cards.
+    gate
+        Opens ways to licence servers in the machine's firewall.
     ask
         Waits until a node answers at an address, like :func:`spawner.kubernetes.answers.answered`.
     """
@@ -72,11 +75,13 @@ class ContainerNodes:
         directory: Path,
         pool: IPv4Network,
         gpus: tuple[str, ...] = (),
+        gate: Gate | None = None,
         ask: Callable[[str], Awaitable[bool]] = answered,
         log: Any = None,
     ) -> None:
         self.api, self.watch, self.instance = api, watch, watch.instance
         self._directory, self._pool, self._gpus, self._ask = Path(directory).absolute(), pool, gpus, ask
+        self._gate = gate or Gate()
         self._log = log or logging.getLogger(__name__)
         self._on_the_way = OnTheWay()
         self._dealt: dict[str, set[str]] = {}
@@ -122,6 +127,9 @@ class ContainerNodes:
         except OSError as error:
             message, params = troubles.why_not_prepared(error)
             raise NodeFailed(0, message, **params) from error
+        # Also for a cluster without any: its interface has the name of the one before it.
+        bridge = names.bridge_name(spec.instance, spec.base)
+        await self._on_the_way.send(spec.base, self.api.do(lambda: self._gate.open(bridge, spec.ways)))
         with self.watch.follow(spec.base) as changed:
             tasks = [
                 asyncio.ensure_future(self._node(spec, rank, given, progress)) for rank in range(spec.nodes)
@@ -301,6 +309,8 @@ class ContainerNodes:
         if await self.api.ask(lambda client: _container_ids(client, self.instance, base)):
             raise StillThere(f"{base}: a container came meanwhile")
         await self.api.ask(lambda client: scratch.remove_volumes(client, self.instance, base))
+        bridge = names.bridge_name(self.instance, base)
+        await self.api.do(lambda: self._gate.close(bridge))
         folder = self._directory / base
         await self.api.do(lambda: shutil.rmtree(folder, ignore_errors=True))
         self._dealt.pop(base, None)

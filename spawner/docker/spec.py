@@ -10,6 +10,7 @@ from ipaddress import IPv4Network
 from typing import Any
 
 from spawner.docker.names import container_name
+from spawner.licences import Way
 from spawner.plan import Mount
 from spawner.process.layout import base_name
 
@@ -58,6 +59,8 @@ class ClusterSpec:
         What nodes call themselves, with their rank behind it; empty = ``node-i``. They are found as ``node-i``.
     sudo
         Whether people may become root inside.
+    ways
+        What is opened to licence servers.
     extra_host_config
         The site's own words for Docker's HostConfig; ours win.
     """
@@ -89,6 +92,7 @@ class ClusterSpec:
     language: str = ""
     hostname: str = ""
     sudo: bool = False
+    ways: tuple[Way, ...] = ()
     extra_host_config: Mapping[str, Any] = field(default_factory=dict)
 
     @property

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
-from kubernetes_asyncio.client import ApiClient
+from kubernetes_asyncio.client import ApiClient, Configuration
 from yarl import URL
 
 REQUEST_SECONDS = 10.0
@@ -82,6 +83,12 @@ class KubeAPI:
         self._client: ApiClient | None = None
         self._http: aiohttp.ClientSession | None = None
         self._how: dict[str, Any] = {}
+
+    @staticmethod
+    def servers() -> list[str]:
+        """Hosts at which the API server is known: by what connections are made with, and inside of Kubernetes."""
+        configured = urlsplit(str(Configuration.get_default_copy().host)).hostname
+        return [host for host in (configured, os.environ.get("KUBERNETES_SERVICE_HOST")) if host]
 
     async def create(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Create an object; what the API server calls it (its ``metadata``, no contents).

@@ -26,6 +26,7 @@ from spawner.kubernetes.api import KubeAPI
 from spawner.kubernetes.nodes import PodNodes
 from spawner.kubernetes.spec import CLUSTER_DNS, NOT_OUTSIDE, ClaimMount, ClusterSpec, Isolation, Placement
 from spawner.kubernetes.watch import PodWatch
+from spawner.licences import Way
 from spawner.plan import ClusterPlan, Mount
 from spawner.records import Run
 from spawner.steps import NodeEnd
@@ -137,7 +138,8 @@ class KubeCluster(VirtualCluster, KubeSpawner):
         return names.pod_name(self.base, rank)
 
     async def create_nodes(self, run: Run, plan: ClusterPlan, progress: NodeProgress) -> None:
-        await self.pods.create(await self.spec(run, plan), progress)
+        ways = await self.ways_of(plan, ours=self.pods.addresses())
+        await self.pods.create(await self.spec(run, plan, ways), progress)
 
     async def look_at_nodes(self, run: Run) -> Mapping[int, NodeLook]:
         return await self.pods.look(self.base, run.id)
@@ -157,7 +159,7 @@ class KubeCluster(VirtualCluster, KubeSpawner):
     async def make_node(self, run: Run, rank: int, how: str, progress: NodeProgress) -> None:
         await self.pods.make(self.base, run.id, rank, progress)
 
-    async def spec(self, run: Run, plan: ClusterPlan) -> ClusterSpec:
+    async def spec(self, run: Run, plan: ClusterPlan, ways: tuple[Way, ...] = ()) -> ClusterSpec:
         """What the cluster is to be.
 
         Raises
@@ -195,6 +197,7 @@ class KubeCluster(VirtualCluster, KubeSpawner):
             login=await self.login_of(plan),
             placement=self.placement(plan),
             isolation=self.isolation,
+            ways=ways,
         )
 
     async def _pod_of(self, plan: ClusterPlan) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from ipaddress import ip_address
 from typing import Any
 
 from spawner.collaborators import PullLogin
@@ -29,6 +30,7 @@ from spawner.kubernetes.spec import (
     Placement,
     recipe_of,
 )
+from spawner.licences import Way
 from spawner.node.home import SCRATCH
 from spawner.node.place import (
     CPU_MILLICORES,
@@ -106,6 +108,7 @@ def network_policy(spec: ClusterFrame, owner: Manifest) -> Manifest:
         ports = [{"protocol": protocol, "port": 53} for protocol in ("UDP", "TCP")]
         egress.append({"to": list(rules.dns), "ports": ports})
     egress += [dict(rule) for rule in rules.reaches]
+    egress += _to_licences(spec.ways)
     if rules.outside:
         egress.append({"to": _outside(rules.not_outside)})
     return {
@@ -151,6 +154,8 @@ def pod(spec: ClusterSpec, rank: int, owner: Manifest, *, vnc_key: bool = True) 
     theirs = base.get("metadata", {})
     metadata["labels"] = {**theirs.get("labels", {}), **metadata["labels"], **_pod_labels(spec, rank)}
     metadata["annotations"] = {**theirs.get("annotations", {}), **metadata["annotations"]}
+    if spec.ways:
+        metadata["annotations"][names.LICENCES] = written(spec.ways)
     if spec.placement.queue:
         metadata["annotations"] |= {
             "kueue.x-k8s.io/pod-group-total-count": str(spec.nodes),
@@ -399,6 +404,35 @@ def _volume_mounts(spec: ClusterSpec) -> list[Manifest]:
             entry["readOnly"] = True
         mounts.append(entry)
     return mounts
+
+
+def _to_licences(ways: Iterable[Way]) -> list[Manifest]:
+    """A rule for each address: exactly its ports."""
+    by_address: dict[str, list[Way]] = {}
+    for way in sorted(ways):
+        by_address.setdefault(way.address, []).append(way)
+    return [
+        {
+            "to": [{"ipBlock": {"cidr": f"{address}/{128 if ':' in address else 32}"}}],
+            "ports": [{"protocol": way.protocol.upper(), "port": way.port} for way in those],
+        }
+        for address, those in by_address.items()
+    ]
+
+
+def written(ways: Iterable[Way]) -> str:
+    """Ways as an annotation of pods says them, from which a policy that was taken away is made anew."""
+    return json.dumps([[way.address, way.port, way.protocol] for way in sorted(ways)])
+
+
+def ways_in(annotations: Mapping[str, str]) -> tuple[Way, ...]:
+    """What :func:`written` wrote into a pod; nothing where it is no such thing."""
+    try:
+        said = json.loads(annotations.get(names.LICENCES, "[]"))
+        found = tuple(Way(str(ip_address(address)), int(port), protocol) for address, port, protocol in said)
+    except (ValueError, TypeError):
+        return ()
+    return tuple(way for way in found if way.protocol in ("tcp", "udp") and 0 < way.port < 65536)
 
 
 def _outside(not_outside: Sequence[str]) -> list[Manifest]:

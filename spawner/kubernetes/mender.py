@@ -95,6 +95,7 @@ def frame_of(pod: Pod, namespace: str, isolation: Isolation) -> ClusterFrame:
         run=metadata["labels"][names.RUN],
         namespace=namespace,
         isolation=isolation,
+        ways=manifests.ways_in(metadata["annotations"]),
     )
 
 

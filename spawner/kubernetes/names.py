@@ -16,6 +16,7 @@ from kubespawner.slugs import is_valid_label, multi_slug, safe_slug
 from spawner.labels import CLUSTER as CLUSTER
 from spawner.labels import COMPONENT as COMPONENT
 from spawner.labels import GPU_MODEL as GPU_MODEL
+from spawner.labels import LICENCES as LICENCES
 from spawner.labels import POOL as POOL
 from spawner.labels import RANK as RANK
 from spawner.labels import RUN as RUN

@@ -83,6 +83,15 @@ class PodNodes:
     def namespace(self) -> str:
         return self._api.namespace
 
+    def addresses(self) -> list[str]:
+        """Where the API server, all clusters' nodes and the machines that carry them are."""
+        found = set(self._api.servers())
+        for pods in self.watch.clusters():
+            for pod in pods.values():
+                status = pod.get("status") or {}
+                found |= {status[key] for key in ("podIP", "hostIP") if status.get(key)}
+        return sorted(found)
+
     def __deepcopy__(self, memo: Any) -> PodNodes:
         return self  # traitlets copies what is configured; connections must not be
 

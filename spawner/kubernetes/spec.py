@@ -11,6 +11,7 @@ from typing import Any
 
 from spawner.collaborators import PullLogin
 from spawner.kubernetes.names import base_name
+from spawner.licences import Way
 
 HTTP_PORT = 8888
 SSH_PORT = 2222
@@ -99,6 +100,8 @@ class ClusterFrame:
         Where its objects are.
     isolation
         Who reaches the nodes and whom they reach.
+    ways
+        What is opened to licence servers besides.
     """
 
     user: str
@@ -106,6 +109,7 @@ class ClusterFrame:
     run: str
     namespace: str
     isolation: Isolation = field(default_factory=Isolation)
+    ways: tuple[Way, ...] = ()
 
     @property
     def base(self) -> str:
@@ -209,6 +213,7 @@ def spec_from(recipe: str) -> ClusterSpec:
             "isolation": Isolation(**said["isolation"]),
             "login": PullLogin(**said["login"]) if said.get("login") else None,
             "placement": Placement(**said["placement"]),
+            "ways": tuple(Way(**way) for way in said.get("ways", ())),
             "mounts": tuple(ClaimMount(**mount) for mount in said["mounts"]),
         }
     )

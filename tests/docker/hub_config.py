@@ -8,6 +8,8 @@ from galilean.db import Database, metadata
 from spawner import tables  # noqa: F401 - registers the tables
 from spawner.collaborators import Collaborators
 from spawner.docker.cluster import DockerCluster, container_nodes
+from spawner.docker.gate import Gate
+from spawner.licences import LicenceServer
 from spawner.plan import EnvironmentChoice, Mount
 from spawner.proxy import ClusterProxy
 from tests import hubs
@@ -49,6 +51,13 @@ c.VirtualCluster.collaborators = Collaborators(
             image=told["images"].get(server, told["image"]),
             variables={"PYTHONPATH": told["python_path"], "PYTHONDONTWRITEBYTECODE": "1"},
             sudo=server == "rooted",
+            hostname=told.get("hostnames", {}).get(server, ""),
+            licences=tuple(
+                LicenceServer(host=named, ports=tuple(ports))
+                for named, ports in [told.get("licences", {}).get(server)]
+            )
+            if server in told.get("licences", {})
+            else (),
         ),
     ),
     admission=hubs.plenty(database, "docker"),
@@ -56,8 +65,13 @@ c.VirtualCluster.collaborators = Collaborators(
 c.ClusterProxy.collaborators = c.VirtualCluster.collaborators
 c.LabHub.collaborators = c.VirtualCluster.collaborators
 c.DockerCluster.containers = container_nodes(
-    url=told["docker"], instance=told["instance"], state=state, pool=told["pool"]
+    url=told["docker"],
+    instance=told["instance"],
+    state=state,
+    pool=told["pool"],
+    gate=Gate(not_outside=told.get("not_outside", ())),
 )
+c.DockerCluster.not_licences = [told["pool"]]
 c.DockerCluster.command = told["command"]
 c.DockerCluster.extra_host_config = {"Mounts": told["mounts"]}
 c.DockerCluster.pull_policy = told.get("pull_policy", "IfNotPresent")

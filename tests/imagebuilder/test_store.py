@@ -206,6 +206,8 @@ def test_shares_end_with_the_word_for_them(db: Database) -> None:
         ({"ports": [80]}, 400),
         ({"interfaces": []}, 400),
         ({"sudo": True}, 403),
+        ({"licences": [{"host": "flex.example.edu", "ports": [27000]}]}, 403),
+        ({"licences": [{"host": "127.0.0.1", "ports": [27000]}]}, 400),
         ({"applications": {"a": {"title": "A", "command": "a"}}}, 400),
         ({"least_memory": "many"}, 400),
     ],
@@ -215,6 +217,42 @@ def test_start_options_that_cannot_be_are_refused(start: dict[str, Any], status:
         entries.check_start(start, DOCKER, Viewer(name="ada"))
     assert caught.value.status == status
     assert "{" not in caught.value.text()
+
+
+FLEX: dict[str, Any] = {"licences": [{"host": "flex.example.edu", "ports": [27000, 27001]}]}
+
+
+def test_an_owner_keeps_or_drops_the_licence_servers_they_were_given_and_never_changes_them() -> None:
+    ada, root = Viewer(name="ada"), Viewer(name="root", manages=True)
+    given = entries.check_start(FLEX, DOCKER, root)
+    assert given == FLEX
+    assert (
+        entries.check_start({**FLEX, "ports": [8080]}, DOCKER, ada, before=given)["licences"]
+        == FLEX["licences"]
+    )
+    assert entries.check_start({}, DOCKER, ada, before=given) == {}
+    for ports in ([27000, 27001, 27002], [27000]):
+        other = {"licences": [{"host": "flex.example.edu", "ports": ports}]}
+        with pytest.raises(UserError, match="Only administrators may name licence servers"):
+            entries.check_start(other, DOCKER, ada, before=given)
+
+
+def test_not_even_an_administrator_opens_a_way_to_other_peoples_clusters() -> None:
+    for host in (DOCKER.docker.address, "10.213.7.7"):
+        with pytest.raises(UserError, match="belongs to the platform"):
+            entries.check_start(
+                {"licences": [{"host": host, "ports": [27000]}]}, DOCKER, Viewer(name="root", manages=True)
+            )
+
+
+def test_who_opened_which_way_stands_in_the_audit_log(db: Database) -> None:
+    with db.write() as conn:
+        made = make(conn)
+        store.edit(conn, made.id, actor=ROOT, now=NOW, start=FLEX)
+        store.edit(conn, made.id, actor=ROOT, now=NOW, start={})
+        lines = conn.execute(select(audit_log).order_by(audit_log.c.id)).all()[1:]
+    assert [(line.action, line.actor) for line in lines] == [("environment.edit", "root")] * 2
+    assert lines[0].after["start"] == FLEX == lines[1].before["start"]
 
 
 def test_sudo_is_the_centres_to_allow() -> None:

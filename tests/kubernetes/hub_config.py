@@ -11,7 +11,9 @@ from spawner.collaborators import Collaborators
 from spawner.kubernetes import mender, nodes
 from spawner.kubernetes.cluster import KubeCluster
 from spawner.kubernetes.nodes import PodNodes
+from spawner.kubernetes.spec import NOT_OUTSIDE
 from spawner.kubernetes.watch import PodWatch
+from spawner.licences import LicenceServer
 from spawner.plan import EnvironmentChoice, Mount
 from spawner.proxy import ClusterProxy
 from tests import hubs
@@ -55,7 +57,13 @@ c.VirtualCluster.collaborators = Collaborators(
         work,
         mounts=on_the_claim,
         environment=lambda server: EnvironmentChoice(
-            name="jupyter", image=told["images"].get(server, told["image"])
+            name="jupyter",
+            image=told["images"].get(server, told["image"]),
+            licences=tuple(
+                LicenceServer(host=named, ports=(number,))
+                for name, named, number in told.get("licences", ())
+                if name == server
+            ),
         ),
         storage_bytes=100 * 2**20,
     ),
@@ -72,6 +80,8 @@ c.KubeCluster.claims = {"/claims/projects": "projects"}
 c.KubeCluster.reaches = [
     {"to": [{"ipBlock": {"cidr": f"{host}/32"}}], "ports": [{"protocol": "TCP", "port": hub_port}]}
 ]
+c.KubeCluster.not_outside = told.get("not_outside", list(NOT_OUTSIDE))
+c.KubeCluster.not_licences = told.get("not_licences", [])
 c.KubeCluster.reached_by = told.get("reached_by", [])
 c.KubeCluster.gpu_resource = told.get("gpu_resource", "nvidia.com/gpu")
 if told.get("light"):

@@ -479,3 +479,67 @@ def test_the_catalogue_is_kept_by_commands_as_by_pages(
     assert refused.exception.status == 404
     assert run("alice", "retire", "alice/paint").exit_code == 0
     assert "alice/paint" in run("alice", "list", "--scope", "retired").output
+
+
+# ---- licence servers
+
+FLEX = {"licences": [{"host": "flex.example.edu", "ports": [27000, 27001]}]}
+
+
+def test_administrators_name_licence_servers_and_everybody_sees_them(docker: LiveSite, sign: Any) -> None:
+    mine = entry(docker, "cae", "alice", visibility="public")
+    refused = sign("alice").patch(f"/environments/{mine.id}", json={"start": FLEX})
+    assert refused.status_code == 403, refused.text
+    assert "licence servers" in refused.text
+    given = sign("root").patch(f"/environments/{mine.id}", json={"start": FLEX})
+    assert given.status_code == 200, given.text
+    kept = sign("alice").patch(f"/environments/{mine.id}", json={"start": {**FLEX, "ports": [8080]}})
+    assert kept.status_code == 200, kept.text
+    assert kept.json()["start"]["licences"] == FLEX["licences"]
+    shown = page(docker, "bob", f"environments/{mine.id}")
+    assert "flex.example.edu:27000,27001" in shown
+    assert "27000 27001" in page(docker, "root", f"environments/{mine.id}/edit")
+    form = page(docker, "alice", f"environments/{mine.id}/edit")
+    assert 'name="licences"' not in form
+    assert "flex.example.edu" in form, "what the owner's form has no field for is sent back as it is"
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.0.0.1",
+        "169.254.169.254",
+        "10.213.0.1",
+        "localhost",
+        "::ffff:127.0.0.1",
+        "2130706433",
+        "hub.galilean.svc",
+    ],
+)
+def test_nobody_opens_a_way_inward(docker: LiveSite, sign: Any, host: str) -> None:
+    made = entry(docker)
+    body = {"start": {"licences": [{"host": host, "ports": [27000]}]}}
+    answer = sign("root").patch(f"/environments/{made.id}", json=body)
+    assert answer.status_code == 400, answer.text
+    assert "licences" not in sign("root").get(f"/environments/{made.id}").json()["start"]
+
+
+def test_licence_servers_are_set_by_a_script(
+    docker: LiveSite, sign: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry(docker, start={"ports": [8080]})
+    monkeypatch.setenv("GALILEAN_TOKEN", docker.hub.token("root", None))
+    monkeypatch.setenv("GALILEAN_SITE", docker.url)
+    monkeypatch.setenv("LANG", "C.UTF-8")
+    app = build_app()
+    words = ["--server", "flex.example.edu:27000,27001", "--server", "[2001:db8::7]:1947/udp"]
+    done = CliRunner().invoke(app, ["environments", "licences", "pytorch", *words])
+    assert done.exit_code == 0, done.output
+    assert done.output.split() == ["flex.example.edu:27000,27001", "[2001:db8::7]:1947/udp"]
+    start = sign("root").get("/environments/pytorch").json()["start"]
+    assert (start["ports"], len(start["licences"])) == ([8080], 2)
+    done = CliRunner().invoke(app, ["environments", "licences", "pytorch", "--server", "flex"])
+    assert done.exit_code != 0
+    done = CliRunner().invoke(app, ["environments", "licences", "pytorch", "--none"])
+    assert (done.exit_code, done.output) == (0, "")
+    assert "licences" not in sign("root").get("/environments/pytorch").json()["start"]

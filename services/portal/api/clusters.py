@@ -31,7 +31,7 @@ from services.portal.online import Use, row_of, uses_of
 from services.portal.pages.endings import explanation_of
 from services.portal.pages.progress import progress
 from services.portal.said import Translate
-from spawner import records, renewal
+from spawner import licences, records, renewal
 from spawner.records import NodeInterval, Run
 from spawner.states import Status
 
@@ -391,6 +391,7 @@ def detail_model(
     ]
     return models.ClusterDetail(
         **cluster_values(portal, run, now=now, translate=translate, place=place, use=use),
+        licences=list(licences.kept(run.state)),
         node_list=nodes,
         steps=steps,
     )

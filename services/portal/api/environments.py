@@ -228,7 +228,9 @@ async def change(
     }
     if "field" in texts:
         entries.check_field(texts["field"], settings)
-    start = None if body.start is None else entries.check_start(body.start, settings, viewer)
+    start = (
+        None if body.start is None else entries.check_start(body.start, settings, viewer, before=entry.start)
+    )
     shared = None if body.shared_with is None else await grantees_of(portal, body.shared_with)
     after = await portal.db.run(
         store.edit,

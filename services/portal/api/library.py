@@ -41,7 +41,7 @@ async def start_of(portal: Portal, person: Visitor, image: saved.SavedImage) -> 
         known = found.settings if found is not None else None
     if known is None:
         return {}
-    start = known.model_dump(mode="json", include={*entries.START} - {"sudo"}, exclude_defaults=True)
+    start = known.model_dump(mode="json", include={*entries.START} - {*entries.GIVEN}, exclude_defaults=True)
     return entries.check_start(start, portal.settings, shelf.viewer(person))
 
 

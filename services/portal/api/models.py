@@ -379,6 +379,10 @@ class Cluster(Outgoing):
 
 
 class ClusterDetail(Cluster):
+    licences: list[str] = Field(
+        default=[],
+        description="Licence servers of its environment when it was asked for, as host:port: its nodes have a way there.",
+    )
     node_list: list[Node]
     steps: list[StartStep]
 

@@ -28,6 +28,7 @@ from services.portal.addresses import project_path
 from services.portal.api import environments as calls
 from services.portal.api import registries
 from services.portal.api.environments import Item
+from services.portal.licence_words import licence_words
 from services.portal.pages.project_frame import said
 from services.portal.viewers import viewer_of
 
@@ -50,6 +51,9 @@ def words(translate: Any) -> dict[str, str]:
         "Looking …": mark("Looking …"),
         "The image could not be read. Choose another.": mark("The image could not be read. Choose another."),
         "{size} in {layers} layers, for {platform}": mark("{size} in {layers} layers, for {platform}"),
+        "Give a licence server as HOST PORT, one in a line.": mark(
+            "Give a licence server as HOST PORT, one in a line."
+        ),
         "Give a name and a value as NAME=value, one in a line.": mark(
             "Give a name and a value as NAME=value, one in a line."
         ),
@@ -76,6 +80,7 @@ class EnvironmentPage(PageHandler):
             "start": EnvironmentSettings(title="–"),
             "allow_sudo": settings.allow_sudo and settings.backend == "docker",
             "backend": settings.backend,
+            "licences_said": self.translate(licence_words(settings.backend)),
         }
 
 
@@ -228,7 +233,12 @@ class Edit(OnePage):
             groups=sorted(known),
             group_titles={slug: group.title for slug, group in rights.groups.items()},
             keys=await registries.keys_of(self.portal, self.person),
-            keep=self.item.settings.model_dump(mode="json", include={"applications"}, exclude_defaults=True),
+            # What the form has no field for: of what only administrators give, they have one.
+            keep=self.item.settings.model_dump(
+                mode="json",
+                include={"applications", *(() if frame["manages"] else entries.GIVEN)},
+                exclude_defaults=True,
+            ),
         )
 
 

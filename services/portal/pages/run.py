@@ -31,6 +31,7 @@ from services.portal.api.clusters import held_seconds, may_ask, node_state, plac
 from services.portal.api.dataset_models import LinkedDataset
 from services.portal.api.datasets import linked
 from services.portal.doors import ways
+from services.portal.licence_words import licence_words
 from services.portal.machines import gpu_choices, pool_choices
 from services.portal.machines import never as machines_never
 from services.portal.my_limits import limits_and_rest, site_grace_seconds
@@ -53,7 +54,7 @@ from services.portal.said import Said, cards, cores, counted, memory, say, size_
 from services.portal.shelf import offered as offered_environments
 from services.portal.ssh import host_of
 from services.portal.viewers import viewer_of
-from spawner import records
+from spawner import licences, records
 from spawner.ports import ports_of
 from spawner.records import NodeInterval, Run
 from spawner.shared_ports import guards, shared_of
@@ -181,6 +182,8 @@ class RunPage(ProjectPage):
                 "again": _again(run),
                 "ports": ports_of(run),
                 "ports_shared": shared_of(run) if self.portal.settings.ports.share and guards(run) else None,
+                "licences": licences.kept(run.state),
+                "licences_said": self.translate(licence_words(run.backend)),
                 "owns_run": run.user == self.person.name,
                 "ssh_hosts": [host_of(run.server, rank) for rank in range(min(run.nodes, SSH_LISTED_MOST))]
                 if self.portal.settings.ssh.enabled

@@ -24,6 +24,13 @@ function startOf(form) {
   }
   if (Object.keys(variables).length) start.variables = variables;
   if (text(data, "hostname")) start.hostname = text(data, "hostname");
+  for (const line of String(data.get("licences") ?? "").split("\n")) {
+    const words = line.trim().split(/[\s,，、]+/).filter(Boolean), udp = words.at(-1) === "udp";
+    if (!words.length) continue;
+    const [host, ...ports] = udp ? words.slice(0, -1) : words;
+    if (!ports.length || !ports.every((port) => /^\d+$/.test(port))) throw new Error(say("Give a licence server as HOST PORT, one in a line."));
+    (start.licences ??= []).push({ host, ports: ports.map(Number), ...(udp && { protocol: "udp" }) });
+  }
   if (text(data, "vnc_port")) {
     start.vnc = { port: Number(text(data, "vnc_port")) };
     if (data.get("vnc_password")) start.vnc.password = String(data.get("vnc_password"));
