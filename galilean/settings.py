@@ -297,6 +297,11 @@ class Settings(Section):
         description="Whether an environment may give sudo in its nodes: people are then root in their containers, and "
         "what they leave in volumes can be root's. Mount volumes with `nosuid`, or let the daemon map users.",
     )
+    allow_containers: bool = Field(
+        default=False,
+        description="Whether an environment may let people start containers inside of their nodes. They get no right on the "
+        "machine, and more of its kernel can be asked: user name spaces and mounts. Keep kernels up to date.",
+    )
     images: Images = Images()
     defaults: Defaults = Defaults()
     release: Release = Release()
@@ -357,7 +362,11 @@ class Settings(Section):
     def problems_of(self, environment: EnvironmentSettings) -> Iterator[str]:
         """What this installation does not give to an environment, in words."""
         ours = networks_in(self.not_licences)
-        yield from environment.problems(self.backend, allow_sudo=self.allow_sudo, ours=ours)
+        yield from environment.problems(
+            self.backend, allow_sudo=self.allow_sudo, allow_containers=self.allow_containers, ours=ours
+        )
+        if environment.containers and self.backend == "kubernetes" and not self.kubernetes.containers_seccomp:
+            yield "containers: name the profile that lets them be started (kubernetes.containers_seccomp)"
 
     @property
     def not_licences(self) -> tuple[str, ...]:

@@ -51,6 +51,11 @@ class Docker(Section):
     gpus: tuple[str, ...] = Field(
         default=(), description="Ids of the machine's GPU cards as `nvidia-smi -L` says them; empty = none."
     )
+    containers_apparmor: str = Field(
+        default="unconfined",
+        description="AppArmor profile of nodes in which containers are started (`containers` of an environment), where the "
+        "machine has AppArmor: Docker's own forbids every mount.",
+    )
     pids: int = Field(default=4096, ge=64, description="Processes and threads that a node may have.")
     shm_share: float = Field(
         default=0.5, ge=0, le=1, description="Size of /dev/shm as a share of a node's memory, of which it is."

@@ -163,6 +163,11 @@ class EnvironmentSettings(Section):
         default=False,
         description="Backend docker: sudo works in its nodes, where the image has it. Needs allow_sudo.",
     )
+    containers: bool = Field(
+        default=False,
+        description="Containers can be started inside of its nodes by a tool that needs no rights, such as "
+        "Charliecloud or Apptainer, where the image has one. Needs allow_containers; not together with sudo.",
+    )
 
     @field_validator("variables")
     @classmethod
@@ -227,11 +232,22 @@ class EnvironmentSettings(Section):
             raise ValueError("vnc needs the interface desktop")
         if self.vnc is not None and self.vnc.port in (8888, 2222):
             raise ValueError(f"vnc.port: {self.vnc.port} is the node's own")
+        if self.containers and self.sudo:
+            raise ValueError(
+                "containers and sudo are not given together: root may do with name spaces what nobody else may"
+            )
         if self.applications and "desktop" not in self.interfaces:
             raise ValueError("applications need the interface desktop")
         return self
 
-    def problems(self, backend: str, *, allow_sudo: bool, ours: Sequence[Network] = ()) -> Iterator[str]:
+    def problems(
+        self,
+        backend: str,
+        *,
+        allow_sudo: bool,
+        allow_containers: bool = False,
+        ours: Sequence[Network] = (),
+    ) -> Iterator[str]:
         """What the backend, or the centre, does not give to this entry; ``ours`` is the platform's own network."""
         for server in self.licences:
             address = numeric(server.host)
@@ -242,5 +258,9 @@ class EnvironmentSettings(Section):
             yield f"sudo: with backend {backend} nobody gets sudo"
         elif self.sudo and not allow_sudo:
             yield "sudo: the centre does not allow it (allow_sudo)"
+        if self.containers and backend == "process":
+            yield "containers: with backend process nodes may do what the machine lets everybody do"
+        elif self.containers and not allow_containers:
+            yield "containers: the centre does not allow it (allow_containers)"
         if self.hostname and backend != "docker":
             yield f"hostname: with backend {backend} nodes keep their names"

@@ -132,6 +132,20 @@ class Kubernetes(Section):
     image_pull_secrets: tuple[str, ...] = Field(
         default=(), description="Secrets of the namespace with sign-ins at image registries."
     )
+    containers_seccomp: str = Field(
+        default="",
+        max_length=200,
+        pattern=r"^[A-Za-z0-9._/-]*$",
+        description="For environments with `containers`: the seccomp profile on every machine, below the kubelet's folder "
+        "`seccomp`, as `galilean seccomp` prints it, such as `galilean-containers.json`.",
+    )
+    containers_apparmor: str = Field(
+        default="",
+        max_length=200,
+        pattern=r"^[A-Za-z0-9._-]*$",
+        description="The same for AppArmor: a profile that is loaded on every machine; empty = the usual one, which "
+        "forbids every mount.",
+    )
     home_dir: str = Field(default="/home/jovyan", description="HOME of the account in the image.")
     hub_connect_url: str = Field(
         default="", description="Where nodes reach the hub, when not at addresses.hub: http://host:port."

@@ -46,6 +46,7 @@ def register(root: typer.Typer) -> None:
     root.command()(token)
     root.command()(sweep)
     root.command()(firewall)
+    root.command()(seccomp)
     root.command()(doctor)
     register_backup(root)
     register_database(root)
@@ -502,6 +503,17 @@ def firewall() -> None:
     if settings.backend != "docker":
         raise UserError(400, mark("Only the docker backend has rules of its own (backend: docker)."))
     typer.echo(rules_of(settings, Addresses(settings, keep_ports(settings.state))), nl=False)
+
+
+def seccomp() -> None:
+    """Print the seccomp profile of nodes in which containers are started: for machines of Kubernetes.
+
+    Put it on every machine below the kubelet's folder `seccomp`, and name it in kubernetes.containers_seccomp. Docker
+    gets it by itself.
+    """
+    from spawner.docker.seccomp import profile
+
+    typer.echo(json.dumps(profile(), indent=2))
 
 
 def _migrated(settings: Settings) -> Settings:

@@ -35,6 +35,7 @@ def cluster_traits(settings: Settings, addresses: Addresses, portal_path: str) -
         "account": docker.account,
         "pids": docker.pids,
         "shm_share": docker.shm_share,
+        "containers_apparmor": docker.containers_apparmor,
         "portal_url": addresses.url("portal") + portal_path,
         "not_licences": list(dict.fromkeys((*settings.not_licences, docker.address))),
     }

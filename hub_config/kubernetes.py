@@ -84,6 +84,8 @@ def cluster_traits(settings: Settings, addresses: Addresses, portal_path: str) -
         "shm_share": kube.shm_share,
         "scratch_class": kube.scratch_class,
         "scratch_size": kube.scratch_size,
+        "containers_seccomp": kube.containers_seccomp,
+        "containers_apparmor": kube.containers_apparmor,
         "kueue_queue": kube.kueue_queue,
         "reached_by": _said_or(kube.network.reached_by, _reached_by(hub), "reached_by"),
         "reaches": _said_or(kube.network.reaches, _reaches(hub, portal), "reaches"),

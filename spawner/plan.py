@@ -60,6 +60,8 @@ class EnvironmentChoice:
         Docker: what nodes call themselves, with their rank behind it; empty = ``node-i``.
     sudo
         Docker: whether people may become root inside their nodes.
+    containers
+        Whether containers can be started inside of its nodes.
     licences
         Licence servers that its nodes get a way to, as they are named.
     key
@@ -76,6 +78,7 @@ class EnvironmentChoice:
     hostname: str = ""
     sudo: bool = False
     key: str = ""
+    containers: bool = False
     licences: tuple[LicenceServer, ...] = ()
 
 

@@ -6,8 +6,8 @@ for the centre's, ``ada/paint`` for a person's, so nobody takes a name from anyb
 What somebody may not find answers exactly as what does not exist.
 
 Start options are those of ``environments:`` in ``galilean.yaml``, read by the same rules
-(:class:`galilean.settings.EnvironmentSettings`); ``sudo`` and licence servers are for administrators to give: an
-owner may keep or drop what they were given, and not change it. An interpreter
+(:class:`galilean.settings.EnvironmentSettings`); ``sudo``, licence servers and containers inside are for administrators
+to give: an owner may keep or drop what they were given, and not change it. An interpreter
 (``python``) is a path of the machine and can stand in the file alone.
 """
 
@@ -58,9 +58,15 @@ START = (
     "least_memory",
     "sudo",
     "licences",
+    "containers",
 )
 #: Of these, what only administrators give; whoever makes an entry of a saved image does not inherit it.
-GIVEN = ("sudo", "licences")
+GIVEN = ("sudo", "licences", "containers")
+_ONLY_GIVEN = {
+    "sudo": mark("Only administrators may give sudo."),
+    "licences": mark("Only administrators may name licence servers. Ask one of them."),
+    "containers": mark("Only administrators may let containers be started inside of nodes. Ask one of them."),
+}
 _SLUG = re.compile(r"[a-z0-9](?:-?[a-z0-9])*", re.ASCII)
 SLUG_MOST = 40
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", re.ASCII)
@@ -351,7 +357,7 @@ def check_start(
     Raises
     ------
     UserError
-        400, naming the option; 403 for sudo and licence servers by somebody who may not give them.
+        400, naming the option; 403 for what only administrators give.
     """
     strange = next((key for key in start if key not in START), None)
     if strange is not None:
@@ -375,9 +381,7 @@ def check_start(
     if given and not viewer.manages:
         raise UserError(
             403,
-            mark("Only administrators may give sudo.")
-            if "sudo" in given
-            else mark("Only administrators may name licence servers. Ask one of them."),
+            next(words for key, words in _ONLY_GIVEN.items() if key in given),
             reason="access",
         )
     problem = next(settings.problems_of(read), None)

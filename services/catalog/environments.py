@@ -170,6 +170,7 @@ def unlooked(settings: Settings, name: str, kept: Kept | None = None) -> Environ
         ports=entry.ports,
         hostname=entry.hostname,
         sudo=entry.sudo,
+        containers=entry.containers,
         licences=tuple(
             LicenceServer(host=one.host, ports=one.ports, protocol=one.protocol) for one in entry.licences
         ),

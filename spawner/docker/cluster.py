@@ -62,6 +62,9 @@ class DockerCluster(VirtualCluster):
     portal_url = Unicode(
         "", help="Where nodes reach the portal, to tell that somebody is there. Empty: they tell nothing."
     ).tag(config=True)
+    containers_apparmor = Unicode(
+        "unconfined", help="AppArmor profile of nodes in which containers are started."
+    ).tag(config=True)
     extra_host_config = Dict(help="Words of the site for Docker's HostConfig; ours win.").tag(config=True)
 
     @default("env_keep")
@@ -150,6 +153,8 @@ class DockerCluster(VirtualCluster):
             language=plan.language,
             hostname=of_person(plan.environment.hostname, plan.user),
             sudo=plan.environment.sudo,
+            containers=plan.environment.containers,
+            containers_apparmor=self.containers_apparmor,
             ways=ways,
             extra_host_config=self.extra_host_config,
         )

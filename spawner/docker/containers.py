@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from spawner.docker import names, scratch, subnets
+from spawner.docker import names, scratch, seccomp, subnets
 from spawner.docker.spec import GRACE_SECONDS, HTTP_PORT, ClusterSpec, Given
 from spawner.node.place import (
     CPU_MILLICORES,
@@ -109,11 +109,12 @@ def host_config(spec: ClusterSpec, rank: int, given: Given) -> Body:
         "MemorySwap": spec.memory_bytes,  # the sum of both: no swap
         "PidsLimit": spec.pids,
         "CapDrop": ["ALL"],
-        "CapAdd": list(ROOT_INSIDE) if spec.sudo else [],
+        "CapAdd": list(ROOT_INSIDE) if spec.sudo and not spec.containers else [],
         "Privileged": False,
         "SecurityOpt": [
             *spec.extra_host_config.get("SecurityOpt", ()),
-            *([] if spec.sudo else ["no-new-privileges:true"]),
+            *([] if spec.sudo and not spec.containers else ["no-new-privileges:true"]),
+            *(_inside(spec) if spec.containers else ()),
         ],
         "RestartPolicy": {"Name": "no"},
         "AutoRemove": False,
@@ -129,6 +130,14 @@ def host_config(spec: ClusterSpec, rank: int, given: Given) -> Body:
     if cards:  # by id: a bare number of cards would give everybody the same first ones
         found["DeviceRequests"] = [{"Driver": "", "DeviceIDs": cards, "Capabilities": [["gpu"]]}]
     return found
+
+
+def _inside(spec: ClusterSpec) -> list[str]:
+    """What lets a tool without rights start containers inside: no capability, no way to one, name spaces of its own.
+
+    ``/proc`` stays as Docker masks it: what is started inside is given a view of it and not a new one.
+    """
+    return [f"seccomp={seccomp.text()}", f"apparmor={spec.containers_apparmor}"]
 
 
 def labels(spec: ClusterSpec) -> dict[str, str]:

@@ -59,6 +59,10 @@ class ClusterSpec:
         What nodes call themselves, with their rank behind it; empty = ``node-i``. They are found as ``node-i``.
     sudo
         Whether people may become root inside.
+    containers
+        Whether containers can be started inside.
+    containers_apparmor
+        The AppArmor profile of such nodes.
     ways
         What is opened to licence servers.
     extra_host_config
@@ -92,6 +96,8 @@ class ClusterSpec:
     language: str = ""
     hostname: str = ""
     sudo: bool = False
+    containers: bool = False
+    containers_apparmor: str = "unconfined"
     ways: tuple[Way, ...] = ()
     extra_host_config: Mapping[str, Any] = field(default_factory=dict)
 

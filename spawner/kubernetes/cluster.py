@@ -79,6 +79,12 @@ class KubeCluster(VirtualCluster, KubeSpawner):
         help="Seconds for which nodes on a machine that Kubernetes has given up are still waited for; a cluster that "
         "gets them back goes on. Not used where tolerations speak of it.",
     ).tag(config=True)
+    containers_seccomp = Unicode(
+        "", help="Seccomp profile, below the kubelet's folder, of nodes in which containers are started."
+    ).tag(config=True)
+    containers_apparmor = Unicode(
+        "", help="AppArmor profile, loaded on all machines, of nodes in which containers are started."
+    ).tag(config=True)
     kueue_queue = Unicode("", help="Kueue's local queue; empty = the scheduler alone.").tag(config=True)
     reached_by = List(help="NetworkPolicy peers that may reach the nodes' pages: the proxy and the hub.").tag(
         config=True
@@ -198,6 +204,8 @@ class KubeCluster(VirtualCluster, KubeSpawner):
             placement=self.placement(plan),
             isolation=self.isolation,
             ways=ways,
+            seccomp=self.containers_seccomp if plan.environment.containers else "",
+            apparmor=self.containers_apparmor if plan.environment.containers else "",
         )
 
     async def _pod_of(self, plan: ClusterPlan) -> dict[str, Any]:

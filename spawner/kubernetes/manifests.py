@@ -266,7 +266,7 @@ def _container(spec: ClusterSpec, rank: int, theirs: Mapping[str, Any], *, vnc_k
             "requests": {**asked.get("requests", {}), **resources},
             "limits": {**asked.get("limits", {}), **resources},
         },
-        "securityContext": {**RESTRICTED_CONTAINER, **theirs.get("securityContext", {})},
+        "securityContext": {**RESTRICTED_CONTAINER, **theirs.get("securityContext", {}), **_inside(spec)},
         # After its first success nothing probes any more; ready then means "answers".
         "startupProbe": {
             "httpGet": {"path": node_prefix(spec.prefix, rank) + "api", "port": HTTP_PORT},
@@ -276,6 +276,14 @@ def _container(spec: ClusterSpec, rank: int, theirs: Mapping[str, Any], *, vnc_k
         },
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [*theirs.get("volumeMounts", ()), *_volume_mounts(spec)],
+    }
+
+
+def _inside(spec: ClusterSpec) -> Manifest:
+    """Profiles that let a tool without rights start containers inside; Pod Security *restricted* takes them."""
+    named = {"seccompProfile": spec.seccomp, "appArmorProfile": spec.apparmor}
+    return {
+        key: {"type": "Localhost", "localhostProfile": profile} for key, profile in named.items() if profile
     }
 
 

@@ -146,6 +146,8 @@ class ClusterSpec(ClusterFrame):
         Storage class of ``~/scratch``, empty = an emptyDir; the size of its claim, and the group that may write it.
     start_seconds
         How long a node may take to answer.
+    seccomp, apparmor
+        Profiles of the machines for nodes in which containers are started; empty = the runtime's own.
     login
         What the image is fetched with; goes into the Secret and nowhere else.
     """
@@ -173,6 +175,8 @@ class ClusterSpec(ClusterFrame):
     portal_url: str = ""
     language: str = ""
     start_seconds: int = 120
+    seccomp: str = ""
+    apparmor: str = ""
     login: PullLogin | None = field(default=None, repr=False)
     placement: Placement = field(default_factory=Placement)
 

@@ -51,6 +51,7 @@ c.VirtualCluster.collaborators = Collaborators(
             image=told["images"].get(server, told["image"]),
             variables={"PYTHONPATH": told["python_path"], "PYTHONDONTWRITEBYTECODE": "1"},
             sudo=server == "rooted",
+            containers=server.startswith("nested"),
             hostname=told.get("hostnames", {}).get(server, ""),
             licences=tuple(
                 LicenceServer(host=named, ports=tuple(ports))

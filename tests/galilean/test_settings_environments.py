@@ -99,3 +99,14 @@ def test_applications_are_named_and_need_a_desktop() -> None:
     for wrong in ({"interfaces": ["jupyter"]}, {"applications": {"No Name": {"title": "x", "command": "x"}}}):
         with pytest.raises(ValueError):
             EnvironmentSettings.model_validate({**entry, **wrong})
+
+
+def test_containers_inside_are_the_centres_to_allow():
+    docker = "backend: docker\ndocker: {image: a/b}\n"
+    assert "environments.own.containers: with backend process" in problem("containers: true")
+    assert "allow_containers" in problem("containers: true", more=docker)
+    assert entry("containers: true", more=docker + "allow_containers: true\n").environments["own"].containers
+    both = docker + "allow_containers: true\nallow_sudo: true\n"
+    assert "not given together" in problem("containers: true\nsudo: true", more=both)
+    kube = "backend: kubernetes\nallow_containers: true\n"
+    assert "kubernetes.containers_seccomp" in problem("containers: true", more=kube)

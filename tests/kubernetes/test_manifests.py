@@ -340,3 +340,14 @@ def test_scratch_of_a_storage_class_is_a_claim_that_goes_with_the_pod() -> None:
         "else it is root's alone"
     )
     assert "fsGroup" not in manifests.pod(spec(), 0, OWNER)["spec"]["securityContext"]
+
+
+def test_containers_inside_take_profiles_of_the_machine_and_no_right() -> None:
+    usual = manifests.pod(spec(), 0, OWNER)
+    nested = manifests.pod(spec(seccomp="galilean.json", apparmor="galilean"), 0, OWNER)
+    assert nested["spec"]["containers"][0].pop("securityContext") == {
+        **usual["spec"]["containers"][0].pop("securityContext"),
+        "seccompProfile": {"type": "Localhost", "localhostProfile": "galilean.json"},
+        "appArmorProfile": {"type": "Localhost", "localhostProfile": "galilean"},
+    }
+    assert nested == usual, "nothing else: neither a capability nor another view of /proc"

@@ -79,6 +79,7 @@ class EnvironmentPage(PageHandler):
             "words": lambda: words(self.translate),
             "start": EnvironmentSettings(title="–"),
             "allow_sudo": settings.allow_sudo and settings.backend == "docker",
+            "allow_containers": settings.allow_containers and settings.backend != "process",
             "backend": settings.backend,
             "licences_said": self.translate(licence_words(settings.backend)),
         }

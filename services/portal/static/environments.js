@@ -39,6 +39,7 @@ function startOf(form) {
   const [width, height, dpi] = ["width", "height", "dpi"].map((key) => Number(data.get(key) || 0));
   if (width && height && dpi) start.display = { width, height, dpi };
   if (data.get("sudo") === "on") start.sudo = true;
+  if (data.get("containers") === "on") start.containers = true;
   return start;
 }
 
