@@ -37,24 +37,45 @@ SHAPE_MOST_BYTES = 256 << 10
 MOST_FINDINGS = 200
 _SPACE = b"\r\n\t \\"
 
-#: What it is, words without which it is not, shape. The words are found much faster than the shapes.
+
+#: Shapes, what each is, and in front of those that begin alike a word without which none of them is there: it is found
+#: much faster than they are. As a pattern that begins with a letter it jumps from one such letter to the next, which
+#: takes half of the time of ``in``, and half of that again where several words begin with the same.
 _KEY = (
-    "private key",
-    (b"PRIVATE KEY",),
-    re.compile(rb"-----BEGIN (?:[A-Z0-9]+ ){0,3}PRIVATE KEY(?: BLOCK)?-----\s*[A-Za-z0-9+/=:]"),
+    re.compile(rb"PRIVATE KEY"),
+    (
+        (
+            "private key",
+            re.compile(rb"-----BEGIN (?:[A-Z0-9]+ ){0,3}PRIVATE KEY(?: BLOCK)?-----\s*[A-Za-z0-9+/=:]"),
+        ),
+    ),
 )
 _SHAPES = (
     _KEY,
-    ("cloud key", (b"AKIA",), re.compile(rb"\bAKIA[0-9A-Z]{16}\b")),
-    ("cloud key", (b"AIza",), re.compile(rb"\bAIza[0-9A-Za-z_-]{35}(?![0-9A-Za-z_-])")),
-    ("access token", (b"ghp_",), re.compile(rb"\bghp_[0-9A-Za-z]{36,}")),
-    ("access token", (b"github_pat_",), re.compile(rb"\bgithub_pat_[0-9A-Za-z_]{60,}")),
-    ("access token", (b"glpat-",), re.compile(rb"\bglpat-[0-9A-Za-z_-]{20,}")),
-    ("access token", (b"hf_",), re.compile(rb"\bhf_[0-9A-Za-z]{34,}")),
     (
-        "password in an address",
-        (b"@", b"://"),
-        re.compile(rb"https?://[^\s/:@\"'<>{}$]{1,64}:[^\s/:@\"'<>{}$]{8,128}@[a-z0-9]"),
+        re.compile(rb"A(?:KIA|Iza)"),
+        (
+            ("cloud key", re.compile(rb"\bAKIA[0-9A-Z]{16}\b")),
+            ("cloud key", re.compile(rb"\bAIza[0-9A-Za-z_-]{35}(?![0-9A-Za-z_-])")),
+        ),
+    ),
+    (
+        re.compile(rb"g(?:hp_|ithub_pat_|lpat-)"),
+        (
+            ("access token", re.compile(rb"\bghp_[0-9A-Za-z]{36,}")),
+            ("access token", re.compile(rb"\bgithub_pat_[0-9A-Za-z_]{60,}")),
+            ("access token", re.compile(rb"\bglpat-[0-9A-Za-z_-]{20,}")),
+        ),
+    ),
+    (re.compile(rb"hf_"), (("access token", re.compile(rb"\bhf_[0-9A-Za-z]{34,}")),)),
+    (
+        re.compile(rb"://"),
+        (
+            (
+                "password in an address",
+                re.compile(rb"https?://[^\s/:@\"'<>{}$]{1,64}:[^\s/:@\"'<>{}$]{8,128}@[a-z0-9]"),
+            ),
+        ),
     ),
 )
 _SOFTWARE = re.compile(
@@ -246,9 +267,11 @@ def scan(
             if entry.size <= SHAPE_MOST_BYTES:
                 content = b"".join(data(source, entry))
                 sure = not _SOFTWARE.search(entry.path)
-                for what, words, shape in _SHAPES if sure else (_KEY,):
-                    if all(word in content for word in words) and shape.search(content):
-                        tell(Finding(entry.path, "shape", what, sure))
+                for word, shapes in _SHAPES if sure else (_KEY,):
+                    if word.search(content):
+                        for what, shape in shapes:
+                            if shape.search(content):
+                                tell(Finding(entry.path, "shape", what, sure))
     for _ in source.rest():
         pass
     settle(1 << 80)
