@@ -33,7 +33,9 @@ from services.catalog.store import Project
 from services.catalog.tables import datasets as datasets_table
 from services.catalog.tables import project_datasets, projects
 
-LINKS_MOST = 50
+#: Each is a mount of every node: some 250 bytes of a pod's specification, which Kubernetes keeps in one piece of at most
+#: 1.5 MB, and a mount that each start waits for. More than people name; far fewer than either can take.
+LINKS_MOST = 200
 
 
 def links_of(conn: Connection, project_id: str, settings: Settings | None = None) -> list[Linked]:

@@ -10,7 +10,7 @@ from galilean.db import Database
 from galilean.settings import Settings
 from services.catalog import forks, lifecycle, links, shares, store
 from services.catalog.access import Access, Viewer, access
-from services.catalog.forking import Fork, plan_fork
+from services.catalog.forking import Fork, KeptLink, plan_fork
 from services.catalog.store import Project
 from services.catalog.tables import cards
 from tests.catalog.people import (
@@ -51,6 +51,22 @@ def test_two_data_sets_of_one_directory_are_refused_with_an_alias_that_does(cata
         refused(400, lambda: links.change(conn, ALICE, project, mine.id, mount="../x"))
         assert links.remove(conn, ALICE, project, theirs.id)
         assert not links.remove(conn, ALICE, project, theirs.id)
+
+
+def test_a_run_gets_as_many_data_sets_as_a_project_may_have_and_one_more_is_refused(
+    catalogue: Database, settings: Settings
+) -> None:
+    with catalogue.write() as conn:
+        project = a_project(conn)
+        some = [a_dataset(conn, mount=f"d{number}") for number in range(links.LINKS_MOST)]
+        kept = tuple(KeptLink(dataset_id=one.id, mount=one.mount, writable=False) for one in some[1:])
+        links.copy(conn, project.id, kept, person="alice", now=NOW)
+        links.add(conn, ALICE, project, some[0].id, now=NOW)
+        assert len(links.mounts_of_run(conn, settings, ALICE, project).mounts) == links.LINKS_MOST
+        error = refused(
+            409, lambda: links.add(conn, ALICE, project, a_dataset(conn, mount="more").id, now=NOW)
+        )
+        assert error.params["most"] == links.LINKS_MOST
 
 
 def test_of_two_that_take_one_directory_at_once_the_second_is_told(catalogue: Database) -> None:

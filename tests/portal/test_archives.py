@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import tarfile
 import threading
 import time
@@ -153,3 +154,20 @@ def test_the_pages_lead_through_it(site: LiveSite, sign: Sign) -> None:
     ).raise_for_status()
     settled(root, job, "done")
     assert "projects/bob/" in root.get(page).text
+
+
+def test_what_was_chosen_is_taken_also_from_a_page_whose_script_is_not_there_yet(
+    site: LiveSite, sign: Sign
+) -> None:
+    root, alice = sign("root"), sign("alice")
+    project = made(alice)
+    out = root.post(site.url + "admin/archives/export", data={"project": project["id"]})
+    job = brought(root, out.content)
+    settled(root, job, "ready")
+    shown = root.get(site.url + f"admin/archives/{job}").text
+    form = re.search(r'<form[^>]* method="post" action="([^"]+)"[^>]*hx-target="#archive"[^>]*>', shown)
+    assert form is not None, "the browser would send it as a question, and what was chosen be lost"
+    assert 'name="_xsrf"' in shown[form.end() : form.end() + 80]
+    answer = root.post(httpx.URL(site.url).join(form[1]), data={"owner-1": "bob", "action-1": "import"})
+    assert answer.status_code == 200 and "<!DOCTYPE" in answer.text
+    assert settled(root, job, "done")["projects"][0]["problem"] == ""

@@ -123,7 +123,8 @@ async def start_cluster(
             if run is not None:
                 return run, True
             raise UserError(503, mark("The hub took the request, but no cluster came of it. Try again."))
-        if asyncio.get_running_loop().time() > deadline:
+        # What the hub said while the row was looked for is its answer, however late it is.
+        if asyncio.get_running_loop().time() > deadline and not call.done():
             _let_go(portal, call)
             raise UserError(
                 503, mark("The hub has not answered for {seconds} seconds. Look again in a moment."),
