@@ -73,6 +73,24 @@ def test_one_that_fails_ends_the_others_which_tidy_up(beside: list[str], tmp_pat
     assert "tidied\n---- two: ended before its time" in done.stdout
 
 
+def test_one_that_is_not_over_in_its_time_is_ended_and_fails_nobody(
+    beside: list[str], tmp_path: Path
+) -> None:
+    mark = tmp_path / "mark"
+    until = ["--until", f"two={time.time() + 0.5}"]
+    other = f"until [ -e {mark}.tidied ]; do sleep 0.02; done; echo went on"
+    done = subprocess.run(
+        [*beside, *until, f"one={other}", f"two={waits(mark)}"],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    assert "tidied\n---- two: NOT OVER in its time, which decides nothing," in done.stdout
+    assert "went on\n---- one: passed" in done.stdout
+
+
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_whoever_is_ended_ends_all_and_shows_how_far_they_were(
     beside: list[str], tmp_path: Path, how: signal.Signals

@@ -361,6 +361,27 @@ class KubeHub:
         eventually(lambda: self.row(server, user)["released_at"], seconds, "the row is closed")
         return self.row(server, user)
 
+    def open(self) -> list[tuple[str, str, str]]:
+        """User, server and state of each run that is not over."""
+        with sqlite3.connect(f"file:{self.state}/galilean.sqlite?mode=ro", uri=True) as conn:
+            return list(
+                conn.execute(
+                    'select "user", server, status from clusters where released_at is null order by id'
+                )
+            )
+
+    def end_all(self) -> None:
+        """End what a test that failed left behind, so that the next finds what it expects."""
+        self.faults.clear()
+        if self.process.poll() is not None:
+            self.start()
+        for user, server, status in self.open():
+            if status == "queued":
+                self.cancel(server, user)
+            else:
+                self.ask_stop(server, user)
+        eventually(lambda: not self.open(), 45, "all runs are over")
+
     def sweep(self, *, by_hand: bool = False) -> Report:
         """A sweep of everything, however young, with the hub's rights; ``by_hand`` = at an administrator's word."""
         database = Database(f"sqlite:///{self.state}/galilean.sqlite", threads=1)

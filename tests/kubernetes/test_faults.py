@@ -39,7 +39,7 @@ def hub(hub_of: Callable[..., KubeHub]) -> KubeHub:
 def afterwards(hub: KubeHub) -> Iterator[None]:
     """Two sweeps: whatever the first finds it removes, and the second must find nothing."""
     yield
-    hub.faults.clear()
+    hub.end_all()
     hub.sweep()
     hub.fits()
 

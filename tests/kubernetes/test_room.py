@@ -56,7 +56,8 @@ def hub(seats: None, hub_of: Callable[..., KubeHub]) -> KubeHub:
 @pytest.fixture(autouse=True)
 def afterwards(hub: KubeHub) -> Iterator[None]:
     yield
-    hub.faults.clear()
+    hub.end_all()
+    hub.sweep()
     hub.fits()
 
 
