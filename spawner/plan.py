@@ -10,8 +10,36 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Any
 
 from spawner.licences import LicenceServer
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataUsed:
+    """Which data set a mount is, as it stays readable with the run when the data set is long gone.
+
+    Attributes
+    ----------
+    id, address
+        Of the data set, ``owner/slug``.
+    version
+        Its number, 0 = the data set itself, whose files change.
+    """
+
+    id: str
+    address: str
+    version: int = 0
+
+    def told(self, mount: Mount) -> dict[str, Any]:
+        """As it stands in the row of a run."""
+        return {
+            "id": self.id,
+            "address": self.address,
+            "version": self.version,
+            "mount": mount.target.removeprefix("datasets/"),
+            "read_only": mount.read_only,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +57,8 @@ class Mount:
     claim, root
         Of a volume that was registered online on Kubernetes: its claim, and where hub and portal have it
         mounted. Empty = the settings say which claim is mounted where.
+    data
+        The data set that it is; ``None`` for the project's own directory.
     """
 
     source: str
@@ -36,6 +66,7 @@ class Mount:
     read_only: bool = False
     claim: str = ""
     root: str = ""
+    data: DataUsed | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

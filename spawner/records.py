@@ -77,6 +77,7 @@ class Run:
     state: dict[str, Any] | None = None
     note: str = ""
     work_read_only: bool | None = None
+    datasets: list[dict[str, Any]] | None = None
 
     @property
     def word(self) -> str:

@@ -354,6 +354,7 @@ def _of_plan(plan: ClusterPlan, request: ClusterRequest) -> dict[str, Any]:
         "on_node_loss": plan.on_node_loss,
         "release_policy": plan.release_policy,
         "request": request.as_dict(),
+        "datasets": [one.data.told(one) for one in plan.mounts if one.data is not None],
         "work_read_only": next((one.read_only for one in plan.mounts if one.target == "work"), None),
     }
 

@@ -50,6 +50,8 @@ clusters = Table(
     Column("request", JSON, nullable=False),
     # How the project's files are mounted in its nodes, which nothing changes while they run. Null = not known.
     Column("work_read_only", Boolean),
+    # The data sets that its nodes have: id, address, version, directory, whether they may write. Null = not known.
+    Column("datasets", JSON),
     Column("status", String(16), nullable=False),
     Column("target", String(16), nullable=False, server_default="running"),
     Column("reason", String(64), nullable=False, server_default=""),

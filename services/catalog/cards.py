@@ -87,8 +87,8 @@ def sort_name(name: str) -> str:
 
 def shelf_of(kind: str, row: Any) -> int:
     """Where the card of a row stands."""
-    if row.deleted_at is not None:
-        return NOWHERE
+    if row.deleted_at is not None or (kind == "dataset" and row.version_of):
+        return NOWHERE  # a version is found where its data set is
     shown = row.visibility == "public" and row.taken_down_at is None
     return (PUBLIC if shown else OTHER)[kind]
 

@@ -63,6 +63,8 @@ class Dataset:
         As counted at ``measured_at``; ``None`` = never.
     volume_root
         Where its volume is, if that was registered online; the settings say it of theirs.
+    version_of, version
+        Of which data set it is which version (:mod:`services.catalog.versions`); empty and 0 = of none.
     """
 
     id: str
@@ -89,6 +91,8 @@ class Dataset:
     taken_down_at: datetime | None
     taken_down_reason: str = ""
     volume_root: str = ""
+    version_of: str = ""
+    version: int = 0
 
     def volume(self, settings: Settings) -> Path:
         """The directory of its volume.
@@ -158,8 +162,9 @@ def create(
     description: str = "",
     field: str = "",
     tags: Sequence[str] = (),
+    **more: Any,
 ) -> Dataset:
-    """Make a data set of ``owner``, private and empty.
+    """Make a data set of ``owner``, private and empty; ``more`` are further columns of a version.
 
     ``slug`` is the address to take, ``None`` = made from the name and numbered when taken; ``mount`` the
     directory in projects, ``None`` = the slug.
@@ -186,6 +191,7 @@ def create(
         "tags": list(clean_tags(tags)),
         "created_at": now,
         "changed_at": now,
+        **more,
     }
     taken = slugs_like(conn, datasets, owner, wanted)
     for number in range(1, NUMBERS_MOST):

@@ -16,7 +16,7 @@ from sqlalchemy.exc import IntegrityError
 
 from galilean.errors import UserError, mark
 from galilean.settings import Settings
-from services.catalog import counts, datasets, shares
+from services.catalog import counts, datasets, shares, versions
 from services.catalog.access import Access, Viewer, access, may_see, need, no_such_thing
 from services.catalog.datasets import Dataset
 from services.catalog.forking import KeptLink
@@ -72,6 +72,8 @@ def _linked(row: Any, given: list[Any], settings: Settings | None) -> Linked:
         path="" if settings is None or away else str(found.path(settings)),
         registered=bool(found.volume_root),
         shares=tuple(given),
+        version_of=found.version_of,
+        version=found.version,
     )
 
 
@@ -148,6 +150,8 @@ def check_writable(viewer: Viewer, found: Dataset, writable: bool) -> None:
     UserError
         403.
     """
+    if writable and found.version_of:
+        raise versions.never_changes(found)
     if writable and viewer.name != found.owner:
         raise UserError(403, mark("Only {owner} may write this data set."), owner=found.owner)
 
@@ -168,8 +172,11 @@ def change(
     *,
     mount: str | None = None,
     writable: bool | None = None,
+    version: int | None = None,
 ) -> None:
-    """Give a project's data set another directory, or let its owner's runs write it; from the next run on.
+    """Give a project's data set another directory or version, or let its owner's runs write it; from the next run on.
+
+    ``version`` 0 is the data set itself, whose files change.
 
     Raises
     ------
@@ -192,8 +199,26 @@ def change(
     if writable is not None:
         check_writable(viewer, found, writable)
         values["writable"] = writable
+    if version is not None:
+        values |= _version(conn, viewer, found, version, there)
     if values:
         conn.execute(update(project_datasets).where(*_key(project.id, dataset_id)).values(values))
+
+
+def _version(
+    conn: Connection, viewer: Viewer, found: Dataset, version: int, there: Sequence[Linked]
+) -> dict[str, Any]:
+    """What a link to a version is changed to, or to the data set itself (0)."""
+    wanted = versions.of_number(conn, found.version_of or found.id, version)
+    if wanted is None or wanted.busy:
+        raise no_such_thing()
+    if not may_see(access(viewer, wanted, shares.of(conn, "dataset", wanted.id), kind="dataset")):
+        raise no_such_thing()
+    if wanted.id == found.id:
+        return {}
+    if any(link.id == wanted.id for link in there):
+        raise UserError(409, mark("This project has the data set “{name}” already."), name=wanted.name)
+    return {"dataset_id": wanted.id, "writable": False}
 
 
 def remove(conn: Connection, viewer: Viewer, project: Project, dataset_id: str) -> bool:

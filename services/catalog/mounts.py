@@ -16,7 +16,7 @@ from pathlib import PurePosixPath
 
 from galilean.errors import UserError, mark
 from services.catalog.access import Access, Share, Viewer, access, may_see
-from spawner.plan import Mount
+from spawner.plan import DataUsed, Mount
 
 BELOW = "datasets"
 MOUNT_MOST = 64
@@ -103,6 +103,8 @@ class Linked:
         Where its files are, as the backend mounts it.
     registered
         Whether its volume was registered online.
+    version_of, version
+        Of which data set it is which version; empty and 0 = of none, its files change.
     """
 
     id: str
@@ -118,6 +120,8 @@ class Linked:
     path: str
     shares: tuple[Share, ...] = ()
     registered: bool = False
+    version_of: str = ""
+    version: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +148,7 @@ def run_mounts(viewer: Viewer, links: Iterable[Linked]) -> RunMounts:
     """The data sets of a project that somebody may read now, as mounts of their run.
 
     Read-only but for the data set's owner, who chose to write it in this project. An administrator reads all
-    and writes none: they run as themselves, not as the owner.
+    and writes none: they run as themselves, not as the owner. A version nobody writes.
 
     Raises
     ------
@@ -160,6 +164,9 @@ def run_mounts(viewer: Viewer, links: Iterable[Linked]) -> RunMounts:
         if not may_see(level) or link.deleted_at is not None or link.busy:
             missing.append(link.mount)
             continue
-        writes = link.writable and level is Access.OWN and viewer.name == link.owner
-        mounts.append(Mount(source=link.path, target=f"{BELOW}/{link.mount}", read_only=not writes))
+        writes = link.writable and level is Access.OWN and viewer.name == link.owner and not link.version_of
+        data = DataUsed(id=link.id, address=f"{link.owner}/{link.slug}", version=link.version)
+        mounts.append(
+            Mount(source=link.path, target=f"{BELOW}/{link.mount}", read_only=not writes, data=data)
+        )
     return RunMounts(mounts=tuple(mounts), missing=tuple(missing))

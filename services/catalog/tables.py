@@ -147,7 +147,18 @@ datasets = Table(
     Column("taken_down_at", UTCDateTime()),
     Column("taken_down_by", String(255), nullable=False, server_default=""),
     Column("taken_down_reason", Text, nullable=False, server_default=""),
+    # A version that was made of another data set: of which, and its number, never given twice. Its files never change.
+    Column("version_of", String(26), nullable=False, server_default=""),
+    Column("version", Integer, nullable=False, server_default="0"),
     CheckConstraint("visibility IN ('private', 'shared', 'public')", name="visibility"),
+    Index(
+        "uq_datasets_version",
+        "version_of",
+        "version",
+        unique=True,
+        sqlite_where=text("version_of <> ''"),
+        postgresql_where=text("version_of <> ''"),
+    ),
     Index("uq_datasets_open", "owner", "slug", unique=True, **_LIVING),
     Index(None, "owner", "changed_at"),
 )

@@ -24,7 +24,7 @@ from galilean.web.context import Portal
 from services.catalog import cards, covers, lifecycle
 from services.catalog.starters import install as starters
 from services.catalog.tables import covers as pictures
-from services.portal import archives, binned, copying, drains, old_uploads, storage, withdrawn
+from services.portal import archives, binned, copying, drains, freezing, old_uploads, storage, withdrawn
 
 log = logging.getLogger("galilean.portal.chores")
 
@@ -77,6 +77,7 @@ CHORES: tuple[Chore, ...] = (
     Chore(name="starters", work=begin_with_starters, interval_seconds=86_400),
     Chore(name="cards", work=make_cards, interval_seconds=60),
     Chore(name="copies", work=copying.go_on, interval_seconds=2),
+    Chore(name="versions", work=freezing.go_on, interval_seconds=2),
     Chore(name="withdrawn", work=withdrawn.look, interval_seconds=30),
     Chore(name="sizes", work=storage.count_sizes, interval_seconds=5),
     Chore(name="drains", work=drains.go_on, interval_seconds=30),

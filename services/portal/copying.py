@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from sqlalchemy import Connection, select, update
 
@@ -31,6 +33,8 @@ from services.portal.storage import room_of
 from services.portal.withdrawn import viewer_named
 
 log = logging.getLogger("galilean.portal.forks")
+
+T = TypeVar("T")
 
 AT_ONCE = 3
 TOLD_SECONDS = 0.5
@@ -156,18 +160,9 @@ async def _copy(portal: Portal, fork: Project) -> None:
     room = await room_of(portal, fork.owner)
     progress = Progress((lambda: room) if room is not None else (lambda: None))
     work = asyncio.ensure_future(shelf.run_on(lane, copies.copy_into, source, target, progress=progress))
-    try:
-        while True:
-            done, _ = await asyncio.wait({work}, timeout=TOLD_SECONDS)
-            if done:
-                break
-            if not await portal.db.run(tell, fork.id, progress.entries, progress.size_bytes):
-                progress.cancel()
-    except asyncio.CancelledError:  # the portal ends: what is under way is begun again by whoever comes next
-        progress.cancel()
-        await asyncio.wait({work})
-        raise
-    copied = work.result()
+    copied = await told_until_done(
+        work, progress, lambda: portal.db.run(tell, fork.id, progress.entries, progress.size_bytes)
+    )
     counted = await shelf.run_on(lane, target.usage)
     if not await portal.db.run(arrived, fork, counted.files, counted.size_bytes, portal.clock()):
         raise Cancelled
@@ -183,6 +178,23 @@ async def _copy(portal: Portal, fork: Project) -> None:
             name=fork.name,
             example=copied.left_out[0],
         )
+
+
+async def told_until_done(
+    work: asyncio.Future[T], progress: Progress, tell: Callable[[], Awaitable[bool]]
+) -> T:
+    """Tell how far a copy is until it is done; one that is no longer wanted, as ``tell`` says, ends."""
+    try:
+        while True:
+            done, _ = await asyncio.wait({work}, timeout=TOLD_SECONDS)
+            if done:
+                return work.result()
+            if not await tell():
+                progress.cancel()
+    except asyncio.CancelledError:  # the portal ends: what is under way is begun again by whoever comes next
+        progress.cancel()
+        await asyncio.wait({work})
+        raise
 
 
 async def _check_still(portal: Portal, fork: Project, origin: Project) -> None:

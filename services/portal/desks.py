@@ -19,7 +19,7 @@ from extensions.quota.limits import ABOVE_ALL
 from galilean.errors import UserError, mark
 from galilean.web.context import Portal
 from galilean.web.visitor import Visitor
-from services.catalog import access, datasets, shares, store
+from services.catalog import access, datasets, shares, store, versions
 from services.catalog.access import Access, Kind
 from services.catalog.datasets import Dataset
 from services.catalog.resolver import prepare_directory
@@ -161,6 +161,9 @@ async def desk_of(portal: Portal, person: Visitor, kind: Kind, ident: str, *, wr
             name=item.name,
             reason="busy",
         )
+    frozen = isinstance(item, Dataset) and bool(item.version_of)
+    if write and isinstance(item, Dataset) and item.version_of:
+        raise versions.never_changes(item)
     most = (await limits_of(portal, person)).upload if level >= Access.WRITE else 0
     directory = await portal.files.ask(item.volume_id, prepare_directory, portal.settings, item)
     return Desk(
@@ -169,7 +172,7 @@ async def desk_of(portal: Portal, person: Visitor, kind: Kind, ident: str, *, wr
         kind=kind,
         item=item,
         level=level,
-        may_write=access.may_write(viewer, level, item) and not item.busy,
+        may_write=access.may_write(viewer, level, item) and not item.busy and not frozen,
         root=Root(directory),
         room_bytes=await kept_room(portal, item.owner) if write else _anything,
         limit_bytes=None if most >= ABOVE_ALL else most,

@@ -10,12 +10,13 @@ import pytest
 from galilean.db import Database
 from galilean.errors import UserError
 from galilean.settings import Settings
-from services.catalog import lifecycle, links, shares, volume_store
+from services.catalog import lifecycle, links, shares, versions, volume_store
 from services.catalog.datasets import Dataset
 from services.catalog.placement import VolumeRow
 from services.catalog.resolver import CatalogResolver, prepare_directory
 from services.catalog.store import Project
 from services.catalog.volumes import ensure_volumes, prepare_volume
+from spawner import records, steps
 from spawner.collaborators import Person
 from spawner.plan import ClusterPlan
 from spawner.request import ClusterRequest
@@ -150,3 +151,49 @@ async def test_what_lies_on_a_claim_that_was_registered_online_carries_it(
     mount = next(m for m in (await world.run()).mounts if m.target == "datasets/large")
     assert (mount.claim, mount.root) == ("big-claim", str(place))
     assert (await world.run()).work.claim == ""
+
+
+async def test_a_run_has_a_version_read_only_and_says_which(world: World) -> None:
+    with world.db.write() as conn:
+        own = a_dataset(conn, "alice", "Mine")
+        asked = versions.begin(conn, own, volume_id=own.volume_id, actor=actor(ALICE), now=NOW)
+        assert versions.arrived(conn, asked, files=1, size_bytes=1, now=NOW)
+        links.add(conn, ALICE, world.project, own.id, now=NOW, writable=True)
+        links.change(conn, ALICE, world.project, own.id, version=1)
+    prepare_directory(world.settings, asked)
+    plan = await world.run()
+    assert where(plan)["datasets/mine"] is True, "its owner neither"
+    with world.db.write() as conn:
+        steps.reserve(
+            conn,
+            run_id="01J0000000000000000000HEAT",
+            plan=plan,
+            request=ClusterRequest(),
+            backend="process",
+            asked_by="alice",
+            now=NOW,
+        )
+        run = records.get(conn, "01J0000000000000000000HEAT")
+    assert run is not None and run.datasets is not None
+    assert {one["address"]: (one["version"], one["read_only"]) for one in run.datasets} == {
+        "bob/io-nims": (0, True),
+        "alice/mine-v1": (1, True),
+    }
+
+
+async def test_no_version_is_made_while_a_run_may_write(world: World) -> None:
+    with world.db.write() as conn:
+        own = a_dataset(conn, "alice", "Mine")
+        links.add(conn, ALICE, world.project, own.id, now=NOW, writable=True)
+    prepare_directory(world.settings, own)
+    plan = await world.run()
+    with world.db.write() as conn:
+        quiet = versions.begin(conn, own, volume_id=own.volume_id, actor=actor(ALICE), now=NOW)
+        steps.reserve(
+            conn, run_id="01J0000000000000000000HEAT", plan=plan, request=ClusterRequest(), backend="process",
+            asked_by="alice", now=NOW,
+        )  # fmt: skip
+        with pytest.raises(UserError, match="may write"):
+            versions.begin(conn, own, volume_id=own.volume_id, actor=actor(ALICE), now=NOW)
+        with pytest.raises(UserError, match="may write"):
+            versions.arrived(conn, quiet, files=1, size_bytes=1, now=NOW)

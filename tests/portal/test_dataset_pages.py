@@ -13,7 +13,7 @@ from tests.portal.live import LiveSite
 from tests.portal.test_datasets import IO, dataset, put
 from tests.portal.test_pages import EVIL
 
-PAGES = ["", "/about", "/used-by", "/settings", "/publish", "/add"]
+PAGES = ["", "/about", "/used-by", "/versions", "/settings", "/publish", "/add"]
 
 
 def page(client: httpx.Client, site: LiveSite, path: str, **params: str) -> httpx.Response:

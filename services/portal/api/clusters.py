@@ -294,6 +294,7 @@ def cluster_values(
         "gpu": run.gpu,
         "gpu_model": run.gpu_model,
         "storage_bytes": run.storage_bytes,
+        "datasets": [models.DatasetOfCluster.model_validate(one) for one in run.datasets or ()],
         "release": run.release_policy,
         "on_node_loss": run.on_node_loss,
         "status": run.word,

@@ -79,6 +79,20 @@ class UsedBy(DatasetHandler):
         )
 
 
+class Versions(DatasetHandler):
+    async def get(self, owner: str, slug: str) -> None:
+        found, _ = await self.reach(owner, slug)
+        items = [
+            datasets.dataset_model(self.portal, self.person, one, level)
+            for one, level in await datasets.versions_of(self.portal, self.person, found)
+        ]
+        self.write_json(ListOf[models.Dataset](items=items))
+
+    async def post(self, owner: str, slug: str) -> None:
+        found = await self.owned(owner, slug)
+        self.answer(await datasets.freeze(self.portal, self.person, found, address=self.address), status=202)
+
+
 class PublicationOf(DatasetHandler):
     async def get(self, owner: str, slug: str) -> None:
         found = await self.owned(owner, slug)
@@ -249,6 +263,18 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
     Operation(
         method="get",
+        path=DATASET + "/versions",
+        summary="List the versions of a data set that one may see, the newest first",
+        answers={200: ListOf[models.Dataset]},
+    ),
+    Operation(
+        method="post",
+        path=DATASET + "/versions",
+        summary="Make a version: the files as they are now, which never change; it is whole when “busy” is empty",
+        answers={202: models.Dataset},
+    ),
+    Operation(
+        method="get",
         path=DATASET + "/publication",
         summary="Tell what everybody would see of a data set",
         answers={200: models.DatasetPublication},
@@ -337,7 +363,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(
         method="patch",
         path=PROJECT + "/datasets/{id}",
-        summary="Give a project's data set another directory, or let its owner's runs write it",
+        summary="Give a project's data set another directory or version, or let its owner's runs write it",
         takes=models.LinkChange,
         answers=_LINKS,
     ),
@@ -358,6 +384,7 @@ def routes() -> list[tuple[str, type[APIHandler]]]:
         (r"/api/v1/datasets", Datasets),
         (dataset, Dataset),
         (dataset + r"/used-by", UsedBy),
+        (dataset + r"/versions", Versions),
         (dataset + r"/publication", PublicationOf),
         (dataset + r"/shares", Shares),
         (dataset + r"/cover", CoverOf),

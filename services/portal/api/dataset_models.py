@@ -73,6 +73,10 @@ class Dataset(Outgoing):
     changed_at: datetime
     published_at: datetime | None
     volume: str | None = Field(description="Where its files lie; for those who manage it.")
+    version: int = Field(
+        description="Which version of another data set it is, whose files never change; 0 = none, files change."
+    )
+    version_of: str = Field(description="The id of that data set; empty = none.")
     url: str
 
 
@@ -113,6 +117,12 @@ class AddDataset(Incoming):
 class LinkChange(Incoming):
     mount: str | None = Field(default=None, max_length=100)
     writable: bool | None = None
+    version: int | None = Field(
+        default=None,
+        ge=0,
+        le=1_000_000,
+        description="Which version; 0 = the data set itself, whose files change.",
+    )
 
 
 class LinkedDataset(Outgoing):
@@ -127,6 +137,10 @@ class LinkedDataset(Outgoing):
     slug: str = ""
     name: str = ""
     url: str = ""
+    version: int = Field(default=0, description="0 = the data set itself, whose files change.")
+    versions: list[int] = Field(
+        default=[], description="Its versions that the caller may read, newest first."
+    )
 
 
 # --- volumes -------------------------------------------------------------------------------------------

@@ -13,8 +13,8 @@ from galilean.errors import UserError, mark
 from galilean.web.context import Portal
 from galilean.web.language import current, translate
 from galilean.web.visitor import Visitor
-from services.catalog import datasets, lifecycle, links, shares
-from services.catalog.access import Access, access, may_see, need, no_such_thing
+from services.catalog import datasets, lifecycle, links, shares, versions
+from services.catalog.access import Access, Viewer, access, may_see, need, no_such_thing
 from services.catalog.collection import Datasets
 from services.catalog.datasets import Dataset, Uses
 from services.catalog.fields import check_field
@@ -23,12 +23,14 @@ from services.catalog.mounts import Linked
 from services.catalog.publication import Publication, check_publish, publication
 from services.catalog.starters.spoken import spoken
 from services.catalog.store import Project
+from services.files.shelf import no_room
 from services.portal.addresses import project_path
 from services.portal.api import dataset_models as models
 from services.portal.api.gallery import dataset_path
 from services.portal.api.projects import catalogue, cover_url, need_role
 from services.portal.api.sharing import LOOKED_MOST, files_of
 from services.portal.binned import purge
+from services.portal.storage import room_of
 from services.portal.viewers import actor_of, viewer_of
 
 
@@ -107,6 +109,8 @@ async def delete(portal: Portal, person: Visitor, dataset: Dataset, *, address: 
         409 while other people's projects, or running clusters, use it.
     """
     need_role(person)
+    if dataset.busy == "copying" and await portal.db.run(versions.cancel, dataset, portal.clock()):
+        return Uses(own=0, others=0, running=0)
     return await collection(portal).delete(dataset, actor=actor_of(person, address))
 
 
@@ -189,11 +193,68 @@ async def used_by(portal: Portal, person: Visitor, dataset: Dataset) -> tuple[Us
 async def linked(portal: Portal, person: Visitor, project: Project) -> list[models.LinkedDataset]:
     """The data sets of a project, as this person may know them and as a run of theirs would get them."""
     viewer = viewer_of(person)
-    found = await portal.db.run_read(links.links_of, project.id, portal.settings)
-    return [_link_model(portal, link, access(viewer, link, link.shares, kind="dataset")) for link in found]
+
+    def read(conn: Connection) -> list[tuple[Linked, list[int]]]:
+        found = links.links_of(conn, project.id, portal.settings)
+        return [(link, readable_numbers(conn, viewer, link.version_of or link.id)) for link in found]
+
+    return [
+        _link_model(portal, link, access(viewer, link, link.shares, kind="dataset"), numbers)
+        for link, numbers in await portal.db.run_read(read)
+    ]
 
 
-def _link_model(portal: Portal, link: Linked, level: Access) -> models.LinkedDataset:
+def readable_numbers(conn: Connection, viewer: Viewer, origin_id: str) -> list[int]:
+    """The versions of a data set that somebody may have in a run, the newest first."""
+    return [one.version for one in readable(conn, viewer, origin_id) if not one.busy]
+
+
+def readable(conn: Connection, viewer: Viewer, origin_id: str) -> list[Dataset]:
+    """The versions of a data set that somebody may see, the newest first."""
+    found = versions.of(conn, origin_id)
+    given = shares.of_many(conn, "dataset", [one.id for one in found]) if found else {}
+    return [one for one in found if may_see(access(viewer, one, given[one.id], kind="dataset"))]
+
+
+async def versions_of(portal: Portal, person: Visitor, dataset: Dataset) -> list[tuple[Dataset, Access]]:
+    """The versions of a data set (of the one that it is a version of) that the person may see."""
+    viewer = viewer_of(person)
+
+    def read(conn: Connection) -> list[tuple[Dataset, Access]]:
+        found = readable(conn, viewer, dataset.version_of or dataset.id)
+        given = shares.of_many(conn, "dataset", [one.id for one in found]) if found else {}
+        return [(one, access(viewer, one, given[one.id], kind="dataset")) for one in found]
+
+    return await portal.db.run_read(read)
+
+
+async def freeze(portal: Portal, person: Visitor, dataset: Dataset, *, address: str = "") -> Dataset:
+    """Begin to make a version of the files as they are; the caller knows that the person may.
+
+    Raises
+    ------
+    UserError
+        409 while files are at work or a run may write them; 503 or 507 when no volume takes it.
+    """
+    need_role(person)
+    room = await room_of(portal, dataset.owner)
+    if room is not None and (room <= 0 or (dataset.size_bytes or 0) > room):
+        raise no_room(dataset.name, dataset.size_bytes or 0, max(0, room))
+    volume_id = await catalogue(portal).place(kind="dataset", size_bytes=dataset.size_bytes or 0)
+    made = await portal.db.run_serialised(
+        "admission",
+        versions.begin,
+        dataset,
+        volume_id=volume_id,
+        actor=actor_of(person, address),
+        now=portal.clock(),
+    )
+    if (chores := portal.parts.get("chores")) is not None:
+        chores.wake("versions")
+    return made
+
+
+def _link_model(portal: Portal, link: Linked, level: Access, numbers: list[int]) -> models.LinkedDataset:
     if not may_see(level):
         why = mark("Not shared with you (any more): your runs do not get it.")
         told = models.LinkedDataset(id=link.id, mount=link.mount, writable=False, available=False, why="")
@@ -203,6 +264,8 @@ def _link_model(portal: Portal, link: Linked, level: Access) -> models.LinkedDat
         why = mark("It was deleted: runs do not get it.")
     elif link.busy == "away":
         why = mark("Its volume is away: runs do not get it just now.")
+    elif link.busy == "copying":
+        why = mark("This version is being made: runs do not get it before it is whole.")
     elif link.busy:
         why = mark("It is being moved to another volume: runs do not get it just now.")
     elif link.taken_down_at is not None:
@@ -217,6 +280,8 @@ def _link_model(portal: Portal, link: Linked, level: Access) -> models.LinkedDat
         slug=link.slug,
         name=spoken(link, current.get()).name,
         url=portal.prefix + dataset_path(link.owner, link.slug),
+        version=link.version,
+        versions=numbers,
     )
 
 
@@ -249,7 +314,13 @@ async def change_link(
     need_role(person)
     viewer = viewer_of(person)
     await portal.db.run(
-        links.change, viewer, project, dataset_id, mount=body.mount or None, writable=body.writable
+        links.change,
+        viewer,
+        project,
+        dataset_id,
+        mount=body.mount or None,
+        writable=body.writable,
+        version=body.version,
     )
 
 
@@ -287,6 +358,8 @@ def dataset_model(portal: Portal, person: Visitor, dataset: Dataset, level: Acce
         changed_at=dataset.changed_at,
         published_at=dataset.published_at,
         volume=dataset.volume_id if viewer_of(person).manages("dataset") else None,
+        version=dataset.version,
+        version_of=dataset.version_of,
         url=portal.prefix + dataset_path(dataset.owner, dataset.slug),
     )
 

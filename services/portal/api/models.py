@@ -293,6 +293,16 @@ class Release(Incoming):
     reason: str = Field(default="", max_length=500, description="Why; told to the owner by an administrator.")
 
 
+class DatasetOfCluster(Outgoing):
+    """A data set that a run has: with a version, the same files can be had again."""
+
+    id: str
+    address: str = Field(description="owner/slug.")
+    version: int = Field(description="0 = the data set itself, whose files change.")
+    mount: str = Field(description="Its directory below ~/datasets.")
+    read_only: bool
+
+
 class ProjectOfCluster(Outgoing):
     """The project as it was when the cluster started."""
 
@@ -356,6 +366,10 @@ class Cluster(Outgoing):
     gpu: int = Field(description="Cards per node.")
     gpu_model: str
     storage_bytes: int = Field(description="Per node.")
+    datasets: list[DatasetOfCluster] = Field(
+        default=[],
+        description="The data sets that its nodes have, as they were called when it was asked for.",
+    )
     release: str
     on_node_loss: str
     status: Literal["waiting", "starting", "running", "releasing", "released", "failed"]

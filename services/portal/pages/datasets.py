@@ -55,6 +55,7 @@ _WORDS = (
     mark("Taken out of the project."),
     mark("The image could not be read. Choose another."),
     mark("Use ~/datasets/{alias}"),
+    mark("Version {n} is being made."),
 )
 
 
@@ -180,7 +181,10 @@ class DatasetPage(PageHandler):
 
         views, favourites, liked = await self.portal.db.run_read(counted)
         path = dataset_path(found.owner, found.slug)
+        origin = await self._origin()
         return {
+            "origin": origin,
+            "origin_url": self.portal.prefix + dataset_path(origin.owner, origin.slug) if origin else "",
             # Who changes the words must see those that are kept.
             "dataset": found if self.tab == "settings" else spoken(found, language.current.get()),
             "address": self.portal.prefix + path,
@@ -199,6 +203,16 @@ class DatasetPage(PageHandler):
             "unprotected": self.portal.settings.backend == "process",
             **card_values(self),
         }
+
+    async def _origin(self) -> Dataset | None:
+        """What it is a version of, where the visitor may see that."""
+        if not self.dataset.version_of:
+            return None
+        try:
+            found, _ = await calls.reach(self.portal, self.person, self.dataset.version_of)
+        except UserError:
+            return None
+        return found
 
 
 class Files(DatasetPage):
@@ -248,6 +262,21 @@ class UsedBy(DatasetPage):
 
     async def get(self, owner: str, slug: str) -> None:
         await self.render_page("dataset_used_by.html", **await self.enter(owner, slug))
+
+
+class Versions(DatasetPage):
+    """Its versions: files as they were, for ever."""
+
+    tab = "versions"
+
+    async def get(self, owner: str, slug: str) -> None:
+        frame = await self.enter(owner, slug)
+        found = await calls.versions_of(self.portal, self.person, self.dataset)
+        values = {**frame, "versions": [one for one, _ in found], "dataset_path": dataset_path}
+        if self.is_fragment:
+            await self.render_fragment("dataset_versions_table.html", **values)
+        else:
+            await self.render_page("dataset_versions.html", **values)
 
 
 class Settings(DatasetPage):
@@ -374,6 +403,7 @@ def routes() -> list[tuple[str, type[Any]]]:
         (dataset + r"/about", About),
         (dataset + r"/description", Description),
         (dataset + r"/used-by", UsedBy),
+        (dataset + r"/versions", Versions),
         (dataset + r"/settings", Settings),
         (dataset + r"/publish", Publish),
         (dataset + r"/add", AddDialog),

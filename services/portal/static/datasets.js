@@ -67,6 +67,17 @@ readForm?.elements.kind.addEventListener("change", (event) => {
   if (event.target.value === "group") field.setAttribute("list", "share-groups"); else field.removeAttribute("list");
 });
 
+// ---- its versions ----
+document.querySelector("[data-freeze]")?.addEventListener("click", async (event) => {
+  const button = event.currentTarget, problem = document.getElementById("freeze-error");
+  busy(button, true);
+  tell(problem);
+  try {
+    toast(say("Version {n} is being made.", { n: (await call(button.dataset.freeze, { method: "POST" })).version }));
+    location.reload();
+  } catch (error) { tell(problem, error); } finally { busy(button, false); }
+});
+
 // ---- into a project and out of it ----
 function offer(root, error, again) {
   const problem = root.querySelector("[data-add-error]"), way = root.querySelector("[data-add-way-out]");
@@ -116,6 +127,8 @@ document.addEventListener("click", async (event) => {
 document.addEventListener("change", async (event) => {
   const box = event.target.closest("[data-writable]");
   if (box) try { await call(`${table.dataset.links}/${box.dataset.writable}`, { method: "PATCH", json: { writable: box.checked } }); toast(say("Saved")); } catch (error) { box.checked = !box.checked; toast(error.message, { tone: "bad" }); }
+  const version = event.target.closest("[data-version]");
+  if (version) try { await call(`${table.dataset.links}/${version.dataset.version}`, { method: "PATCH", json: { version: Number(version.value) } }); toast(say("Saved")); links(); } catch (error) { toast(error.message, { tone: "bad" }); links(); }
   const sure = event.target.closest("[data-sure]");
   if (sure) sure.form.querySelector("[type=submit]").disabled = !sure.checked;
 });
