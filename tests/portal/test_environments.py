@@ -498,7 +498,10 @@ def test_administrators_name_licence_servers_and_everybody_sees_them(docker: Liv
     assert kept.json()["start"]["licences"] == FLEX["licences"]
     shown = page(docker, "bob", f"environments/{mine.id}")
     assert "flex.example.edu:27000,27001" in shown
-    assert "27000 27001" in page(docker, "root", f"environments/{mine.id}/edit")
+    two = [*FLEX["licences"], {"host": "10.20.30.41", "ports": [1947], "protocol": "udp"}]
+    sign("root").patch(f"/environments/{mine.id}", json={"start": {"licences": two}})
+    fields = page(docker, "root", f"environments/{mine.id}/edit")
+    assert "flex.example.edu 27000 27001\n10.20.30.41 1947 udp\n" in fields, "one in a line, as it is read"
     form = page(docker, "alice", f"environments/{mine.id}/edit")
     assert 'name="licences"' not in form
     assert "flex.example.edu" in form, "what the owner's form has no field for is sent back as it is"
