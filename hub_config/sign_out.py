@@ -2,10 +2,11 @@
 
 The moment is noted for the release service, wherever the sign-out came from: the portal's page, the menu of a
 page of the hub, or the address itself. A link on another site signs out as it always did, and releases nothing; nor
-does one on another host of this site, where people's own programs answer (the portal notes the moment itself), nor one
-of which nobody says where it came from: browsers do not over plain http. What is no page that is opened (a script's
-request, a picture, a frame) signs nobody out from there. The page afterwards says what goes back when; it is the last
-that this browser sees of the person.
+does one on another host of this site, where people's own programs answer beside JupyterLab, nor one of which nobody says
+where it came from: browsers do not over plain http. Whoever holds something and comes from there, as from JupyterLab's
+*Log Out*, is led to the portal's page, which asks, notes the moment and comes back. What is no page that is opened (a
+script's request, a picture, a frame) signs nobody out from there. The page afterwards says what goes back when; it is the
+last that this browser sees of the person.
 """
 
 from __future__ import annotations
@@ -50,7 +51,10 @@ class SignOutHandler(LogoutHandler):
         if user is not None and site != "cross-site":
             now = self.wiring.clock() if site in OWN else None
             try:
-                held = await self.wiring.database.run(_leave, user.name, now)
+                held, said = await self.wiring.database.run(_leave, user.name, now)
+                if held and not said:
+                    self.redirect(self.settings["template_vars"]["portal_url"] + "sign-out")
+                    return
             except Exception:
                 # Nobody stays signed in because our database is away; the policies take their course.
                 self.log.exception("The sign-out of %s was not noted", user.name)
@@ -61,16 +65,17 @@ class SignOutHandler(LogoutHandler):
         self.finish(await self.render_template("logout.html", held=held))
 
 
-def _leave(conn: Connection, user: str, now: datetime | None) -> list[tuple[Run, str]]:
-    """What somebody holds, after noting that they left at ``now``, if at all."""
+def _leave(conn: Connection, user: str, now: datetime | None) -> tuple[list[tuple[Run, str]], bool]:
+    """What somebody holds, after noting that they left at ``now``, if at all; and whether they have said that they leave."""
     if now is not None:
         store.signed_out(conn, user, now)
     grace_seconds = rules.read(conn).site.grace_seconds
-    return [
+    held = [
         (run, ask.policy_words(run.release_policy, translate, grace_seconds=grace_seconds))
         for run in records.list_runs(conn, user=user, limit=50)
         if run.stop_asked_at is None
     ]
+    return held, store.has_signed_out(conn, user)
 
 
 def signed_in(wiring: Any) -> Any:

@@ -17,7 +17,7 @@ from sqlalchemy.exc import IntegrityError
 from galilean.errors import UserError, mark
 from spawner import records, renewal
 from spawner.records import NodeInterval, present
-from spawner.shared_ports import forget_guarded
+from spawner.shared_ports import forget_guarded, note_guarded
 from spawner.states import Status, Target
 from spawner.steps import NodeEnd, end_rows
 from spawner.tables import cluster_nodes, clusters
@@ -90,6 +90,18 @@ def asked(conn: Connection, *, run_id: str | None = None) -> list[tuple[str, str
     return found
 
 
+def begun(conn: Connection, node: NodeInterval) -> bool:
+    """Whether the attempt before it was ended for it already, or it had its place: there is nothing to go back to."""
+    if node.placed_at is not None:
+        return True
+    ended = conn.execute(
+        select(_C.gone_at).where(
+            _C.cluster_id == node.cluster_id, _C.rank == node.rank, _C.attempt == node.attempt - 1
+        )
+    ).scalar()
+    return ended is not None and node.asked_at is not None and ended >= node.asked_at
+
+
 def refuse(conn: Connection, node: NodeInterval, explanation: Mapping[str, Any]) -> None:
     """It cannot be made anew, and nothing was ended: it goes on as it is, and says why."""
     conn.execute(delete(cluster_nodes).where(*_of(node), _C.ready_at.is_(None), _C.placed_at.is_(None)))
@@ -133,12 +145,14 @@ def ready(conn: Connection, node: NodeInterval, *, url: str, host: str, now: dat
 
 
 def fail(conn: Connection, node: NodeInterval, explanation: Mapping[str, Any], *, now: datetime) -> None:
-    """It did not come back; the others go on."""
-    conn.execute(
+    """It did not come back; the others go on, also with the ports that are shared: nobody is led to this one."""
+    failed = conn.execute(
         update(cluster_nodes)
         .where(*_of(node), _C.ready_at.is_(None), _C.gone_at.is_(None))
         .values(gone_at=now, exit_reason="did not come back", explanation=dict(explanation))
     )
+    if failed.rowcount:
+        note_guarded(conn, node.cluster_id, node.rank)
 
 
 def _of(node: NodeInterval) -> tuple[Any, ...]:

@@ -566,8 +566,7 @@ class VirtualCluster(Spawner):
             self.log.warning(
                 "%s: node %d is lost (%s); the rest goes on", self._log_name, rank, end.exit_reason
             )
-            self._gone.add(rank)
-            self._urls.pop(rank, None)
+            await self.node_away(rank)
 
     # ---------------------------------------------------------------------------- nodes that are made anew
 
@@ -587,9 +586,9 @@ class VirtualCluster(Spawner):
         return self._seen_at.get(rank)
 
     async def node_away(self, rank: int) -> None:
-        """A node is being ended on purpose: no look at it means anything, and nobody is led to where it was.
+        """A node is lost, or being ended on purpose: no look at it means anything, and nobody is led to where it was.
 
-        Its address may be another person's before it is back. Node 0 keeps the server's own route, which is the hub's.
+        Its address may be another person's soon. Node 0 keeps the server's own route, which is the hub's.
         """
         self._gone.add(rank)
         if not rank:

@@ -1,7 +1,7 @@
 """Carries out in the hub what was asked of single nodes (:mod:`spawner.renewal`); the others go on.
 
 In this order, each step written down before the next: look whether the node can be made again (if not, nothing is
-ended), end what there is of it, make it anew, let the routes follow. Each step may be repeated, so a hub that was
+ended; once something was, nobody looks again), end what there is of it, make it anew, let the routes follow. Each step may be repeated, so a hub that was
 killed in the middle needs no memory: the row still says that it was asked for, and the next hub begins anew
 with ending whatever there is of that rank. So there are never two of a rank, and nothing is left over.
 
@@ -109,12 +109,13 @@ class Renewals:
         log, name = cluster.log, cluster._log_name
         database, clock = cluster.collaborators.database, cluster.collaborators.clock
         log.info("%s: node %d is made anew (%s, asked by %s)", name, rank, node.asked_as, node.asked_by)
-        try:
-            await cluster.check_node(run, rank, node.asked_as)
-        except Exception as error:
-            explanation = self._why(rank, error, otherwise=_NOT_NOW)
-            await database.run(attempts.refuse, node, explanation)
-            return
+        if not await database.run_read(attempts.begun, node):  # else a hub before this one has ended it
+            try:
+                await cluster.check_node(run, rank, node.asked_as)
+            except Exception as error:
+                explanation = self._why(rank, error, otherwise=_NOT_NOW)
+                await database.run(attempts.refuse, node, explanation)
+                return
         await cluster.node_away(rank)
         end = await cluster.insist(f"end node {rank}", lambda: cluster.end_node(run, rank))
         told = end or NodeEnd(exit_reason="disappeared", seen_at=cluster.seen_at(rank))

@@ -13,13 +13,14 @@ anew, perhaps on another machine, has to say it again.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, String, cast, select, update
 
 from galilean import audit
 from galilean.errors import UserError, mark
+from spawner import records
 from spawner.ports import SHARED, ports_of
 from spawner.records import Run
 from spawner.tables import clusters
@@ -27,6 +28,8 @@ from spawner.tables import clusters
 #: Of one port. Whoever needs more publishes the program elsewhere.
 PEOPLE_MOST = 50
 
+#: A node says it as soon as it runs, and asks again every few seconds while nobody hears it.
+SAYS_SO_WITHIN = timedelta(minutes=2)
 #: In ``clusters.state``: the ranks of those nodes that look at who comes.
 GUARDED = "guards_ports"
 
@@ -53,19 +56,27 @@ def guards(run: Run) -> bool:
 
 def tell_guarded(conn: Connection, run_id: str, rank: int) -> None:
     """A node of an open run says that it looks at who comes; again is success. Call in a write transaction."""
-    run = _open(conn, run_id)
-    if rank not in _guarding(run):
+    _open(conn, run_id)
+    note_guarded(conn, run_id, rank)
+
+
+def note_guarded(conn: Connection, run_id: str, rank: int) -> None:
+    """Nobody comes past this node unseen: it looks at who comes, or is not there. Call in a write transaction."""
+    run = _locked(conn, run_id)
+    if run is not None and rank not in _guarding(run):
         _keep_guarding(conn, run, _guarding(run) | {rank})
 
 
 def forget_guarded(conn: Connection, run_id: str, rank: int) -> None:
     """A node is made anew: until it says so again, nothing of its run is shared. Call in a write transaction."""
-    row = conn.execute(select(clusters).where(clusters.c.id == run_id).with_for_update()).mappings().first()
-    if row is None:
-        return
-    run = Run(**row)
-    if rank in _guarding(run):
+    run = _locked(conn, run_id)
+    if run is not None and rank in _guarding(run):
         _keep_guarding(conn, run, _guarding(run) - {rank})
+
+
+def _locked(conn: Connection, run_id: str) -> Run | None:
+    row = conn.execute(select(clusters).where(clusters.c.id == run_id).with_for_update()).mappings().first()
+    return None if row is None else Run(**row)
 
 
 def _guarding(run: Run) -> set[int]:
@@ -95,10 +106,7 @@ def share(
     if port not in ports_of(run):
         raise UserError(404, mark("This cluster does not show port {port}. Add it first."), port=port)
     if not guards(run):
-        raise UserError(
-            409,
-            mark("The image of this cluster is too old to share ports. Build it anew, then run it again."),
-        )
+        raise _unguarded(conn, run, now)
     before = shared_of(run)
     people = before.get(port, ())
     if person in people:
@@ -108,6 +116,25 @@ def share(
     _keep(conn, run, {**before, port: (*people, person)})
     _note(conn, run, "port.share", port, person, by=by, now=now, address=address)
     return True
+
+
+def _unguarded(conn: Connection, run: Run, now: datetime) -> UserError:
+    """Why a run cannot share ports now: a node that is coming says so soon, one of an old image never."""
+    missing = set(range(run.nodes)) - _guarding(run)
+    for node in records.present(records.intervals(conn, [run.id])[run.id]):
+        if node.rank not in missing or node.gone_at is not None:
+            continue
+        since = max((at for at in (node.placed_at, node.ready_at) if at is not None), default=now)
+        if node.ready_at is None or now - since < SAYS_SO_WITHIN:
+            return UserError(
+                409,
+                mark("Node {rank} is only just starting. Share the port in a minute."),
+                reason="starting",
+                rank=node.rank,
+            )
+    return UserError(
+        409, mark("The image of this cluster is too old to share ports. Build it anew, then run it again.")
+    )
 
 
 def withdraw(

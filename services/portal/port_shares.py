@@ -123,11 +123,18 @@ async def shared_with(portal: Portal, name: str) -> list[SharedPort]:
     """What others let somebody open just now."""
     if not portal.settings.ports.share:
         return []
+    found = [run for run in await portal.db.run_read(shared_ports.shared_with, name) if run.word == "running"]
+    shows: dict[str, bool] = {}
+    for owner in {run.user for run in found}:
+        try:
+            shows[owner] = await _shows(portal, owner)
+        except UserError:  # nobody can say it just now; the node would let nobody in either
+            shows[owner] = False
     return [
         SharedPort(run=run, port=port, urls=urls_of(portal, run, port))
-        for run in await portal.db.run_read(shared_ports.shared_with, name)
+        for run in found
+        if shows[run.user]
         for port in shared_ports.ports_for(run, name)
-        if run.word == "running"
     ]
 
 
@@ -138,11 +145,15 @@ async def may_open(portal: Portal, run: Run, name: str) -> tuple[bool, tuple[int
         return False, ()
     whole = ADMIN in (await portal.rights.get()).roles_of(groups)
     shared = shared_ports.ports_for(run, name) if portal.settings.ports.share else ()
-    if shared:
-        owners = await _groups(portal, run.user)
-        if owners is None or BLOCKED in owners:  # who is kept out shows nothing to others either
-            shared = ()
+    if shared and not await _shows(portal, run.user):
+        shared = ()
     return whole, shared
+
+
+async def _shows(portal: Portal, owner: str) -> bool:
+    """Whether somebody may show others anything: whoever is kept out themselves may not."""
+    groups = await _groups(portal, owner)
+    return groups is not None and BLOCKED not in groups
 
 
 async def _groups(portal: Portal, name: str) -> frozenset[str] | None:

@@ -372,6 +372,15 @@ def signed_out(conn: Connection, user: str, now: datetime) -> None:
         _put(conn, user, signed_out_at=now)
 
 
+def has_signed_out(conn: Connection, user: str) -> bool:
+    """Whether a sign-out of a person still counts: they were nowhere since."""
+    p = presence.c
+    known = conn.execute(select(p.platform_seen_at, p.signed_out_at).where(p.user == user)).first()
+    if known is None or known.signed_out_at is None:
+        return False
+    return known.platform_seen_at is None or known.platform_seen_at <= known.signed_out_at
+
+
 def _put(conn: Connection, user: str, **values: Any) -> None:
     """Insert the row of a person, or change the one that another process has inserted in this moment."""
     try:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
+from services.release import store
 from services.release.tables import presence
 from tests.hub_config.conftest import Site, SiteFactory, fill
 from tests.metering.rows import add_run
@@ -79,6 +80,31 @@ async def test_a_page_on_another_host_of_the_site_releases_nothing_and_signs_nob
         assert (await browser.get("/hub/logout", headers=opened)).status_code == 200
         assert (await browser.get("/hub/token")).status_code == 302
         assert person_row(site).signed_out_at is None, "the portal notes its own"
+
+
+@pytest.mark.parametrize("where", [{"Sec-Fetch-Site": "same-site", "Sec-Fetch-Dest": "document"}, {}])
+async def test_who_holds_something_and_comes_from_jupyterlab_is_asked_by_the_portal_first(
+    site_of: SiteFactory, where: dict[str, str]
+) -> None:
+    """JupyterLab's *Log Out* on a host of the person's own, and every way out where browsers say nothing."""
+    site = await site_of()
+    async with site.browser() as browser:
+        await fill(browser, "/hub/signup", username="eva", signup_password=PASSWORD)
+        database = site.app.wiring.database
+        with database.write() as conn:
+            add_run(conn, "R1", user="eva", server="heat", project_name="Heat")
+        asked = await browser.get("/hub/logout", headers=where)
+        assert asked.status_code == 302
+        assert asked.headers["Location"].endswith("/services/portal/sign-out")
+        assert (await browser.get("/hub/token")).status_code == 200, "she is signed in still"
+        assert person_row(site).signed_out_at is None
+        with database.write() as conn:  # the portal notes it, and leads back
+            store.signed_out(conn, "eva", site.app.wiring.clock())
+        left = person_row(site)
+        page = await browser.get("/hub/logout", headers=where)
+        assert page.status_code == 200 and "Heat" in page.text
+        assert (await browser.get("/hub/token")).status_code == 302
+        assert person_row(site) == left
 
 
 async def test_a_database_that_is_away_keeps_nobody_signed_in(

@@ -91,8 +91,9 @@ def test_a_port_is_shared_with_a_person_and_taken_back(
 
 
 def test_a_node_is_told_of_administrators_too_and_nothing_after_the_end(
-    site: LiveSite, alice: httpx.Client
+    site: LiveSite, alice: httpx.Client, sign: Sign
 ) -> None:
+    eve = sign("eve")
     run = running(alice, site, nodes=2, ports=[8050])
     alice.post(f"/clusters/{run}/ports/8050/people", json={"person": "eve"})
     assert ask(site, run, "root") == {"whole": True, "ports": []}
@@ -106,9 +107,12 @@ def test_a_node_is_told_of_administrators_too_and_nothing_after_the_end(
     site.hub.people["alice"]["groups"] = [*mine, BLOCKED]
     site.portal.people.forget_all()
     assert ask(site, run, "eve") == {"whole": False, "ports": []}, "nothing of whoever is blocked"
+    assert eve.get("/shared-ports").json()["items"] == []
+    assert "/proxy/8050/" not in eve.get(site.url).text
     site.hub.people["alice"]["groups"] = mine
     site.portal.people.forget_all()
     assert ask(site, run, "eve") == {"whole": False, "ports": [8050]}
+    assert "/proxy/8050/" in eve.get(site.url).text
     alice.delete(f"/clusters/{run}")
     _until(lambda: alice.get(f"/clusters/{run}").json(), lambda c: c["status"] == "released")
     assert ask(site, run, "eve") == 409

@@ -358,6 +358,25 @@ def test_language_theme_and_signing_out_hold_on_all_hosts(
     assert page.url.startswith(split.url + "/hub/login")
 
 
+def test_jupyterlabs_log_out_is_leaving(split: SplitProduct, ada: Person, tab: Callable[[], Page]):
+    """It comes from the host of the person's own programs, so the portal asks before it counts."""
+    server = ada.running("Left alone", release="auto")
+    page = tab()
+    home = at_home(page, split, ada)
+    page.goto(f"{host_of('ada', split.port)}/user/ada/{server}/lab")
+    expect(page.locator("#jp-main-dock-panel")).to_be_visible()
+    page.get_by_role("menuitem", name="File", exact=True).click()
+    page.get_by_role("menuitem", name="Log Out").click()
+    page.wait_for_url(home + "sign-out")
+    expect(page.get_by_role("group", name="Left alone")).to_be_visible()
+    page.get_by_role("main").get_by_role("button", name="Sign out").click()
+    page.wait_for_url(split.url + "/hub/logout")
+    wait_for(lambda: not ada.clusters(), "it went back", seconds=30)
+    assert split.runs("ada")[0].reason == "signed_out"
+    page.goto(home)
+    assert page.url.startswith(split.url + "/hub/login")
+
+
 def test_a_hostile_nodes_page_cannot_act_in_the_portal(
     split: SplitProduct, ada: Person, eve: Person, tab: Callable[[], Page]
 ):

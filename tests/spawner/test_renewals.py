@@ -271,6 +271,32 @@ async def test_a_hub_that_is_killed_in_the_middle_is_followed_by_one_that_brings
     assert report.clean
 
 
+@pytest.mark.parametrize("step", ["again", "answer again"])
+async def test_what_a_hub_before_had_ended_is_not_called_left_as_it_is_nor_tried_for_ever(
+    hub_of: HubFactory, step: str
+):
+    hub = await hub_of()
+    await hub.post(options={"nodes": 2})
+    hub.world.hold(step)
+    await ask(hub, 1, "reset")
+    await hub.world.at(step)
+    await hub.die()
+    hub.world.gates.pop(step).set()
+    hub.world.imageless_ranks, hub.world.broken_ranks = {1}, {1}
+    second = await hub_of()
+
+    async def over() -> bool:
+        await attend_all(second.app, second.db)
+        return of(await second.intervals(await second.run()), 1)[-1].gone_at is not None
+
+    await second.until(over, "the end of the attempt")
+    old, new = of(await second.intervals(await second.run()), 1)
+    assert old.gone_at and old.explanation is None
+    assert new.exit_reason == "did not come back"
+    assert not await second.db.run_read(attempts.asked)
+    assert (await second.run()).word == "running" and sorted(second.world.of("heat")) == [0]
+
+
 async def test_a_hub_that_comes_back_to_a_node_0_that_does_not_releases_the_cluster_in_words(
     hub_of: HubFactory,
 ):

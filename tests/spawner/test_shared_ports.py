@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
 from galilean.db import Database
 from galilean.errors import UserError
 from services.people import store
 from spawner import attempts, ports, records, shared_ports, steps
-from tests.spawner.test_records import NOW
+from tests.spawner.test_records import NOW, start
 from tests.spawner.test_records import reserve as reserve_only
 
 
@@ -110,6 +112,42 @@ def test_a_node_that_is_made_anew_says_it_again(db: Database) -> None:
     assert given_away(db, run_id) == ((), False) and of(db, run_id) == {8050: ("eve",)}
     with db.write() as conn:
         shared_ports.tell_guarded(conn, run_id, 1)
+    assert given_away(db, run_id) == ((8050,), True)
+
+
+def said(db: Database, run_id: str, after: timedelta) -> str:
+    with db.write() as conn, pytest.raises(UserError) as caught:
+        shared_ports.share(conn, run_id, 8050, "eve", by="ada", now=NOW + after)
+    return caught.value.reason
+
+
+def test_a_node_that_is_only_starting_is_not_called_too_old(db: Database) -> None:
+    run_id = reserve_only(db, nodes=2, ports=(8050,))
+    start(db, run_id)
+    with db.write() as conn:
+        shared_ports.tell_guarded(conn, run_id, 0)
+    assert said(db, run_id, timedelta(seconds=30)) == "starting"
+    assert said(db, run_id, timedelta(minutes=30)) != "starting"
+    with db.write() as conn:
+        shared_ports.tell_guarded(conn, run_id, 1)
+        node = attempts.ask(conn, run_id, 1, "restart", by="ada", now=NOW + timedelta(hours=1))
+        attempts.begin(conn, node, steps.NodeEnd(exit_reason="restarted"), now=NOW + timedelta(hours=1))
+    assert said(db, run_id, timedelta(hours=2)) == "starting"
+
+
+def test_a_node_that_does_not_come_back_keeps_nobody_from_the_ports_of_the_others(db: Database) -> None:
+    run_id = reserve_only(db, nodes=2, ports=(8050,))
+    start(db, run_id)
+    with db.write() as conn:
+        for rank in range(2):
+            shared_ports.tell_guarded(conn, run_id, rank)
+    give(db, run_id, 8050, "eve")
+    with db.write() as conn:
+        node = attempts.ask(conn, run_id, 1, "restart", by="ada", now=NOW)
+        attempts.begin(conn, node, steps.NodeEnd(exit_reason="restarted"), now=NOW)
+    assert given_away(db, run_id) == ((), False)
+    with db.write() as conn:
+        attempts.fail(conn, node, {"message": "gone", "params": {}}, now=NOW)
     assert given_away(db, run_id) == ((8050,), True)
 
 
