@@ -17,7 +17,9 @@ import pytest
 
 from spawner.docker import names
 from tests.docker.daemon import IMAGE, UID, Daemon, free_port
+from tests.product import ssh
 from tests.product.product import GALILEAN, ROOT, Product, wait_for
+from tests.product.ssh import Computer
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
 
@@ -131,6 +133,31 @@ def test_a_person_runs_two_nodes_and_everything_goes_back(product: DockerProduct
     (used,) = ada.portal("GET", "/usage", params={"by": "project"}).json()["items"]
     assert used["seconds"] > 0
     assert used["cpu_core_minutes"] > 0
+
+
+def test_ssh_from_outside_into_containers(product: DockerProduct, tmp_path: Path) -> None:
+    """scp, rsync, a dynamic forward, and what VS Code Remote does, with a key from the account page."""
+    kim = product.person("kim")
+    slug = kim.project("Remote")
+    assert kim.run(slug, project=slug, nodes=2, cpu=1, memory="1G").status_code in (201, 202)
+    computer = Computer(tmp_path / "kim", f"{product.url}/user/kim/", kim.token, "jovyan")
+    wait_for(lambda: kim.is_ready(slug), f"{slug} is ready", seconds=400)
+    refused = computer.do("ssh", f"{slug}.galilean", "true")
+    assert "Permission denied (publickey)" in refused.stderr
+    key = kim.portal("POST", "/ssh-keys", json={"public_key": computer.public})
+    assert key.status_code == 201, key.text
+    ssh.tell(computer, slug)
+    # Neither the metadata of a cloud, nor the machine, nor the hub is reached through a node.
+    for there in ("169.254.169.254:80", f"{product.daemon.machine.address}:{product.port}"):
+        beyond = computer.do("ssh", "-W", there, f"{slug}.galilean")
+        assert beyond.returncode != 0 and "administratively prohibited" in beyond.stderr
+    opened = computer.open(f"node-1.{slug}.galilean", "echo in; exec sleep 600")
+    assert opened.stdout is not None and opened.stdout.readline() == "in\n"
+    assert kim.portal("DELETE", f"/ssh-keys/{key.json()['id']}").status_code == 204
+    wait_for(lambda: opened.poll() is not None, "who came with it is cut off", seconds=40)
+    opened.communicate()
+    assert kim.stop(slug).status_code in (202, 204)
+    wait_for(lambda: not kim.clusters(), "the cluster is closed", seconds=60)
 
 
 def test_more_cpu_than_the_machine_has_is_refused_with_the_reason(product: DockerProduct) -> None:

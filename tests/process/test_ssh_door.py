@@ -26,6 +26,8 @@ from services.people.ssh_keys import parse
 from spawner.node import ssh_door
 from spawner.node.ssh_door import Allowed, fingerprint_of, options
 from tests.process.hub import Hub, eventually
+from tests.product import ssh
+from tests.product.ssh import Computer
 
 pytestmark = [
     pytest.mark.process,
@@ -72,54 +74,9 @@ class _Answers(BaseHTTPRequestHandler):
         pass
 
 
-class Person:
-    """Somebody's computer: a home with a key, a token, and the lines that the account page gives."""
-
-    def __init__(self, home: Path, hub: Hub, name: str, *, into: str = "") -> None:
-        self.home, self.folder = home, home / ".ssh"
-        self.folder.mkdir(parents=True, mode=0o700)
-        self.key()
-        self.environment = {**os.environ, "HOME": str(home), "GALILEAN_SSH_TOKEN": hub.token(name)}
-        account = subprocess.check_output(["id", "-un"], text=True).strip()
-        script = Path(ssh_proxy.__file__)
-        (self.folder / "config").write_text(
-            "Host *.galilean\n"
-            f"  User {account}\n"
-            f"  ProxyCommand {sys.executable} {script} connect {hub.url}/user/{into or name}/ %r@%h\n"
-            f"  UserKnownHostsFile {self.folder}/galilean_hosts/%h\n"
-            f"  IdentityFile {self.folder}/id\n"
-            "  IdentitiesOnly yes\n"
-            "  StrictHostKeyChecking yes\n"
-            "  BatchMode yes\n"
-        )
-
-    def key(self, kind: str = "ed25519") -> str:
-        for file in (self.folder / "id", self.folder / "id.pub"):
-            file.unlink(missing_ok=True)
-        subprocess.run(
-            ["ssh-keygen", "-q", "-t", kind, "-N", "", "-C", "a laptop", "-f", str(self.folder / "id")],
-            check=True,
-        )
-        return self.public
-
-    @property
-    def public(self) -> str:
-        return (self.folder / "id.pub").read_text()
-
-    def do(self, *command: str, **more: Any) -> subprocess.CompletedProcess[str]:
-        program, *rest = command
-        given = ["-F", str(self.folder / "config")] if program in ("ssh", "scp", "sftp") else []
-        return subprocess.run(
-            [program, *given, *rest],
-            env=self.environment, capture_output=True, text=True, timeout=60, cwd=self.home, **more,
-        )  # fmt: skip
-
-    def open(self, *command: str, **more: Any) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            ["ssh", "-F", str(self.folder / "config"), *command],
-            env=self.environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            **more,
-        )  # fmt: skip
+def person(home: Path, hub: Hub, name: str, *, into: str = "") -> Computer:
+    account = subprocess.check_output(["id", "-un"], text=True).strip()
+    return Computer(home, f"{hub.url}/user/{into or name}/", hub.token(name), account)
 
 
 @pytest.fixture(scope="module")
@@ -144,13 +101,13 @@ def hub(tmp_path_factory: pytest.TempPathFactory, zygote: Any, keys: Keys) -> It
 
 
 @pytest.fixture
-def ada(tmp_path: Path, hub: Hub, keys: Keys) -> Person:
-    person = Person(tmp_path / "ada", hub, "ada")
-    keys.keys, keys.forward, keys.away, keys.asked = [person.public], "localhost", False, []
-    return person
+def ada(tmp_path: Path, hub: Hub, keys: Keys) -> Computer:
+    made = person(tmp_path / "ada", hub, "ada")
+    keys.keys, keys.forward, keys.away, keys.asked = [made.public], "localhost", False, []
+    return made
 
 
-def test_a_command_runs_in_the_node_that_is_named(ada: Person) -> None:
+def test_a_command_runs_in_the_node_that_is_named(ada: Computer) -> None:
     first = ada.do("ssh", "heat.galilean", "echo $GALILEAN_RANK $PWD; cat; exit 7", input="told\n")
     assert (first.returncode, first.stderr) == (7, "")
     rank, work, told = first.stdout.split()
@@ -159,7 +116,7 @@ def test_a_command_runs_in_the_node_that_is_named(ada: Person) -> None:
     assert ada.do("ssh", "heat.galilean", "env").stdout.count("JUPYTERHUB_API_TOKEN") == 0
 
 
-def test_which_key_it_was_is_told_to_the_portal(ada: Person, keys: Keys) -> None:
+def test_which_key_it_was_is_told_to_the_portal(ada: Computer, keys: Keys) -> None:
     assert ada.do("ssh", "heat.galilean", "true").returncode == 0
     used = parse(ada.public).fingerprint
     eventually(lambda: any(asked["used"] == [used] for asked in keys.asked))
@@ -167,69 +124,32 @@ def test_which_key_it_was_is_told_to_the_portal(ada: Person, keys: Keys) -> None
 
 
 @pytest.mark.parametrize("kind", ["rsa", "ecdsa"])
-def test_keys_of_other_kinds_open_it_too(ada: Person, keys: Keys, kind: str) -> None:
+def test_keys_of_other_kinds_open_it_too(ada: Computer, keys: Keys, kind: str) -> None:
     keys.keys = [ada.key(kind)]
     assert ada.do("ssh", "heat.galilean", "true").returncode == 0
 
 
-def test_files_go_both_ways_whole(ada: Person) -> None:
-    content = os.urandom(3_000_000)
-    (ada.home / "there").write_bytes(content)
-    assert ada.do("scp", "there", "heat.galilean:sent").returncode == 0
-    back = ada.do("scp", "node-1.heat.galilean:sent", "back")
-    assert back.returncode == 0, back.stderr
-    assert (ada.home / "back").read_bytes() == content
-
-
 @pytest.mark.skipif(not shutil.which("rsync"), reason="rsync is not installed")
-def test_rsync_brings_a_tree_and_then_only_what_changed(ada: Person) -> None:
-    tree = ada.home / "tree"
-    (tree / "deep").mkdir(parents=True)
-    (tree / "deep" / "a").write_text("a")
-    ssh = f"ssh -F {ada.folder}/config"
-    for changed in (True, False):
-        done = ada.do("rsync", "-ai", "-e", ssh, "tree/", "heat.galilean:copied/")
-        assert done.returncode == 0, done.stderr
-        assert ("deep/a" in done.stdout) is changed
-    assert ada.do("ssh", "heat.galilean", "cat copied/deep/a").stdout == "a"
-
-
-def test_a_program_of_the_node_is_reached_as_editors_do(ada: Person) -> None:
-    """VS Code Remote: a server on some port of the node's loopback, and a dynamic forward to it."""
-    with _free() as port:
-        local = port
-    program = (
-        "import http.server, sys\n"
-        "s = http.server.HTTPServer(('127.0.0.1', 0), http.server.SimpleHTTPRequestHandler)\n"
-        "print(s.server_port, flush=True)\ns.serve_forever()\n"
-    )
-    opened = ada.open("-D", str(local), "heat.galilean", f'python3 -u -c "{program}"')
-    try:
-        assert opened.stdout is not None
-        port = int(opened.stdout.readline())
-        with _socks(local, "localhost", port) as line:
-            line.sendall(b"GET / HTTP/1.0\r\n\r\n")
-            assert line.recv(12).startswith(b"HTTP/1.0 200")
-    finally:
-        opened.kill()
-        opened.wait()
+def test_files_trees_and_editors_come_in_as_to_any_machine(ada: Computer) -> None:
+    """scp, rsync, and what VS Code Remote does: long sessions, and lines to a server of its own in the node."""
+    ssh.tell(ada, "heat")
 
 
 @pytest.mark.parametrize(
     "host", ["169.254.169.254", "metadata.example.test", "10.0.0.1", "0.0.0.0", "2130706433"]
 )
-def test_nothing_beyond_the_node_is_reached_through_it(ada: Person, host: str) -> None:
+def test_nothing_beyond_the_node_is_reached_through_it(ada: Computer, host: str) -> None:
     done = ada.do("ssh", "-W", f"{host}:80", "heat.galilean")
     assert done.returncode != 0 and "administratively prohibited" in done.stderr
 
 
-def test_nothing_is_forwarded_where_the_centre_says_so(ada: Person, keys: Keys) -> None:
+def test_nothing_is_forwarded_where_the_centre_says_so(ada: Computer, keys: Keys) -> None:
     keys.forward = "no"
     done = ada.do("ssh", "-W", "localhost:22", "heat.galilean")
     assert done.returncode != 0 and "prohibited" in done.stderr
 
 
-def test_no_port_of_the_machine_is_opened_through_a_node(ada: Person) -> None:
+def test_no_port_of_the_machine_is_opened_through_a_node(ada: Computer) -> None:
     with _free() as port:
         pass
     done = ada.do(
@@ -238,16 +158,16 @@ def test_no_port_of_the_machine_is_opened_through_a_node(ada: Person) -> None:
     assert done.returncode != 0 and "forwarding failed" in done.stderr
 
 
-def test_another_persons_node_is_nobody_elses(tmp_path: Path, hub: Hub, ada: Person, keys: Keys) -> None:
+def test_another_persons_node_is_nobody_elses(tmp_path: Path, hub: Hub, ada: Computer, keys: Keys) -> None:
     """Even if the portal let the key in by mistake: the hub does not let the token in."""
-    bob = Person(tmp_path / "bob", hub, "bob", into="ada")
+    bob = person(tmp_path / "bob", hub, "bob", into="ada")
     keys.keys = [bob.public]
     done = bob.do("ssh", "heat.galilean", "true")
     assert done.returncode == 255 and "does not take the token" in done.stderr
     assert not keys.asked
 
 
-def test_a_key_that_is_not_hers_opens_nothing(ada: Person, keys: Keys) -> None:
+def test_a_key_that_is_not_hers_opens_nothing(ada: Computer, keys: Keys) -> None:
     keys.keys = []
     assert "Permission denied (publickey)" in ada.do("ssh", "heat.galilean", "true").stderr
     keys.keys = [ada.public]
@@ -255,7 +175,7 @@ def test_a_key_that_is_not_hers_opens_nothing(ada: Person, keys: Keys) -> None:
     assert "Permission denied (publickey)" in ada.do("ssh", "heat.galilean", "true").stderr
 
 
-def test_nobody_comes_in_while_nobody_can_say_which_keys_hold(ada: Person, keys: Keys) -> None:
+def test_nobody_comes_in_while_nobody_can_say_which_keys_hold(ada: Computer, keys: Keys) -> None:
     keys.away = True
     assert ada.do("ssh", "heat.galilean", "true").returncode == 255
 
@@ -270,7 +190,7 @@ def test_nobody_comes_in_while_nobody_can_say_which_keys_hold(ada: Person, keys:
         ("HEAT.galilean", ""),
     ],
 )
-def test_what_is_no_running_node_is_said_to_be_so(ada: Person, name: str, said: str) -> None:
+def test_what_is_no_running_node_is_said_to_be_so(ada: Computer, name: str, said: str) -> None:
     done = ada.do("ssh", name, "echo in")
     if said:
         assert done.returncode == 255 and said in done.stderr
@@ -278,7 +198,7 @@ def test_what_is_no_running_node_is_said_to_be_so(ada: Person, name: str, said: 
         assert done.stdout == "in\n"
 
 
-def test_a_token_in_an_address_or_a_cookie_is_not_taken(hub: Hub, ada: Person) -> None:
+def test_a_token_in_an_address_or_a_cookie_is_not_taken(hub: Hub, ada: Computer) -> None:
     token = ada.environment["GALILEAN_SSH_TOKEN"]
     address = hub.url.replace("http", "ws", 1) + "/user/ada/heat/galilean/ssh"
     for more in (f"?token={token}", ""):
@@ -294,7 +214,7 @@ def test_a_token_in_an_address_or_a_cookie_is_not_taken(hub: Hub, ada: Person) -
     assert browser.get("/user/ada/heat/galilean/ssh").status_code == 403
 
 
-def test_a_page_of_another_site_does_not_get_a_line(hub: Hub, ada: Person) -> None:
+def test_a_page_of_another_site_does_not_get_a_line(hub: Hub, ada: Computer) -> None:
     headers = {
         "Authorization": f"token {ada.environment['GALILEAN_SSH_TOKEN']}",
         "Origin": "https://evil.test",
@@ -306,7 +226,7 @@ def test_a_page_of_another_site_does_not_get_a_line(hub: Hub, ada: Person) -> No
 
 @pytest.mark.parametrize("what", ["key", "token"])
 def test_who_is_connected_is_cut_off_with_the_key_or_the_token(
-    tmp_path: Path, hub: Hub, ada: Person, keys: Keys, what: str
+    tmp_path: Path, hub: Hub, ada: Computer, keys: Keys, what: str
 ) -> None:
     opened = ada.open("heat.galilean", "echo in; exec sleep 600")
     assert opened.stdout is not None and opened.stdout.readline() == "in\n"
@@ -322,7 +242,7 @@ def test_who_is_connected_is_cut_off_with_the_key_or_the_token(
     opened.communicate()
 
 
-def test_a_connection_stays_while_the_portal_is_away(ada: Person, keys: Keys) -> None:
+def test_a_connection_stays_while_the_portal_is_away(ada: Computer, keys: Keys) -> None:
     opened = ada.open("heat.galilean", "echo in; read line; echo got $line")
     assert opened.stdout is not None and opened.stdin is not None and opened.stdout.readline() == "in\n"
     keys.away = True
@@ -334,7 +254,7 @@ def test_a_connection_stays_while_the_portal_is_away(ada: Person, keys: Keys) ->
     opened.communicate()
 
 
-def test_the_end_of_a_run_ends_what_came_in(hub: Hub, ada: Person) -> None:
+def test_the_end_of_a_run_ends_what_came_in(hub: Hub, ada: Computer) -> None:
     hub.run("ada", "short")
     opened = ada.open("short.galilean", "echo in; exec sleep 600")
     assert opened.stdout is not None and opened.stdout.readline() == "in\n"
@@ -404,15 +324,3 @@ def test_a_word_that_nobody_knows_forwards_nothing() -> None:
 def _free() -> Iterator[int]:
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server.getsockname()[1]
-
-
-def _socks(proxy: int, host: str, port: int) -> socket.socket:
-    """A line through a SOCKS 5 proxy, as editors ask for one."""
-    line = socket.create_connection(("127.0.0.1", proxy), 10)
-    line.sendall(b"\x05\x01\x00")
-    assert line.recv(2) == b"\x05\x00"
-    name = host.encode()
-    line.sendall(b"\x05\x01\x00\x03" + bytes([len(name)]) + name + port.to_bytes(2, "big"))
-    answer = line.recv(10)
-    assert answer[1] == 0, answer
-    return line
