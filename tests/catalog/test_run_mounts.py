@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from galilean.db import Database
 from galilean.errors import UserError
@@ -15,6 +16,7 @@ from services.catalog.datasets import Dataset
 from services.catalog.placement import VolumeRow
 from services.catalog.resolver import CatalogResolver, prepare_directory
 from services.catalog.store import Project
+from services.catalog.tables import project_datasets
 from services.catalog.volumes import ensure_volumes, prepare_volume
 from spawner import records, steps
 from spawner.collaborators import Person
@@ -160,6 +162,7 @@ async def test_a_run_has_a_version_read_only_and_says_which(world: World) -> Non
         assert versions.arrived(conn, asked, files=1, size_bytes=1, now=NOW)
         links.add(conn, ALICE, world.project, own.id, now=NOW, writable=True)
         links.change(conn, ALICE, world.project, own.id, version=1)
+        conn.execute(update(project_datasets).values(writable=True))  # whatever a row says
     prepare_directory(world.settings, asked)
     plan = await world.run()
     assert where(plan)["datasets/mine"] is True, "its owner neither"
