@@ -13,13 +13,14 @@ from typing import Any
 
 from extensions.imagebuilder import container
 from extensions.imagebuilder.building import Builder
+from extensions.imagebuilder.collecting import Collector
 from extensions.imagebuilder.distribution import Distributor
 from extensions.imagebuilder.looks import platform_of, trust_of
 from extensions.imagebuilder.names import Pinned
 from extensions.imagebuilder.registry.access import Credentials
 from extensions.imagebuilder.registry.client import Registry
 from extensions.imagebuilder.saving import Place, Saver
-from extensions.imagebuilder.service import Look, Savers, collector
+from extensions.imagebuilder.service import Look, Savers
 from extensions.imagebuilder.uploading import Uploader
 from galilean.service import Beside, Context, Tick, run_service
 from galilean.settings import Settings
@@ -113,8 +114,8 @@ def build(context: Context) -> Tick:
     os.environ.pop(AGENT_KEY, None)
     program = shutil.which("docker-registry")
     own = environ.get(OWN_SETTINGS, "")
-    collect = (
-        collector(program, Path(own)) if program and own and not settings.images.registry.address else None
+    collector = (
+        Collector(program, Path(own)) if program and own and not settings.images.registry.address else None
     )
     most = settings.images.registry.upload
     uploader = Uploader(saver, settings.state, lambda: platform_of(settings), most) if most else None
@@ -122,7 +123,7 @@ def build(context: Context) -> Tick:
         context.db,
         saver,
         context.clock,
-        collect=collect,
+        collector=collector,
         uploader=uploader,
         builder=builder_of(settings, saver),
         details=context.details,

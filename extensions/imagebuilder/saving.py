@@ -451,6 +451,18 @@ class Saver:
             task, lambda: container.fetch(self.docker.client(), str(image), self.place.for_docker, task.at)
         )
 
+    async def named(self, user: str, name: ImageName) -> Pinned | None:
+        """What a person's name means in the registry now; None = nothing."""
+        path = self.place.repository(repository(user, name))
+        async with self._registry() as registry:
+            try:
+                _, found = await registry.manifest(path, name.tag)
+            except UserError as error:
+                if error.status == 404:
+                    return None
+                raise
+            return Pinned(registry.name, path, found.digest)
+
     async def forget(self, image: Pinned) -> None:
         """Take an image out of the registry and off this machine; what is not there is success.
 

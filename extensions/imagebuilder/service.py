@@ -18,10 +18,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
-import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from sqlalchemy import Connection, select, update
 
 from extensions.imagebuilder import saved
 from extensions.imagebuilder.building import Builder, Order
+from extensions.imagebuilder.collecting import Collects
 from extensions.imagebuilder.container import GivenUp, Wanted
 from extensions.imagebuilder.names import BACKENDS, ImageName, Pinned, name_space
 from extensions.imagebuilder.saved import SavedImage
@@ -45,7 +46,11 @@ log = logging.getLogger("galilean.imagebuilder")
 
 AT_ONCE = 2
 TELL_SECONDS = 0.5
-KEEP_EVERY_TICKS = 10
+CLEAR_EVERY_TICKS = 10
+#: Where something is always being saved, nothing new begins for a while once deleted images have waited so long.
+COLLECT_AFTER = timedelta(hours=1)
+#: The step of a row that has not begun.
+WAITING = "waiting"
 
 _RESTARTED = mark("The image service was restarted in the middle. Nothing was kept; save again.")
 _RESTARTED_BUILD = mark("The image service was restarted in the middle. Nothing was kept; build again.")
@@ -87,7 +92,7 @@ class Savers:
         Our database and the time.
     saver
         Saves one node.
-    collect
+    collector
         Gives deleted blobs of the registry back; None where somebody else does.
     uploader
         Takes up archives that people uploaded; None: nobody may.
@@ -101,14 +106,15 @@ class Savers:
         saver: Saver,
         clock: Clock,
         *,
-        collect: Callable[[], None] | None = None,
+        collector: Collects | None = None,
         uploader: Uploader | None = None,
         builder: Builder | None = None,
         details: dict[str, Any] | None = None,
     ) -> None:
         self.db, self.saver, self.clock = db, saver, clock
         saver.needed = self._needed
-        self._collect = collect
+        self._collector = collector
+        self._collecting: asyncio.Task[None] | None = None
         self._uploader = uploader
         self._builder = builder
         self._build_slots = asyncio.Semaphore(builder.limits.at_once if builder else 1)
@@ -118,7 +124,10 @@ class Savers:
         self._nodes: dict[tuple[str, int], asyncio.Lock] = {}
         self._begun = False
         self._ticks = 0
-        self._deleted = False
+        #: Since when the registry has something to give back.
+        self._deleted: datetime | None = None
+        #: Owner, name and tag of what a killed service may have pushed, and the image that was.
+        self._left: dict[tuple[str, str, str], Pinned | None] = {}
         self._closing = False
 
     async def tick(self) -> None:
@@ -126,22 +135,35 @@ class Savers:
         if not self._begun:
             await self._put_right()
             self._begun = True
-        for row in await self.db.run_read(saved.saving):
-            if row.id not in self._going:
-                task = Task(self.clock)
-                self._going[row.id] = _Going(task, asyncio.create_task(self._run(row, task)))
+        if self._may_begin():
+            for row in await self.db.run_read(saved.saving):
+                if row.id not in self._going:
+                    task = Task(self.clock)
+                    self._going[row.id] = _Going(task, asyncio.create_task(self._run(row, task)))
         self._going = {key: one for key, one in self._going.items() if not one.work.done()}
         self._details["saving"] = len(self._going)
-        if self._ticks % KEEP_EVERY_TICKS == 0:
+        if self._ticks % CLEAR_EVERY_TICKS == 0:
             await self._clear()
             await self._keep()
         self._ticks += 1
 
+    def _may_begin(self) -> bool:
+        """Whether something new may be pushed: not while the registry collects, nor when it has waited too long to."""
+        if self._closing:
+            return False
+        if self._collector is None:
+            return True
+        starved = self._deleted is not None and self.clock() - self._deleted > COLLECT_AFTER
+        return not starved and self._collecting is None and self._collector.free()
+
     async def close(self) -> None:
-        """Give up everything, and wait until nobody is held; uploads go on when the service is there again."""
+        """Give up everything, and wait until nobody is held; what waited and uploads go on when the service is back."""
         self._closing = True
         for one in self._going.values():
             one.task.stop.set()
+        if self._collecting is not None:
+            self._collecting.cancel()
+            await asyncio.gather(self._collecting, return_exceptions=True)
         await asyncio.gather(*(one.work for one in self._going.values()), return_exceptions=True)
 
     async def _put_right(self) -> None:
@@ -153,9 +175,10 @@ class Savers:
             wanted = {_context(row) for row in await self.db.run_read(saved.saving) if not row.step}
             await self.saver.docker.do(lambda: builder.put_right(wanted))
         for row in await self.db.run_read(saved.saving):
-            # An archive still lies where it came in: it is taken up once more.
-            if row.step and not row.uploaded:
-                why = UserError(503, _RESTARTED_BUILD if row.how == "built" else _RESTARTED)
+            # What only waited goes on waiting, and an archive still lies where it came in: it is taken up once more.
+            if row.step not in ("", WAITING) and not row.uploaded:
+                self._left[row.owner, row.name, row.tag] = None
+                why = _restarted(row)
                 await self.db.run(
                     lambda conn, row=row, why=why: saved.fail(
                         conn, row.id, error=why, now=self.clock(), log=row.log
@@ -197,10 +220,12 @@ class Savers:
             with suppress(Exception):
                 await self.saver.forget(result.image)
         now = self.clock()
-        if row.uploaded and self._closing:
-            return
+        if self._closing and (row.uploaded or not task.step):
+            return  # it is taken up by the next service
+        if self._closing and over == "cancelled" and not await self._was_cancelled(row):
+            over, error = "failed", _restarted(row)
         if row.uploaded:
-            self._deleted = True  # layers that it left in the registry have no name
+            self._something_to_collect()  # layers that it left in the registry have no name
             self._drop(row)
         if over == "cancelled":
             await self.db.run(lambda conn: saved.cancelled(conn, row.id, now=now, log=task.log))
@@ -231,8 +256,39 @@ class Savers:
                 )
                 return await self._builder.build(task, order, ImageName(row.name, row.tag))
         finally:
-            if context is not None:
+            if context is not None and (task.step or not self._closing):
                 context.unlink(missing_ok=True)
+
+    async def _clear_left(self) -> None:
+        """Take away what a killed service pushed and never told of; what others have by now stays."""
+        for row, image in list(self._left.items()):
+            try:
+                found = image or await self.saver.named(row[0], ImageName(*row[1:]))
+                if found is None:
+                    del self._left[row]
+                    continue
+                self._left[row] = found
+                if await self.db.run_read(saved.needed, found):
+                    continue
+                await self.saver.forget(found)
+            except UserError as error:
+                log.warning("what a killed service pushed stays for now: %s", error)
+                continue
+            del self._left[row]
+            self._something_to_collect()
+            log.warning("%s was pushed and not told of: taken away", found)
+
+    async def _was_cancelled(self, row: SavedImage) -> bool:
+        """Whether somebody wanted it to end, and not only the service did."""
+        found = await self.db.run_read(
+            lambda conn: conn.execute(
+                select(saved_images.c.cancel_asked_at).where(saved_images.c.id == row.id)
+            ).scalar()
+        )
+        return found is not None
+
+    def _something_to_collect(self) -> None:
+        self._deleted = self._deleted or self.clock()
 
     def _drop(self, row: SavedImage) -> None:
         if self._uploader is not None:
@@ -268,7 +324,7 @@ class Savers:
         """Write how far it is; a row that is no longer wanted ends the work."""
         lines = 0
         while True:
-            step, done, total = task.step or "waiting", task.done_bytes, task.total_bytes
+            step, done, total = task.step or WAITING, task.done_bytes, task.total_bytes
             log_now = task.log if len(task.lines) != lines else None
             lines = len(task.lines)
             try:
@@ -300,8 +356,9 @@ class Savers:
             except UserError as error:
                 log.warning("a deleted image stays for now: %s", error)
                 continue
-            self._deleted = True
+            self._something_to_collect()
             await self.db.run(_mark_cleared, saved_id)
+        await self._clear_left()
         if (builder := self._builder) is not None:
             await self.saver.docker.do(lambda: builder.forget_steps(self.clock()))
         if self._uploader is not None:
@@ -309,10 +366,7 @@ class Savers:
             known = {(name_space(owner), archive) for owner, archive in rows}
             if count := await asyncio.to_thread(self._uploader.sweep, known, self.clock()):
                 log.warning("archives that nobody takes up any more are deleted: %d", count)
-        if self._deleted and self._collect is not None and not self._going:
-            # Nobody but this service pushes, and it does not while this goes on.
-            await asyncio.to_thread(self._collect)
-            self._deleted = False
+        self._collect()
 
     async def _keep(self) -> None:
         """Have the library's images on this machine, one at a time."""
@@ -324,6 +378,21 @@ class Savers:
                 await self.saver.keep(place)
             except UserError as error:
                 log.warning("%s is not on this machine: %s", image, error)
+
+    def _collect(self) -> None:
+        """Have the registry give back what nothing names, beside the ticks; nothing is begun meanwhile."""
+        if self._collecting is not None and self._collecting.done():
+            if not self._collecting.cancelled() and (fault := self._collecting.exception()) is not None:
+                log.warning("the registry gave nothing back: %s", fault)
+            self._collecting = None
+        if self._deleted is None or self._collector is None or self._going or self._collecting is not None:
+            return
+        self._deleted = None
+        self._collecting = asyncio.create_task(self._collector.collect())
+
+
+def _restarted(row: SavedImage) -> UserError:
+    return UserError(503, _RESTARTED_BUILD if row.how == "built" else _RESTARTED)
 
 
 def _deleted(conn: Connection) -> list[tuple[str, str]]:
@@ -355,23 +424,6 @@ def _in_library(conn: Connection) -> list[str]:
             )
         ).scalars()
     )
-
-
-def collector(program: str, settings: Path) -> Callable[[], None]:
-    """Garbage collection of a registry of our own."""
-
-    def collect() -> None:
-        done = subprocess.run(
-            [program, "garbage-collect", str(settings)],
-            capture_output=True,
-            text=True,
-            timeout=1800,
-            check=False,
-        )
-        if done.returncode:
-            log.warning("the registry gave nothing back: %s", done.stderr[-500:])
-
-    return collect
 
 
 # ------------------------------------------------------------------------------------------- what the portal asks

@@ -55,6 +55,9 @@ class FakeSaver:
     async def keep(self, image: Pinned) -> None:
         """Fetches nothing."""
 
+    async def named(self, user: str, name: ImageName) -> Pinned | None:
+        """Nothing was pushed."""
+
     async def save(self, task: Task, wanted: Wanted, name: ImageName, *, history: bool = False) -> Result:
         self.asked.append(wanted)
         task.begin("copying", 10)
@@ -283,6 +286,10 @@ class NoDocker:
 
     async def do(self, function: Callable[[], Any]) -> Any:
         raise RuntimeError
+
+    async def ask(self, function: Callable[[Any], Any]) -> int:
+        """Nobody was held."""
+        return 0
 
 
 @pytest.fixture
@@ -606,4 +613,136 @@ async def test_a_build_that_was_under_way_is_told_and_one_that_waited_is_built(
 async def test_where_nothing_is_built_a_row_says_so(db: Database, tmp_path: Path) -> None:
     savers = Savers(db, DoingSaver(tmp_path / "images"), lambda: datetime.now(UTC))  # type: ignore[arg-type]
     assert (await until_over(savers, db, await db.run(order_of))).why == "Images are not built here."
+    await savers.close()
+
+
+# ------------------------------------------------------------------------------------- an end in the middle
+
+
+async def stopped_with_one_under_way_and_one_that_waits(
+    db: Database, run: str, directory: Path
+) -> tuple[Any, Any]:
+    begun = threading.Event()
+
+    def work(task: Task) -> None:
+        begun.set()
+        task.stop.wait(20)
+        task.check()
+
+    savers = savers_of(db, FakeSaver(directory, work))
+    one, two = await db.run(begin, run, "1"), await db.run(begin, run, "2")
+    await savers.tick()
+    await asyncio.to_thread(begun.wait, 20)
+    await asyncio.sleep(0.05)
+    await savers.close()
+    return await row(db, one), await row(db, two)
+
+
+async def test_what_only_waited_when_the_service_was_stopped_is_saved_by_the_next(
+    db: Database, run: str, tmp_path: Path
+) -> None:
+    one, two = await stopped_with_one_under_way_and_one_that_waits(db, run, tmp_path / "images")
+    assert one.state == "failed" and "restarted" in one.why, "nobody cancelled it"
+    assert (two.state, two.step) == ("saving", "waiting")
+    savers = savers_of(db, FakeSaver(tmp_path / "images"))
+    assert (await until_over(savers, db, two.id)).state == "ready"
+    await savers.close()
+
+
+async def test_what_somebody_cancelled_stays_cancelled_though_the_service_ends(
+    db: Database, run: str, tmp_path: Path
+) -> None:
+    begun = threading.Event()
+
+    def work(task: Task) -> None:
+        begun.set()
+        task.stop.wait(20)
+        task.check()
+
+    savers = savers_of(db, FakeSaver(tmp_path / "images", work))
+    image = await db.run(begin, run)
+    await savers.tick()
+    await asyncio.to_thread(begun.wait, 20)
+    await db.run(
+        lambda conn: conn.execute(
+            update(saved_images).where(saved_images.c.id == image).values(cancel_asked_at=NOW)
+        )
+    )
+    await savers.close()
+    assert (await row(db, image)).state == "cancelled"
+
+
+async def test_the_files_of_a_build_that_waited_when_the_service_was_stopped_are_there_for_the_next(
+    db: Database, tmp_path: Path
+) -> None:
+    savers, builder = building(db, tmp_path)
+    (builder.contexts / "a.tar").write_bytes(b"")
+    savers._build_slots = asyncio.Semaphore(0)
+    image = await db.run(order_of, "1", "a.tar")
+    await savers.tick()
+    await asyncio.sleep(0.05)
+    closing = asyncio.create_task(savers.close())
+    await asyncio.sleep(0.05)
+    savers._build_slots.release()
+    await closing
+    assert (builder.contexts / "a.tar").exists()
+    assert (await row(db, image)).state == "saving"
+
+
+@pytest.mark.process
+async def test_what_was_pushed_and_never_told_of_goes_from_the_registry(
+    db: Database, run: str, registry: RegistryServer, tmp_path: Path
+) -> None:
+    savers, saver = real_savers(db, registry, tmp_path / "images")
+    image = await pushed(saver, "1")
+    lost = await db.run(begin, run, "1")  # killed between the push and the word of it
+    await db.run(
+        lambda conn: conn.execute(
+            update(saved_images).where(saved_images.c.id == lost).values(step="placing")
+        )
+    )
+    await savers.tick()
+    assert (await row(db, lost)).state == "failed"
+    assert not await is_there(saver, image)
+    await savers.close()
+
+
+@pytest.mark.process
+async def test_what_was_pushed_and_never_told_of_stays_where_another_row_is_the_same_image(
+    db: Database, run: str, registry: RegistryServer, tmp_path: Path
+) -> None:
+    savers, saver = real_savers(db, registry, tmp_path / "images")
+    image = await pushed(saver, "1", "2")
+    kept = await db.run(begin, run, "2")
+    await db.run(finish, kept, image)
+    lost = await db.run(begin, run, "1")
+    await db.run(
+        lambda conn: conn.execute(
+            update(saved_images).where(saved_images.c.id == lost).values(step="placing")
+        )
+    )
+    await savers.tick()
+    assert (await row(db, lost)).state == "failed"
+    assert await is_there(saver, image)
+    await savers.close()
+
+
+@pytest.mark.process
+async def test_a_registry_that_is_away_when_the_service_begins_is_cleared_later(
+    db: Database, run: str, registry: RegistryServer, tmp_path: Path
+) -> None:
+    savers, saver = real_savers(db, registry, tmp_path / "images")
+    image = await pushed(saver, "1")
+    lost = await db.run(begin, run, "1")
+    await db.run(
+        lambda conn: conn.execute(
+            update(saved_images).where(saved_images.c.id == lost).values(step="pushing")
+        )
+    )
+    registry.stop()
+    await savers.tick()
+    assert (await row(db, lost)).state == "failed"
+    registry.start()
+    await savers._clear()
+    assert not await is_there(saver, image)
     await savers.close()
