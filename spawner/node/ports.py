@@ -190,7 +190,11 @@ class PortHandler(Apart, LocalProxyHandler):
 
     def on_finish(self) -> None:
         if self.get_status() != 101:  # a websocket has only begun
-            self._ended()
+            stream = getattr(self.request.connection, "stream", None)
+            if stream is None or stream.closed():
+                self._ended()
+            else:  # all of it is said, and a long answer still flows
+                stream.write(b"").add_done_callback(lambda sent: (sent.exception(), self._ended()))
         super().on_finish()
 
     def on_close(self) -> None:

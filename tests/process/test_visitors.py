@@ -234,7 +234,7 @@ def test_no_other_handler_lets_visitors_in() -> None:
 
 # ------------------------------------------------------------------------------------------ a real node
 
-#: Repeats what a websocket says, and has an answer that never ends.
+#: Repeats what a websocket says, has an answer that never ends, and a file that is larger than what lines hold.
 PROGRAM = """
 import asyncio, tornado.web, tornado.websocket
 class Echo(tornado.websocket.WebSocketHandler):
@@ -246,8 +246,11 @@ class Endless(tornado.web.RequestHandler):
             self.write("x")
             await self.flush()
             await asyncio.sleep(0.1)
+class File(tornado.web.RequestHandler):
+    def get(self):
+        self.write(b"x" * 2**26)
 async def main():
-    server = tornado.web.Application([("/ws", Echo), ("/endless", Endless)]).listen(0, "127.0.0.1")
+    server = tornado.web.Application([("/ws", Echo), ("/endless", Endless), ("/file", File)]).listen(0, "127.0.0.1")
     print(list(server._sockets.values())[0].getsockname()[1], flush=True)
     await asyncio.Event().wait()
 asyncio.run(main())
@@ -293,15 +296,23 @@ def test_a_visitor_is_cut_off_in_the_middle_of_a_websocket_and_of_an_answer(tmp_
         address = f"{node.url.replace('http', 'ws', 1)}proxy/{port}/ws?token={TOKEN}"
         stream = {"Accept": "text/event-stream"}
         eventually(lambda: _greets(address), 30, "the port is open")
+        eventually(lambda: node.client.get(f"proxy/{port}/none").status_code == 404, 30, "for her, too")
         with connect(address, open_timeout=60) as socket:
             socket.send("hello")
             assert socket.recv(timeout=60) == "hello"
-            with node.client.stream("GET", f"proxy/{port}/endless", headers=stream, timeout=60) as answer:
-                pieces = answer.iter_raw()
-                assert next(pieces)
+            with (
+                node.client.stream("GET", f"proxy/{port}/file", timeout=60) as file,
+                node.client.stream("GET", f"proxy/{port}/endless", headers=stream, timeout=60) as answer,
+            ):
+                pieces, rest = answer.iter_raw(), file.iter_raw()
+                assert next(pieces) and next(rest)
                 portal.ports = ()
                 with contextlib.suppress(httpx.TransportError):
                     for _ in pieces:  # it never ends by itself
+                        pass
+                eventually(lambda: node.log.read_text().count("was cut off") == 3, 20, "all are cut off")
+                with pytest.raises(httpx.TransportError):  # the program has said all of it long ago
+                    for _ in rest:
                         pass
             with pytest.raises(ConnectionClosed) as closed:
                 while True:
