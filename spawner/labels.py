@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+#: Begins all of them. A container has its image's labels, too: what is not said of one can be said by whoever made the image.
+OURS = "galilean.io/"
 RUN = "galilean.io/run"
 #: The cluster's base name: what all objects of (user, server) have in common, whichever run made them.
 CLUSTER = "galilean.io/cluster"
@@ -15,6 +17,8 @@ POOL = "galilean.io/pool"
 GPU_MODEL = "galilean.io/gpu-model"
 #: What is opened to licence servers, as an annotation.
 LICENCES = "galilean.io/licences"
+#: Marks containers that are made for reading an image alone; its value is the installation.
+READER = "galilean.io/reads"
 
 _RANK = re.compile(r"0|[1-9][0-9]{0,5}", re.ASCII)
 

@@ -23,16 +23,15 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
 import requests
-from ulid import ULID
 from urllib3.exceptions import HTTPError
 
-from extensions.imagebuilder import build_context, container, recipes
+from extensions.imagebuilder import build_context, build_steps, container, looks, recipes
 from extensions.imagebuilder.build_network import build_network, inhabitants, remove_left
 from extensions.imagebuilder.changes import Changes
 from extensions.imagebuilder.container import GivenUp
@@ -45,7 +44,7 @@ from extensions.imagebuilder.summary import as_record, stacked
 from galilean import disk_reserve
 from galilean.errors import UserError, mark
 from galilean.settings_builds import Builds
-from spawner.docker.api import APIError, Client, ImageNotFound, NotFound, said
+from spawner.docker.api import APIError, Client, ImageNotFound, said
 
 log = logging.getLogger("galilean.imagebuilder")
 
@@ -57,9 +56,7 @@ SIZES_EVERY = 6
 #: Bytes of the machine's disk that no build takes.
 RESERVE_BYTES = 2 << 30
 PIDS = 4096
-CACHE = "galilean-build"
 _ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[@-_]")
-_STEP_IMAGE = re.compile(r" ---> ([0-9a-f]{12})")
 LINE_MOST = 2000
 
 _FAILED = mark("The build ended with an error: {what}. The log tells more.")
@@ -233,6 +230,7 @@ class Builder:
                 seen = client.inspect_image(image)
             if (seen.get("Config") or {}).get("OnBuild"):
                 raise UserError(422, _TRIGGERS, reason="on-build", image=text[:120])
+            looks.need_labels((seen.get("Config") or {}).get("Labels") or ())
             return str(seen["Id"])
 
         found = await self._blocking(task, look)
@@ -273,7 +271,8 @@ class Builder:
             "cpuquota": int(limits.cpu * 100_000),
         }
         watch = _Watch(self.saver, task, network, base, limits)
-        made, what, step_image = "", "", ""
+        made, what = "", ""
+        steps = build_steps.Steps(self.saver.docker.client(), self.saver.instance, order.id)
         inner: Any = client
         try:
             with open(packed, "rb") as body:
@@ -288,8 +287,7 @@ class Builder:
                 made = str((line.get("aux") or {}).get("ID") or made)
                 what = str(line.get("error") or what)
                 told = str(line.get("stream") or "")
-                if found := _STEP_IMAGE.match(told):
-                    step_image = found[1]
+                steps.heard(told)
                 _log(task, told or what)
         except (APIError, requests.RequestException, HTTPError, OSError, ValueError) as error:
             if not watch.why:
@@ -297,7 +295,6 @@ class Builder:
                 what = what or said(error)
         finally:
             watch.end()
-        self._keep_steps(order, made or step_image)
         if watch.why == "cancelled" or task.stop.is_set():
             raise GivenUp
         if watch.why == "time":
@@ -309,14 +306,6 @@ class Builder:
         if what or not made:
             raise UserError(422, _FAILED, reason="build-failed", what=_plain(what or "?")[:300])
         return made
-
-    def _keep_steps(self, order: Order, image: str) -> None:
-        """Give what was made a name, so that its steps are there for the next build."""
-        if image:
-            with contextlib.suppress(APIError, requests.RequestException):
-                self.saver.docker.client().tag(
-                    image, f"{CACHE}/{self.saver.instance}", order.id.lower(), force=True
-                )
 
     # ------------------------------------------------------------------------------------------ afterwards
 
@@ -381,25 +370,18 @@ class Builder:
     # --------------------------------------------------------------------------------------------- beside
 
     def put_right(self, wanted: set[str]) -> None:
-        """After a service that was killed: networks of builds, and packed files that no row names."""
+        """After a service that was killed: networks and last steps of builds, and packed files that no row names."""
         remove_left(self.saver.docker.client(), self.saver.instance)
+        build_steps.adopt(self.saver.docker.client(), self.saver.instance)
         for path in self.contexts.glob("*.tar") if self.contexts.is_dir() else ():
             if path.name not in wanted:
                 path.unlink(missing_ok=True)
 
     def forget_steps(self, now: datetime) -> None:
         """Give back what was kept for next builds and is old; never of a build that is under way."""
-        client = self.saver.docker.client()
-        name = f"{CACHE}/{self.saver.instance}"
-        tags = [tag for image in client.images(name=name) for tag in image.get("RepoTags") or ()]
-        for tag in tags:
-            repository, _, build = tag.rpartition(":")
-            build = build.upper()
-            # What is built again is an old image under a new name: the name tells when.
-            old = now - ULID.from_str(build).datetime >= timedelta(days=self.limits.cache_days)
-            if repository == name and old and build not in self._going:
-                with contextlib.suppress(APIError, NotFound):  # something stands on it
-                    client.remove_image(tag)
+        build_steps.forget(
+            self.saver.docker.client(), self.saver.instance, self._going, now, self.limits.cache_days
+        )
 
 
 class _Watch:
@@ -480,6 +462,7 @@ class _Watch:
 def _stands(client: Client, image: str, bases: set[str]) -> _Stands:
     """Which layers of what was built are its own."""
     seen = client.inspect_image(image)
+    looks.need_labels((seen.get("Config") or {}).get("Labels") or ())
     layers = list((seen.get("RootFS") or {}).get("Layers") or ())
     found = ""
     below: list[str] = []

@@ -36,6 +36,7 @@ from galilean.disk_reserve import RESERVE_BYTES
 from galilean.errors import UserError, mark
 from spawner.docker import names
 from spawner.docker.api import APIError, Client, ImageNotFound, NotFound, said
+from spawner.labels import READER as READER
 from spawner.node.place import SECRETS_DIRECTORY
 from spawner.node.ssh import SECRET_VARIABLES
 from spawner.process.layout import base_name
@@ -49,8 +50,6 @@ CHUNK_BYTES = 1 << 20
 #: A daemon that compares two large trees takes its time.
 LOOK_SECONDS = 300
 PLACE = "/galilean-changes"
-#: Marks containers that are made for reading alone.
-READER = "galilean.io/reads"
 #: Of the node's side, below HOME: made anew for each run.
 OWN = (".galilean", ".galilean-command.log")
 DPKG = "/var/lib/dpkg/status"

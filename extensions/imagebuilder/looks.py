@@ -4,8 +4,9 @@
 it is Docker Hub's, without a tag ``latest`` is asked for and what it is *now* is kept. Nothing of the layers is
 fetched, so what is told comes from manifest and config alone:
 
-- refused: another processor, too many layers, layers kept elsewhere (:mod:`…registry.manifests`), and an image without
-  the node's own part, which only an image built on ours has (its label says so): it could never answer;
+- refused: another processor, too many layers, layers kept elsewhere (:mod:`…registry.manifests`), labels by which nodes
+  are known, and an image without the node's own part, which only an image built on ours has (its label says so): it
+  could never answer;
 - told: ``USER``, ``ENTRYPOINT``, ``VOLUME`` and ``ONBUILD``, each with what becomes of it here.
 """
 
@@ -15,7 +16,7 @@ import asyncio
 import platform as machine
 import re
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +27,7 @@ from extensions.imagebuilder.registry.client import Registry
 from extensions.imagebuilder.registry.manifests import PROCESSORS, ImageConfig, Manifest, Platform, is_digest
 from galilean.errors import UserError, mark
 from galilean.settings import Settings
+from spawner.labels import OURS
 
 #: Docker's short names, and where its registry really is.
 HUB, HUB_API = "docker.io", "registry-1.docker.io"
@@ -184,8 +186,9 @@ def judge(reference: Reference, manifest: Manifest, config: ImageConfig) -> Look
     Raises
     ------
     UserError
-        422 ``image-node`` when it lacks the node's own part.
+        422 ``image-node`` when it lacks the node's own part, ``image-labels`` for labels that are ours.
     """
+    need_labels(config.labels)
     if NODE_LABEL not in config.labels:
         raise UserError(
             422,
@@ -203,6 +206,23 @@ def judge(reference: Reference, manifest: Manifest, config: ImageConfig) -> Look
         platform=str(config.platform),
         told=tuple(findings(config)),
     )
+
+
+def need_labels(labels: Iterable[str]) -> None:
+    """Refuse labels that are ours: containers have those of their image, and by these we know whose nodes they are.
+
+    Raises
+    ------
+    UserError
+        422.
+    """
+    for name in labels:
+        if name.startswith(OURS):
+            raise UserError(
+                422,
+                mark("The image has a label {label}. Labels that begin with {ours} are the product's own: build it without."),
+                reason="image-labels", label=name[:80], ours=OURS,
+            )  # fmt: skip
 
 
 def findings(config: ImageConfig) -> list[dict[str, Any]]:

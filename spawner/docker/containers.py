@@ -11,6 +11,7 @@ from typing import Any
 
 from spawner.docker import names, scratch, seccomp, subnets
 from spawner.docker.spec import GRACE_SECONDS, HTTP_PORT, ClusterSpec, Given
+from spawner.labels import READER
 from spawner.node.place import (
     CPU_MILLICORES,
     LANGUAGE,
@@ -57,10 +58,11 @@ def container(spec: ClusterSpec, rank: int, given: Given) -> Body:
         names.RANK: str(rank),
         names.COMPONENT: "worker" if rank else "head",
         names.POOL: names.slug(spec.pool),
+        # Said of every node, else the image's own labels of these names would hold.
+        names.GPUS: ",".join(given.gpus.get(rank, ())) if spec.gpu else "",
+        names.GPU_MODEL: names.slug(spec.gpu_model) if spec.gpu and spec.gpu_model else "",
+        READER: "",
     }
-    if spec.gpu:
-        own[names.GPUS] = ",".join(given.gpus.get(rank, ()))
-        own |= {names.GPU_MODEL: names.slug(spec.gpu_model)} if spec.gpu_model else {}
     return {
         "Image": spec.image,
         "Cmd": list(spec.command),

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from spawner.docker import containers, names
 from spawner.docker.spec import ClusterSpec, Given
+from spawner.labels import READER
 from spawner.plan import Mount
 from spawner.process.layout import base_name
 
@@ -49,6 +50,13 @@ def spec_of(**more: Any) -> ClusterSpec:
             **more,
         }
     )
+
+
+def test_no_label_of_an_image_holds_for_a_node() -> None:
+    """What is not said of a container its image may say: cards that are held, or a reader that is cleared away."""
+    for rank in (0, 1):
+        said = containers.container(spec_of(), rank, PLACE)["Labels"]
+        assert (said[names.GPUS], said[names.GPU_MODEL], said[READER]) == ("", "", "")
 
 
 def test_what_is_asked_of_docker_is_written_down() -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from ulid import ULID
 
-from extensions.imagebuilder import building
+from extensions.imagebuilder import build_steps, building
 from extensions.imagebuilder.build_network import BUILDS
 from extensions.imagebuilder.building import Builder, Order
 from extensions.imagebuilder.container import READER, GivenUp
@@ -281,7 +281,7 @@ def test_steps_are_kept_for_some_days(builder: Builder, ground: Any) -> None:
     go(builder, text, "13", id=str(ULID.from_datetime(DAY)))
     # The same again is the same image: what is under way keeps it, however old it is.
     last = str(ULID.from_datetime(DAY + timedelta(days=7)))
-    name = f"{building.CACHE}/{INSTANCE}"
+    name = build_steps.name_of(INSTANCE)
 
     def kept() -> set[str]:
         tags = {tag for one in daemon.client.images(name=name) for tag in one["RepoTags"]}
@@ -298,6 +298,63 @@ def test_steps_are_kept_for_some_days(builder: Builder, ground: Any) -> None:
     builder._going.clear()
     builder.forget_steps(DAY + timedelta(days=30))
     assert not kept()
+
+
+def test_stages_and_steps_of_a_build_that_failed_are_given_back(builder: Builder, ground: Any) -> None:
+    daemon, _ = ground
+    before = {one["Id"] for one in daemon.client.images(all=True)}
+    two = SHELL.replace("FROM base", "FROM base AS first") + (
+        "RUN open('/opt/first', 'w').write('1')\n" + SHELL + "COPY --from=first /opt/first /opt/second\n"
+    )
+    broken = two.replace("COPY", "RUN open('/opt/more', 'w')\nRUN raise SystemExit(3)\nCOPY").replace(
+        "'1'", "'2'"
+    )
+    result = go(builder, two, "20", id=str(ULID.from_datetime(DAY)))
+    with pytest.raises(UserError):
+        go(builder, broken, "21", id=str(ULID.from_datetime(DAY + timedelta(hours=1))))
+    builder.put_right(set())
+    for _ in range(2):  # of one second, it may be in the other order, and is done when looked at again
+        builder.forget_steps(DAY + timedelta(days=30))
+    image = daemon.client.inspect_image(str(result.image))["Id"]
+    rest = {one["Id"]: one for one in daemon.client.images(all=True) if one["Id"] not in before}
+    while image in rest:  # what people have, with the steps that it stands on
+        image = rest.pop(image)["ParentId"]
+    assert not rest, "a stage or a step is left"
+
+
+def test_what_was_made_between_a_step_and_its_name_is_found_by_the_step_below() -> None:
+    def image(name: str, parent: str = "", *tags: str, digests: tuple[str, ...] = ()) -> dict[str, Any]:
+        return {
+            "Id": name,
+            "ParentId": parent,
+            "RepoTags": list(tags) or ["<none>:<none>"],
+            "RepoDigests": digests,
+        }
+
+    listed = [
+        image("base", "", "debian:12"),
+        image("step", "base", "galilean-build/t:01abc-2"),
+        image("left", "step"),
+        image("inner", "step"),
+        image("kept", "inner", "people/ada:1"),
+        image("pulled", "step", digests=("people/ada@sha256:1",)),
+        image("somebodys", "base"),
+        image("others", "x", "galilean-build/u:01abc"),
+    ]
+    assert list(build_steps.nameless(listed, "galilean-build/t")) == [("left", "01abc")]
+
+
+@pytest.mark.parametrize("where", ["below", "step"])
+def test_labels_by_which_nodes_are_known_are_refused(builder: Builder, ground: Any, where: str) -> None:
+    daemon, _ = ground
+    made = daemon.client.create_container(IMAGE, ["true"])["Id"]
+    daemon.client.commit(made, "eve/node", "1", changes=f"LABEL {READER}={INSTANCE}")
+    daemon.client.remove_container(made)
+    text = "FROM eve\nENV A=1\n" if where == "below" else f"FROM base\nLABEL {READER}={INSTANCE}\n"
+    with pytest.raises(UserError) as refused:
+        go(builder, text, "22", images={"eve": "eve/node:1"})
+    assert refused.value.reason == "image-labels"
+    daemon.client.remove_image("eve/node:1")
 
 
 def test_more_than_a_person_may_keep_is_refused_after_the_push_and_taken_back(

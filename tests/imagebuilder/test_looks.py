@@ -207,9 +207,11 @@ async def test_a_tag_is_resolved_to_its_digest_and_what_it_says_of_its_start_is_
 async def test_what_could_never_answer_or_run_here_is_refused(server: RegistryServer) -> None:
     host = server.address.removeprefix("http://")
     await push(server.address, "site/plain", "1", node=False)
+    await push(server.address, "site/node", "1", Labels={"galilean.io/instance": "galilean"})
     await push(server.address, "site/arm", "1", platform={"os": "linux", "architecture": "arm64"})
     for name, reason in (
         ("site/plain:1", "image-node"),
+        ("site/node:1", "image-labels"),
         ("site/arm:1", "image-platform"),
         ("site/none:1", "registry-missing"),
     ):
