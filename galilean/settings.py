@@ -31,6 +31,7 @@ from galilean.settings_environments import Display as Display
 from galilean.settings_environments import EnvironmentSettings as EnvironmentSettings
 from galilean.settings_environments import LicenceServer as LicenceServer
 from galilean.settings_environments import Vnc as Vnc
+from galilean.settings_environments import Workbench as Workbench
 from galilean.settings_images import Images as Images
 from galilean.settings_machines import Machines
 from galilean.settings_places import ENTRY, Addresses, Bytes, GPUModel, Kubernetes, Pool, Section, Volume
@@ -302,6 +303,7 @@ class Settings(Section):
         description="Whether an environment may let people start containers inside of their nodes. They get no right on the "
         "machine, and more of its kernel can be asked: user name spaces and mounts. Keep kernels up to date.",
     )
+    workbench: Workbench = Workbench()
     images: Images = Images()
     defaults: Defaults = Defaults()
     release: Release = Release()
@@ -352,6 +354,7 @@ class Settings(Section):
             )
         for problem in (
             *self._environment_problems(),
+            *self._workbench_problems(),
             *self._pool_problems(),
             *self._docker_problems(),
             *self._kubernetes_problems(),
@@ -383,6 +386,10 @@ class Settings(Section):
         for name, environment in self.environments.items():
             for problem in self.problems_of(environment):
                 yield f"environments.{name}.{problem}"
+
+    def _workbench_problems(self) -> Iterator[str]:
+        if self.workbench.root and self.backend == "process":
+            yield "workbench.root: with backend process nobody becomes root"
 
     def _pool_problems(self) -> Iterator[str]:
         if "default" not in self.pools:

@@ -102,6 +102,19 @@ class LicenceServer(Section):
         return tuple(dict.fromkeys(read_port(port) for port in value))
 
 
+class Workbench(Section):
+    """Environments that people open on their own, without a project: each with a `work` of its own for every person."""
+
+    offered: bool = Field(default=True, description="Whether there are workbenches.")
+    root: bool = Field(
+        default=False,
+        description="Backends docker and kubernetes: sudo works in workbenches, where the image has it, so that people "
+        "install packages of the system and save the image. They are root inside their container with a few "
+        "capabilities, never privileged. What they leave in `work` can be root's: mount volumes with `nosuid`, or let "
+        "Docker map users.",
+    )
+
+
 class EnvironmentSettings(Section):
     """An environment that projects can choose (CG-8: tag and description are shown in the picker)."""
 

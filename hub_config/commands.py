@@ -32,6 +32,7 @@ def register(root: typer.Typer) -> None:
     """Add the commands."""
     from galilean.commands.of_environments import add_environment_commands
     from galilean.commands.of_people import add_dataset_commands, add_project_commands
+    from galilean.commands.of_workbenches import add_workbench_commands
     from hub_config.backup.commands import register as register_backup
     from hub_config.database_commands import register as register_database
     from hub_config.decided_commands import register as register_decided
@@ -55,6 +56,7 @@ def register(root: typer.Typer) -> None:
     add_project_commands(project_app, _portal_here)
     add_dataset_commands(dataset_app, _portal_here)
     add_environment_commands(root, _portal_here)
+    add_workbench_commands(root, _portal_here)
     root.add_typer(user_app, name="user")
     root.add_typer(people_app, name="people")
     root.add_typer(project_app, name="project")

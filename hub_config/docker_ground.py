@@ -60,7 +60,7 @@ _SEALED = mark(
     "interfaces {bridge}*: let it through, for the rules of galilean drop what must not pass."
 )
 _SETUID = mark(
-    "An environment gives sudo, and on volume {volume} ({path}) a program that people make root's own would run as "
+    "An environment or workbench.root gives sudo, and on volume {volume} ({path}) a program that people make root's own would run as "
     "root for every account of this machine. Mount it with nosuid, or let Docker map users (userns-remap)."
 )
 
@@ -116,9 +116,9 @@ def refuse_setuid_volumes(settings: Settings, look: Callable[[Path], Any] = os.s
     Raises
     ------
     UserError
-        503 naming the volume, if an environment gives sudo and the volume is mounted without ``nosuid``.
+        503 naming the volume, if an environment or the workbench gives sudo and the volume is mounted without ``nosuid``.
     """
-    if not any(environment.sudo for environment in settings.environments.values()):
+    if not settings.workbench.root and not any(one.sudo for one in settings.environments.values()):
         return
     for name in settings.volumes:
         path = settings.volume_path(name)

@@ -28,7 +28,7 @@ const icons = `
   globe2 grid hdd hdd-rack hourglass-split house inbox info-circle journal-code lightning-charge-fill layout-three-columns list lock
   memory moon pencil people person person-check person-plus pin-angle play-fill plus plus-lg
   question-circle search send share slash-circle sliders speedometer2 star star-fill stop-fill sun terminal
-  three-dots trash upload wifi-off x x-lg
+  three-dots trash upload wifi-off wrench x x-lg
 `.trim().split(/\s+/);
 for (const name of icons) files[`bootstrap-icons/icons/${name}.svg`] = `icons/${name}.svg`;
 

@@ -90,7 +90,7 @@ class EnvironmentChoice:
     hostname
         Docker: what nodes call themselves, with their rank behind it; empty = ``node-i``.
     sudo
-        Docker: whether people may become root inside their nodes.
+        Container backends: whether people may become root inside their nodes.
     containers
         Whether containers can be started inside of its nodes.
     licences

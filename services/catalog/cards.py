@@ -89,6 +89,8 @@ def shelf_of(kind: str, row: Any) -> int:
     """Where the card of a row stands."""
     if row.deleted_at is not None or (kind == "dataset" and row.version_of):
         return NOWHERE  # a version is found where its data set is
+    if row.deleted_at is not None or (kind == "project" and row.kind == "workbench"):
+        return NOWHERE  # nobody sees it as a project
     shown = row.visibility == "public" and row.taken_down_at is None
     return (PUBLIC if shown else OTHER)[kind]
 

@@ -28,11 +28,21 @@ from galilean.db import Database, plain_words
 from galilean.errors import UserError, mark
 from galilean.names import check_slug
 from galilean.settings import RELEASE_POLICIES, Settings
-from services.catalog import environments, forking, links, places, shares, store, volume_store, volumes
+from services.catalog import (
+    environments,
+    forking,
+    links,
+    places,
+    shares,
+    store,
+    volume_store,
+    volumes,
+    workbenches,
+)
 from services.catalog.access import Access, Viewer, access, may_see, need, work_read_only
 from services.catalog.datasets import Dataset
 from services.catalog.mounts import BELOW
-from services.catalog.store import Project
+from services.catalog.store import WORKBENCH, Project
 from spawner.collaborators import Person
 from spawner.plan import ClusterPlan, Mount
 from spawner.request import ClusterRequest
@@ -121,12 +131,17 @@ class CatalogResolver:
             # In the disk's threads too, for a hop costs more than the question.
             with plain_words(), self._db.read_once() as conn:
                 project, level = find(conn, person, server, request.project)
+                asked = request
+                if project.kind == WORKBENCH:
+                    asked = workbenches.request_of(self._settings, project, request)
                 data = links.mounts_of_run(conn, self._settings, viewer_of(person), project)
                 claims = volume_store.claims(conn) if project.volume_root or data.registered else {}
                 offered = self._offers(conn, person, self._clock()) if self._offers else None
-                kept = self._kept(conn, person, environment_of(self._settings, project, request))
-            plan = fill(self._settings, person, server, project, request, offered, kept)
+                kept = self._kept(conn, person, environment_of(self._settings, project, asked))
+            plan = fill(self._settings, person, server, project, asked, offered, kept)
             environment = environments.choose(self._settings, plan.environment.name, kept)
+            if project.kind == WORKBENCH:
+                environment = workbenches.choice(self._settings, project, environment)
             prepare_directory(self._settings, project)
             work = replace(plan.work, read_only=work_read_only(level))
             there, away = present(data.mounts)
@@ -191,7 +206,7 @@ def find(conn: Connection, person: Person, server: str, named: str | None) -> tu
     else:
         owner, slash, slug = named.rpartition("/")
         project = store.get(conn, owner if slash else person.name, slug)
-    if project is None:
+    if project is None or (project.kind == WORKBENCH and project.owner != person.name):
         raise store.no_such_project()
     viewer = viewer_of(person)
     given = () if project.owner == person.name else shares.of(conn, "project", project.id)

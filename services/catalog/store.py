@@ -34,6 +34,9 @@ from spawner.request import ClusterRequest
 from spawner.tables import clusters
 
 NAME_LENGTH = 100
+#: What a row of ``projects`` is: a project, or the ``work`` of an environment that is opened on its own
+#: (:mod:`services.catalog.workbenches`), which no list of projects shows.
+PROJECT, WORKBENCH = "project", "workbench"
 DESCRIPTION_LENGTH = 2000
 NUMBERS_MOST = 1000
 
@@ -74,6 +77,8 @@ class Project:
         As counted at ``measured_at``; ``None`` = never.
     volume_root
         Where its volume is, if that was registered online; the settings say it of theirs.
+    kind
+        ``project`` or ``workbench``.
     """
 
     id: str
@@ -101,6 +106,7 @@ class Project:
     file_count: int | None = None
     measured_at: datetime | None = None
     volume_root: str = ""
+    kind: str = PROJECT
 
     def server(self, person: str) -> str:
         """Name of the server on which ``person`` runs this project."""
@@ -199,11 +205,13 @@ def create(
     description: str = "",
     environment: str = "",
     default_request: Mapping[str, Any] | None = None,
+    kind: str = PROJECT,
+    address: str = "",
 ) -> Project:
     """Make a project of ``owner``.
 
     ``name`` may be in any script. ``volume_id`` is a registered volume (:mod:`services.catalog.volumes`).
-    ``slug`` is the address to take; ``None`` = made from the name, numbered when taken.
+    ``slug`` is the address to take; ``None`` = made from ``address``, else from the name, numbered when taken.
 
     Raises
     ------
@@ -211,13 +219,14 @@ def create(
         400 for a name or slug that cannot be; 409 when the slug that was asked for is taken.
     """
     name, description = clean_name(name), clean_description(description)
-    wanted = check_slug(slug) if slug else slugify(name)
+    wanted = check_slug(slug) if slug else slugify(address or name)
     project_id = str(ULID.from_datetime(now))
     values = {
         "id": project_id,
         "owner": owner,
         "name": name,
         "description": description,
+        "kind": kind,
         "environment": environment,
         "default_request": dict(default_request) if default_request else None,
         "visibility": "private",
@@ -329,6 +338,29 @@ def by_alias(conn: Connection, person: str, server: str) -> Project | None:
     return next((found for found in map(_project, rows) if found.server(person) == server), None)
 
 
+def workbench_of(conn: Connection, owner: str, environment: str) -> Project | None:
+    """Somebody's living workbench of an environment."""
+    row = conn.execute(
+        select(*_COLUMNS).where(
+            projects.c.owner == owner,
+            projects.c.environment == environment,
+            projects.c.kind == WORKBENCH,
+            projects.c.deleted_at.is_(None),
+        )
+    ).first()
+    return _project(row) if row else None
+
+
+def workbenches_of(conn: Connection, owner: str) -> list[Project]:
+    """Somebody's living workbenches, that whose files changed last first."""
+    rows = conn.execute(
+        select(*_COLUMNS)
+        .where(projects.c.owner == owner, projects.c.kind == WORKBENCH, projects.c.deleted_at.is_(None))
+        .order_by(projects.c.changed_at.desc(), projects.c.id.desc())
+    )
+    return [_project(row) for row in rows]
+
+
 def list_for(
     conn: Connection,
     owner: str | None,
@@ -338,7 +370,7 @@ def list_for(
     limit: int = 50,
     cursor: str | None = None,
 ) -> tuple[list[Project], str | None]:
-    """A page of the living projects of ``owner``, and the cursor of the next page.
+    """A page of the living projects of ``owner``, and the cursor of the next page; workbenches are none.
 
     ``owner`` ``None`` means everybody's, for administrators. ``query`` are words that must all stand
     somewhere in name, slug or description; any script, any letter case. ``sort`` is ``recent`` (changed
@@ -350,7 +382,9 @@ def list_for(
     UserError
         400 for a cursor that no page gave, or an unknown sort.
     """
-    statement = select(*_COLUMNS, projects.c.sort_name).where(projects.c.deleted_at.is_(None))
+    statement = select(*_COLUMNS, projects.c.sort_name).where(
+        projects.c.deleted_at.is_(None), projects.c.kind == PROJECT
+    )
     if owner is not None:
         statement = statement.where(projects.c.owner == owner)
     if not storable(query) or (owner is not None and not storable(owner)):
@@ -403,7 +437,7 @@ def count_for(conn: Connection, owner: str) -> int:
     return conn.execute(
         select(func.count())
         .select_from(projects)
-        .where(projects.c.owner == owner, projects.c.deleted_at.is_(None))
+        .where(projects.c.owner == owner, projects.c.deleted_at.is_(None), projects.c.kind == PROJECT)
     ).scalar_one()
 
 
@@ -502,11 +536,20 @@ def restore(conn: Connection, project_id: str, *, now: datetime) -> Project:
     Raises
     ------
     UserError
-        404 when there is no deleted project of this id, or its files are gone.
+        404 when there is no deleted project of this id, or its files are gone; 409 for a workbench that was begun
+        anew meanwhile.
     """
     project = by_id(conn, project_id, deleted=True)
     if project is None or project.deleted_at is None:
         raise no_such_project()
+    if project.kind == WORKBENCH and workbench_of(conn, project.owner, project.environment) is not None:
+        raise UserError(
+            409,
+            mark(
+                "You have begun “{name}” anew. Delete the work of that workbench first, then take this back."
+            ),
+            name=project.name,
+        )
     check_restorable(conn.execute(select(projects).where(projects.c.id == project_id)).one(), now)
     for number in range(1, NUMBERS_MOST):
         slug = numbered(project.slug, number)

@@ -74,6 +74,8 @@ projects = Table(
     Column("owner", String(255), nullable=False),
     Column("slug", String(64), nullable=False),
     Column("name", String(255), nullable=False),
+    # ``workbench``: of one environment, seen nowhere as a project (services.catalog.workbenches).
+    Column("kind", String(16), nullable=False, server_default="project"),
     Column("description", Text, nullable=False, server_default=""),
     Column("search_text", Text, nullable=False),
     Column("sort_name", String(255), nullable=False),
@@ -110,6 +112,15 @@ projects = Table(
     Column("taken_down_reason", Text, nullable=False, server_default=""),
     # A slug is free again once its project is deleted; machine time keeps the old project's id and name.
     Index("uq_projects_open", "owner", "slug", unique=True, **_LIVING),
+    # One workbench for each person and environment, also when two begin it at once.
+    Index(
+        "uq_projects_workbench",
+        "owner",
+        "environment",
+        unique=True,
+        sqlite_where=text("kind = 'workbench' AND deleted_at IS NULL"),
+        postgresql_where=text("kind = 'workbench' AND deleted_at IS NULL"),
+    ),
     Index(None, "owner", "changed_at"),
     Index(None, "owner", "sort_name"),
     Index(None, "forked_from"),

@@ -85,6 +85,7 @@ ROOMS = (
     "services.portal.pages.class_forks",
     "services.portal.pages.explore",
     "services.portal.pages.environments",
+    "services.portal.pages.workbenches",
     "services.portal.pages.search",
     "services.portal.pages.all_projects",
     "services.portal.pages.all_environments",

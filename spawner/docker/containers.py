@@ -21,13 +21,11 @@ from spawner.node.place import (
     node_name,
 )
 from spawner.node_env import node_environment
+from spawner.sudo import ROOT_INSIDE
 
 Body = dict[str, Any]
 #: The node's own log, as Docker keeps it: enough to ask why, too little to fill a disk.
 LOG = {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "2"}}
-#: What sudo and a package manager need, where an environment has them; none of it reaches the machine's network,
-#: devices or kernel. Nobody has these without becoming root first.
-ROOT_INSIDE = ("AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID")
 
 
 def network(spec: ClusterSpec, given: Given) -> Body:

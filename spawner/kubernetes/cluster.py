@@ -201,6 +201,7 @@ class KubeCluster(VirtualCluster, KubeSpawner):
             language=plan.language,
             start_seconds=self.start_timeout,
             login=await self.login_of(plan),
+            sudo=plan.environment.sudo,
             placement=self.placement(plan),
             isolation=self.isolation,
             ways=ways,

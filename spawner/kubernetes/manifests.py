@@ -42,6 +42,7 @@ from spawner.node.place import (
     node_prefix,
 )
 from spawner.node_env import node_environment
+from spawner.sudo import ROOT_INSIDE
 
 Manifest = dict[str, Any]
 
@@ -60,6 +61,12 @@ RESTRICTED_CONTAINER = {
     "allowPrivilegeEscalation": False,
     "capabilities": {"drop": ["ALL"]},
     "runAsNonRoot": True,
+}
+#: The same account, which may become root by sudo.
+WITH_SUDO = {
+    "allowPrivilegeEscalation": True,
+    "privileged": False,
+    "capabilities": {"drop": ["ALL"], "add": list(ROOT_INSIDE)},
 }
 
 
@@ -266,7 +273,13 @@ def _container(spec: ClusterSpec, rank: int, theirs: Mapping[str, Any], *, vnc_k
             "requests": {**asked.get("requests", {}), **resources},
             "limits": {**asked.get("limits", {}), **resources},
         },
-        "securityContext": {**RESTRICTED_CONTAINER, **theirs.get("securityContext", {}), **_inside(spec)},
+        "securityContext": {
+            **RESTRICTED_CONTAINER,
+            **theirs.get("securityContext", {}),
+            **_inside(spec),
+            # Not both: profiles for containers inside let more of the kernel be asked.
+            **(WITH_SUDO if spec.sudo and not _inside(spec) else {}),
+        },
         # After its first success nothing probes any more; ready then means "answers".
         "startupProbe": {
             "httpGet": {"path": node_prefix(spec.prefix, rank) + "api", "port": HTTP_PORT},

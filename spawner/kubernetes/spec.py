@@ -150,6 +150,8 @@ class ClusterSpec(ClusterFrame):
         Profiles of the machines for nodes in which containers are started; empty = the runtime's own.
     login
         What the image is fetched with; goes into the Secret and nowhere else.
+    sudo
+        Whether people may become root inside; needs a namespace that admits Pod Security *baseline*.
     """
 
     nodes: int
@@ -178,6 +180,7 @@ class ClusterSpec(ClusterFrame):
     seccomp: str = ""
     apparmor: str = ""
     login: PullLogin | None = field(default=None, repr=False)
+    sudo: bool = False
     placement: Placement = field(default_factory=Placement)
 
 

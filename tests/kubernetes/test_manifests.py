@@ -23,7 +23,7 @@ from spawner.collaborators import PullLogin
 from spawner.doors import NODE_VNC_PASSWORD
 from spawner.keys import ClusterKeys
 from spawner.kubernetes import manifests, names
-from spawner.kubernetes.spec import ClaimMount, ClusterSpec, Isolation, Placement
+from spawner.kubernetes.spec import ClaimMount, ClusterSpec, Isolation, Placement, recipe_of, spec_from
 
 GOLDEN = Path(__file__).parent / "golden"
 KEYS = ClusterKeys(
@@ -351,3 +351,21 @@ def test_containers_inside_take_profiles_of_the_machine_and_no_right() -> None:
         "appArmorProfile": {"type": "Localhost", "localhostProfile": "galilean"},
     }
     assert nested == usual, "nothing else: neither a capability nor another view of /proc"
+
+
+def test_who_may_become_root_in_a_pod_gets_no_more_than_sudo_needs() -> None:
+    plain = manifests.pod(spec(), 0, OWNER)["spec"]["containers"][0]["securityContext"]
+    assert plain["allowPrivilegeEscalation"] is False
+    found = manifests.pod(spec(sudo=True), 0, OWNER)["spec"]
+    security = found["containers"][0]["securityContext"]
+    assert security["allowPrivilegeEscalation"] is True
+    assert security["privileged"] is False
+    assert security["runAsNonRoot"] is True
+    assert security["capabilities"]["drop"] == ["ALL"]
+    # What Pod Security "baseline" admits.
+    assert set(security["capabilities"]["add"]) <= {
+        "AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD", "NET_BIND_SERVICE",
+        "SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT",
+    }  # fmt: skip
+    assert found["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert spec_from(recipe_of(spec(sudo=True))).sudo

@@ -21,6 +21,7 @@ from galilean import notices
 from galilean.errors import UserError, mark, render
 from galilean.hubapi import HubAPI
 from galilean.web.context import Portal
+from galilean.web.handlers import APIHandler
 from galilean.web.visitor import Visitor
 from services.catalog.store import Project
 from services.portal.api import models
@@ -426,4 +427,20 @@ def with_nodes(conn: Any, run_id: str) -> Detail | None:
         intervals=records.intervals(conn, [run.id])[run.id],
         place=place_in_line(conn, run),
         use=uses_of(conn, [run.id]).get(run.id),
+    )
+
+
+async def detail_of(handler: APIHandler, run_id: str) -> models.ClusterDetail:
+    """A run with its nodes as the API shows it."""
+    found = await handler.portal.db.run_read(with_nodes, run_id)
+    if found is None:
+        raise no_such_cluster()
+    return detail_model(
+        handler.portal,
+        found.run,
+        found.intervals,
+        now=handler.portal.clock(),
+        translate=handler.translate,
+        place=found.place,
+        use=found.use,
     )

@@ -29,7 +29,7 @@ class PortsHandler(Handler):
     async def post(self, run_id: str) -> None:
         run = await clusters.cluster_for(self.portal, self.person, run_id)
         await change_port(self.portal, self.person, run, add=self.body(Port).port)
-        self.write_json(await _detail(self, run_id), 200)
+        self.write_json(await clusters.detail_of(self, run_id), 200)
 
 
 class PortHandler(Handler):
@@ -87,12 +87,6 @@ def offered_in(known: Mapping[str, Application], environment: str) -> dict[str, 
         for name, one in known.items()
         if one.enabled and (not one.environments or environment in one.environments)
     }
-
-
-async def _detail(handler: Handler, run_id: str) -> models.ClusterDetail:
-    from services.portal.api.handlers import detail  # which imports the routes of this module
-
-    return await detail(handler, run_id)
 
 
 def routes() -> list[tuple[str, type[Handler]]]:

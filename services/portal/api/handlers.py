@@ -48,6 +48,7 @@ from services.portal.api import (
     site,
     ssh,
     volumes,
+    workbenches,
 )
 from services.portal.api.base import Handler
 from services.portal.online import uses_of
@@ -119,7 +120,7 @@ class ProjectClusters(Handler):
             language=self.accept_language,
         )
         self.set_header("Location", f"{self.portal.prefix}api/v1/clusters/{run.id}")
-        model = await detail(self, run.id)
+        model = await clusters.detail_of(self, run.id)
         self.write_json(model, 202 if new else 200)
 
 
@@ -167,7 +168,7 @@ class Clusters(Handler):
 class Cluster(Handler):
     async def get(self, run_id: str) -> None:
         await clusters.cluster_for(self.portal, self.person, run_id)
-        self.write_json(await detail(self, run_id))
+        self.write_json(await clusters.detail_of(self, run_id))
 
     async def delete(self, run_id: str) -> None:
         run = await clusters.cluster_for(self.portal, self.person, run_id)
@@ -178,7 +179,7 @@ class Cluster(Handler):
             self.portal, self.person, self.hub_as_visitor(), run, why=why[:500], address=self.address
         )
         if after.is_open:
-            self.write_json(await detail(self, run_id), 202)
+            self.write_json(await clusters.detail_of(self, run_id), 202)
         else:
             self.set_status(204)
 
@@ -201,22 +202,6 @@ class OpenAPI(APIHandler):
     async def get(self) -> None:
         self.set_header("Cache-Control", "public, max-age=300")
         self.write_json(openapi.document(self.portal.settings.site.name, self.portal.prefix))
-
-
-async def detail(handler: Handler, run_id: str) -> models.ClusterDetail:
-    """A run with its nodes as the API shows it."""
-    found = await handler.portal.db.run_read(clusters.with_nodes, run_id)
-    if found is None:
-        raise clusters.no_such_cluster()
-    return clusters.detail_model(
-        handler.portal,
-        found.run,
-        found.intervals,
-        now=handler.portal.clock(),
-        translate=handler.translate,
-        place=found.place,
-        use=found.use,
-    )
 
 
 def _places(conn: Connection, runs: list[Any]) -> dict[str, int]:
@@ -261,6 +246,7 @@ def routes() -> list[tuple[str, type[APIHandler]]]:
         *library.routes(),
         *registries.routes(),
         *environments.routes(),
+        *workbenches.routes(),
         (r"/api/v1/presence", Presence),
         (r"/api(?:/.*)?", NotFoundAPI),
     ]

@@ -41,6 +41,7 @@ from services.portal.api import (
     site,
     ssh,
     volumes,
+    workbenches,
 )
 from services.portal.api.operation import PAGED, Operation
 
@@ -125,6 +126,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *machines.OPERATIONS,
     *people.OPERATIONS,
     *environments.OPERATIONS,
+    *workbenches.OPERATIONS,
     *image_places.OPERATIONS,
     *image_uploads.OPERATIONS,
     *images.OPERATIONS,

@@ -67,9 +67,15 @@ def _reach(conn: Connection, viewer: Viewer, owner: str, slug: str) -> tuple[sto
 
 
 async def reach(
-    portal: Portal, person: Visitor, owner: str, slug: str, *, least: Access = Access.READ
+    portal: Portal,
+    person: Visitor,
+    owner: str,
+    slug: str,
+    *,
+    least: Access = Access.READ,
+    kind: str = store.PROJECT,
 ) -> tuple[store.Project, Access]:
-    """The living project at ``owner/slug`` and what the person may do with it.
+    """The living project at ``owner/slug`` and what the person may do with it; a workbench is none.
 
     Raises
     ------
@@ -78,7 +84,9 @@ async def reach(
     """
     viewer = viewer_of(person)
     found, level = await portal.db.run_read(_reach, viewer, owner, slug)
-    if found is None or level < Access.READ or person.node is not None:
+    if found is None or level < Access.READ or person.node is not None or found.kind != kind:
+        raise store.no_such_project()
+    if kind == store.WORKBENCH and owner != person.name:
         raise store.no_such_project()
     # Looking at one's own is never refused for want of a role; doing something says so in words.
     if level < least:

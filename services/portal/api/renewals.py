@@ -49,11 +49,9 @@ def check_owner(person: Visitor, run: Run) -> None:
 
 class Renewal(Handler):
     async def post(self, run_id: str, rank: str, how: str) -> None:
-        from services.portal.api.handlers import detail  # which imports the routes of this module
-
         run = await clusters.cluster_for(self.portal, self.person, run_id)
         await renew_node(self.portal, self.person, run, int(rank), how)
-        self.write_json(await detail(self, run_id), 202)
+        self.write_json(await clusters.detail_of(self, run_id), 202)
 
 
 class NodeRenewal(NodeHandler):

@@ -23,7 +23,7 @@ from services.catalog import search
 from services.catalog.document import POLICY, document, note
 from services.catalog.fields import FIELDS as DRAWN_FIELDS
 from services.catalog.prose import Prose
-from services.portal import drawn, image_places, image_uploads, shelf
+from services.portal import drawn, image_places, image_uploads, shelf, workbenches
 from services.portal.addresses import project_path
 from services.portal.api import environments as calls
 from services.portal.api import registries
@@ -78,6 +78,7 @@ class EnvironmentPage(PageHandler):
             "drawn_name": lambda field, key: drawn.name_of(field if field in DRAWN_FIELDS else "", key),
             "words": lambda: words(self.translate),
             "start": EnvironmentSettings(title="–"),
+            "benches": workbenches.offered(self.portal),
             "allow_sudo": settings.allow_sudo and settings.backend == "docker",
             "allow_containers": settings.allow_containers and settings.backend != "process",
             "backend": settings.backend,
@@ -171,9 +172,11 @@ class Environment(OnePage):
         places: list[Any] = []
         if item.entry and self.person.may("machines:manage") and image_places.known(self.portal):
             places = await image_places.carried(self.portal, image=item.entry.version.image)
+        bench = await workbenches.of_environment(self.portal, self.person, item.name)
         await self.render_page(
             "environment.html",
             **frame,
+            bench=bench,
             projects=page.items,
             more_projects=page.next is not None,
             holders=holders,

@@ -7,16 +7,17 @@ from typing import Any
 from urllib.parse import quote
 
 from sqlalchemy import Connection, func, select
+from tornado.web import Finish
 
 from galilean.errors import UserError, mark
 from galilean.web import language
 from galilean.web.context import Portal
 from galilean.web.handlers import PageHandler
-from services.catalog import counts, forks, opening
+from services.catalog import counts, forks, opening, store
 from services.catalog.access import Access, Viewer, may_fork, may_run
 from services.catalog.fields import FIELDS
 from services.catalog.starters.spoken import spoken
-from services.catalog.store import Project
+from services.catalog.store import PROJECT, WORKBENCH, Project
 from services.catalog.tables import cards
 from services.portal import copying, drawn
 from services.portal.addresses import project_path
@@ -61,6 +62,13 @@ def frame_rows(conn: Connection, project: Project, viewer: Viewer) -> dict[str, 
     }
 
 
+def address_of(project: Project) -> str:
+    """Where its pages are, below the portal and below the API."""
+    if project.kind == WORKBENCH:
+        return f"workbenches/{project.id}"
+    return project_path(project.owner, project.slug)
+
+
 def said(words: Said | str | None) -> str:
     """A sentence in the language of the request, for templates."""
     if words is None:
@@ -97,6 +105,8 @@ class ProjectPage(PageHandler):
     tab = "content"
     #: What the visitor must be allowed to do with the project.
     least = Access.OWN
+    #: A project, or a workbench, which has pages of its own.
+    kind = PROJECT
     project: Project
     level: Access
 
@@ -122,6 +132,15 @@ class ProjectPage(PageHandler):
                     path = f"lab/tree/{quote(first)}"
         return node_url(self.portal, run.user, run.server, path=path)
 
+    async def _of_workbench(self, owner: str, slug: str) -> None:
+        """Lists of runs lead to a run's project; where that is a workbench of the visitor's, on to its page."""
+        if self.kind != PROJECT or owner != self.person.name or self.person.node is not None:
+            return
+        found = await self.portal.db.run_read(store.get, owner, slug)
+        if found is not None and found.kind == WORKBENCH:
+            self.redirect(self.portal.prefix + address_of(found))
+            raise Finish
+
     async def enter(self, owner: str, slug: str) -> dict[str, Any]:
         """The project, if it is there for the visitor, and what the frame shows.
 
@@ -130,10 +149,16 @@ class ProjectPage(PageHandler):
         UserError
             404 when it is not there for them, 403 when they may only look.
         """
-        self.project, self.level = await reach(self.portal, self.person, owner, slug, least=self.least)
+        try:
+            self.project, self.level = await reach(
+                self.portal, self.person, owner, slug, least=self.least, kind=self.kind
+            )
+        except UserError:
+            await self._of_workbench(owner, slug)
+            raise
         project, viewer = self.project, viewer_of(self.person)
         rows = await self.portal.db.run_read(frame_rows, project, viewer)
-        path = project_path(project.owner, project.slug)
+        path = address_of(project)
         environment = project.environment or self.portal.settings.defaults.environment
         run = rows["open_run"]
         return {

@@ -21,10 +21,11 @@ from tornado.iostream import StreamClosedError
 
 from galilean.amounts import GIB
 from galilean.errors import UserError, mark
+from galilean.settings import EnvironmentSettings
 from services.catalog.access import Access, Viewer
 from services.catalog.places import check_gpu_count, choose_pool
 from services.catalog.search import COUNT_MOST, Wanted, count
-from services.catalog.store import Project
+from services.catalog.store import WORKBENCH, Project
 from services.machines.rules import Free, Size
 from services.portal import saving
 from services.portal.api.clusters import held_seconds, may_ask, node_state, place_in_line, why_of
@@ -132,6 +133,15 @@ class RunPage(ProjectPage):
     #: How many projects that the visitor may see are made for each environment; at most one more than are counted.
     used: Mapping[str, int] = {}
 
+    async def begin(self, *where: str) -> dict[str, Any]:
+        """What is run, by the parts of the address, and what the frame shows."""
+        owner, slug = where
+        return await self.enter(owner, slug)
+
+    async def environments(self) -> dict[str, EnvironmentSettings]:
+        """What the visitor may run it in."""
+        return await offered_environments(self.portal, self.person)
+
     async def scene(self, run_id: str | None) -> Scene:
         found, self.grace_seconds = await self.portal.db.run_read(
             lambda conn: (
@@ -151,6 +161,7 @@ class RunPage(ProjectPage):
             "face": face_of(run),
             "run": run,
             "form": form,
+            "workbench": self.kind == WORKBENCH,
             "last": found.last,
             "links": self.links,
             "used": self.used,
@@ -216,7 +227,7 @@ class RunPage(ProjectPage):
             return None
         mine = await limits_and_rest(self.portal, self.person.name, self.person.roles)
         settings, limits = self.portal.settings, mine.limits
-        environments = await offered_environments(self.portal, self.person)
+        environments = await self.environments()
         wish = self.wish(found, environments)
         pools = await self.pools()
         asked = replace(clamp(wish, limits, mine.offered, mine.default), pool=pool_of(wish.pool, pools))
@@ -284,8 +295,8 @@ class RunPage(ProjectPage):
 class Drawer(RunPage):
     """The inside of the drawer, for the script that opens it."""
 
-    async def get(self, owner: str, slug: str) -> None:
-        frame = await self.enter(owner, slug)
+    async def get(self, *where: str) -> None:
+        frame = await self.begin(*where)
         run_id = self.get_query_argument("run", "")
         found = await self.scene(run_id if len(run_id) == 26 else None)
         if self.get_query_argument("change", "") and found.run is not None and not found.run.is_open:
@@ -297,8 +308,8 @@ class Drawer(RunPage):
 class Sum(RunPage):
     """What a choice comes to: the bars, the sum, and why it cannot be had (TI-15)."""
 
-    async def get(self, owner: str, slug: str) -> None:
-        frame = await self.enter(owner, slug)
+    async def get(self, *where: str) -> None:
+        frame = await self.begin(*where)
         mine = await limits_and_rest(self.portal, self.person.name, self.person.roles)
         choice = replace(self._choice(), release=mine.default)
         refusal = refusal_of(choice, mine.limits, mine.held, mine.spent) or await self.never(choice)
@@ -349,8 +360,8 @@ class Events(RunPage):
         self._gone = True
         super().on_connection_close()
 
-    async def get(self, owner: str, slug: str) -> None:
-        frame = await self.enter(owner, slug)
+    async def get(self, *where: str) -> None:
+        frame = await self.begin(*where)
         run_id = self.get_query_argument("run", "")
         self.set_header("Content-Type", "text/event-stream; charset=utf-8")
         self.set_header("X-Accel-Buffering", "no")

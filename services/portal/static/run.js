@@ -191,10 +191,10 @@ function watchForm() { if (form()) adapt(); }
 /** What follows from the choice at once: reasons beside limits, fields of "custom", the environment's words. */
 function adapt() {
   const element = form(), nodes = element.elements.nodes;
-  const why = element.querySelector('[data-why="nodes"]');
-  why.hidden = Number(nodes.value) < Number(nodes.max) || !why.textContent;
+  const why = element.querySelector('[data-why="nodes"]'), many = element.querySelector("[data-many]");
+  if (why) why.hidden = Number(nodes.value) < Number(nodes.max) || !why.textContent;  // a workbench has one node
   element.querySelector("[data-custom]").hidden = choice().picked !== "custom";
-  element.querySelector("[data-many]").hidden = Number(nodes.value) < 2;
+  if (many) many.hidden = Number(nodes.value) < 2;
   for (const text of element.querySelectorAll("[data-environment]")) text.hidden = text.dataset.environment !== element.elements.environment.value;
   for (const text of element.querySelectorAll("[data-policy]")) text.hidden = text.dataset.policy !== element.elements.release.value;
   for (const stepper of element.querySelectorAll("[data-stepper]")) settle(stepper);
