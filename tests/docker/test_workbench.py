@@ -1,0 +1,202 @@
+"""On a real product: a workbench where the centre gives root. Packages are installed as root, saved, and another person has them."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from spawner.docker import names
+from tests.docker.daemon import IMAGE, Daemon
+from tests.docker.test_product import DockerProduct
+from tests.docker.test_save import saved
+from tests.product.product import wait_for
+
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
+
+ROOTED = "galilean-test:rooted"
+#: What an image with sudo and dpkg has besides this machine's programs.
+FILES = {
+    "etc/sudoers": (0o440, "root ALL=(ALL:ALL) ALL\njovyan ALL=(ALL:ALL) NOPASSWD: ALL\n"),
+    "etc/pam.d/sudo": (0o644, "auth sufficient pam_permit.so\naccount sufficient pam_permit.so\nsession optional pam_permit.so\n"),
+    "var/lib/dpkg/status": (0o644, ""),
+    "var/lib/dpkg/available": (0o644, ""),
+    "var/lib/dpkg/updates/.keep": (0o644, ""),
+    "var/lib/dpkg/info/format": (0o644, "1\n"),
+    "var/lib/dpkg/triggers/.keep": (0o644, ""),
+    "var/log/.keep": (0o644, ""),
+    "usr/.keep": (0o644, ""),
+}  # fmt: skip
+
+
+def rooted_image(daemon: Daemon) -> None:
+    """The tests' image with an account that may use sudo and with a data base of packages."""
+    layer = io.BytesIO()
+    with tarfile.open(fileobj=layer, mode="w") as archive:
+        for name, (mode, text) in FILES.items():
+            member = tarfile.TarInfo(f"files/{name}")
+            member.mode, member.size = mode, len(text)
+            archive.addfile(member, io.BytesIO(text.encode()))
+        dockerfile = f"FROM {IMAGE}\nCOPY files/ /\n".encode()
+        member = tarfile.TarInfo("Dockerfile")
+        member.size = len(dockerfile)
+        archive.addfile(member, io.BytesIO(dockerfile))
+    layer.seek(0)
+    told = list(daemon.client.build(fileobj=layer, custom_context=True, tag=ROOTED, decode=True))
+    assert not [line for line in told if "error" in line], told
+
+
+def package(directory: Path) -> bytes:
+    """A package for apt: a module in a directory of root's, and a script that must run as root."""
+    tree = directory / "heat"
+    (tree / "DEBIAN").mkdir(parents=True)
+    (tree / "opt/heat").mkdir(parents=True)
+    (tree / "DEBIAN/control").write_text(
+        "Package: heat\nVersion: 1.2\nArchitecture: all\nMaintainer: Ada <ada@example.edu>\nDescription: heat\n"
+    )
+    script = tree / "DEBIAN/postinst"
+    script.write_text("#!/bin/sh\nset -e\nid -u > /opt/heat/uid\nchown 1000:1000 /opt/heat/uid\n")
+    script.chmod(0o755)
+    (tree / "opt/heat/heat.py").write_text("answer = 42\n")
+    made = directory / "heat.deb"
+    subprocess.run(
+        ["dpkg-deb", "--root-owner-group", "-Zgzip", "--build", str(tree), str(made)],
+        check=True, capture_output=True, timeout=60,
+    )  # fmt: skip
+    return made.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def product(daemon: Daemon) -> Iterator[DockerProduct]:
+    directory = daemon.directory.parent / "workbench"
+    directory.mkdir(mode=0o755)
+    files = directory / "files"
+    files.mkdir()
+    subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "nosuid,size=64m", "galilean-test", str(files)], check=True, timeout=30
+    )
+    try:
+        rooted_image(daemon)
+        place = files / "default"
+        place.mkdir(mode=0o700)
+        found = DockerProduct(
+            directory,
+            daemon,
+            {
+                "docker": {
+                    "image": ROOTED, "url": daemon.url, "cpu_overcommit": 8, "instance": "bench",
+                },
+                "workbench": {"root": True},
+                "volumes": {"default": {"path": str(place)}},
+            },
+        )  # fmt: skip
+        found.start()
+        yield found
+        found.close()
+        daemon.machine.run("nft", "delete", "table", "inet", "galilean_docker", check=False)
+    finally:
+        subprocess.run(["umount", "-l", str(files)], check=False, timeout=30)
+
+
+def nodes_of(product: DockerProduct, daemon: Daemon, user: str) -> list[dict[str, Any]]:
+    return [
+        one
+        for one in daemon.containers(**{names.INSTANCE: product.instance})
+        if one["Config"]["Labels"][names.EXACT_USER] == user
+    ]
+
+
+def opened(person: Any, key: str = "jupyter") -> tuple[dict[str, Any], dict[str, Any]]:
+    """A workbench that is running, and its cluster."""
+    bench = person.portal("POST", "/workbenches", json={"environment": key}).json()
+    answer = person.portal("POST", f"/workbenches/{bench['id']}/clusters", json={"cpu": 1, "memory": "1G"})
+    assert answer.status_code in (200, 202), answer.text
+    wait_for(lambda: person.is_ready(bench["server"]), "the workbench is ready", seconds=400)
+    return bench, answer.json()
+
+
+def in_node(daemon: Daemon, node: dict[str, Any], text: str) -> str:
+    return daemon.execute(node["Id"], "/bin/sh", "-c", text)
+
+
+def test_a_package_is_installed_as_root_and_the_container_is_not_privileged(
+    product: DockerProduct, daemon: Daemon, tmp_path: Path
+) -> None:
+    ada = product.person("ada")
+    bench, _ = opened(ada)
+    assert bench["root"]
+    (node,) = nodes_of(product, daemon, "ada")
+    said = node["HostConfig"]
+    assert (said["Privileged"], said["CapDrop"], node["Config"]["User"]) == (False, ["ALL"], "1000:1000")
+    (work,) = [one["Source"] for one in node["Mounts"] if one["Destination"] == "/home/jovyan/work"]
+    (Path(work) / "heat.deb").write_bytes(package(tmp_path))
+    assert in_node(daemon, node, "id -u; sudo id -u").split() == ["1000", "0"]
+    in_node(daemon, node, "sudo dpkg --install ~/work/heat.deb 2>&1; echo kept > ~/work/kept")
+    assert in_node(daemon, node, "cat /opt/heat/uid; stat -c %u /opt/heat/heat.py").split() == ["0", "0"]
+    # Root inside has no power over the machine: neither devices, nor mounts, nor its network.
+    for text in ("mknod /tmp/disk b 254 0", "mount -t tmpfs none /mnt", "ip link add x type dummy"):
+        assert (
+            in_node(daemon, node, f"sudo {text} 2>/dev/null && echo done || echo refused").strip()
+            == "refused"
+        )
+
+
+def test_it_is_saved_added_to_the_library_and_somebody_else_has_the_package(
+    product: DockerProduct, daemon: Daemon
+) -> None:
+    ada, bob = product.person_named("ada"), product.person("bob", role="student")
+    (bench,) = ada.portal("GET", "/workbenches").json()["items"]
+    cluster = bench["cluster"]
+    held = ada.portal("GET", f"/clusters/{cluster}/nodes/0/would-hold").json()
+    assert any("heat" in name for name in held["apt"])
+    for method, path in (
+        ("POST", "/images"),
+        ("GET", f"/workbenches/{bench['id']}"),
+        ("POST", f"/workbenches/{bench['id']}/clusters"),
+        ("DELETE", f"/workbenches/{bench['id']}"),
+    ):
+        body = {"cluster": cluster, "rank": 0, "name": "mine:1"} if path == "/images" else None
+        assert bob.portal(method, path, json=body).status_code == 404
+    image = saved(ada, "heat-tools:1", cluster)
+    assert image["state"] == "ready", image
+    added = {one["name"] for one in image["changes"]["packages_added"]}
+    assert "heat" in added
+    name = ada.portal("PUT", f"/images/{image['id']}/library", json={"visibility": "public"}).json()["name"]
+    slug = bob.project("Class")
+    answer = bob.run(slug, project=slug, nodes=2, cpu=0.5, memory="1G", environment=name)
+    assert answer.status_code in (201, 202), answer.text
+    wait_for(lambda: bob.is_ready(slug), f"{slug} is ready", seconds=400)
+    theirs = nodes_of(product, daemon, "bob")
+    assert len(theirs) == 2
+    for node in theirs:
+        told = in_node(
+            daemon, node, "PYTHONPATH=/opt/heat /usr/bin/python3 -c 'import heat; print(heat.answer)'"
+        )
+        assert told.strip() == "42"
+        # A cluster of a project is nobody's to become root in, whatever its image has.
+        assert (
+            in_node(daemon, node, "sudo -n true 2>/dev/null && echo root || echo refused").strip()
+            == "refused"
+        )
+    assert bob.stop(slug).status_code in (202, 204)
+
+
+def test_its_work_is_there_again_and_what_was_installed_is_not(
+    product: DockerProduct, daemon: Daemon
+) -> None:
+    ada = product.person_named("ada")
+    (bench,) = ada.portal("GET", "/workbenches").json()["items"]
+    assert ada.portal("DELETE", f"/workbenches/{bench['id']}").status_code == 409
+    assert ada.portal("DELETE", f"/clusters/{bench['cluster']}").status_code in (202, 204)
+    wait_for(lambda: not ada.clusters(), "the workbench is released", seconds=60)
+    again, _ = opened(ada)
+    assert again["id"] == bench["id"]
+    (node,) = nodes_of(product, daemon, "ada")
+    assert in_node(daemon, node, "cat ~/work/kept; ls /opt/heat 2>/dev/null | wc -l").split() == ["kept", "0"]
+    (used, *_) = ada.portal("GET", "/usage", params={"by": "project"}).json()["items"]
+    assert used["title"] == "Workbench: JupyterLab"
