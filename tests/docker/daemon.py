@@ -41,7 +41,7 @@ def only_if_possible() -> str:
     """Why the tests with a real Docker cannot run here; empty when they can."""
     if os.geteuid() != 0:
         return "a Docker daemon of the tests' own needs root"
-    needed = ("dockerd", "containerd", "runc", "iptables", "nft", "ip", "nsenter")
+    needed = ("dockerd", "containerd", "runc", "iptables", "nft", "ip", "nsenter", "sudo")
     missing = [name for name in needed if not shutil.which(name)]
     return f"missing: {', '.join(missing)} (scripts/test-deps docker)" if missing else ""
 

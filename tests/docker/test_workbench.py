@@ -199,4 +199,4 @@ def test_its_work_is_there_again_and_what_was_installed_is_not(
     (node,) = nodes_of(product, daemon, "ada")
     assert in_node(daemon, node, "cat ~/work/kept; ls /opt/heat 2>/dev/null | wc -l").split() == ["kept", "0"]
     (used, *_) = ada.portal("GET", "/usage", params={"by": "project"}).json()["items"]
-    assert used["title"] == "Workbench: JupyterLab"
+    assert used["label"] == "Workbench: JupyterLab"
