@@ -125,6 +125,11 @@ class EnvironmentSettings(Section):
         default="", description="Process backend: an interpreter with JupyterLab; empty = our own."
     )
     image: str = Field(default="", description="Container backends: the image.")
+    as_is: bool = Field(
+        default=False,
+        description="Container backends: the image was not made for nodes. Its own `jupyterhub-singleuser` is started, with "
+        "what it has: one node, JupyterLab, no ssh, no desktop, no button of the product.",
+    )
     variables: dict[str, str] = Field(
         default={},
         description="Variables of every node. Names that begin with GALILEAN_ or JUPYTERHUB_ are ours.",
@@ -251,6 +256,8 @@ class EnvironmentSettings(Section):
             )
         if self.applications and "desktop" not in self.interfaces:
             raise ValueError("applications need the interface desktop")
+        if self.as_is and not self.image:
+            raise ValueError("as_is needs an image")
         return self
 
     def problems(

@@ -47,6 +47,12 @@ class Images(Section):
         description="What the machines are, such as `linux/arm64`; empty = the same as this one.",
     )
 
+    adapter: str = Field(
+        default="",
+        max_length=512,
+        description="The image of the parts that images which nobody made for nodes are adapted with "
+        "(`scripts/images.py adapter`): as Docker has it, or its address; empty = none are adapted.",
+    )
     registry: Registry = Registry()
     builds: Builds = Builds()
 

@@ -28,7 +28,7 @@ from spawner.docker import firewall, names, subnets
 from spawner.docker.api import Client, DockerAPI, ImageNotFound, NotFound, PullFailed, said
 from spawner.docker.api import pull as fetch
 from spawner.docker.setuid import lets_root_out, maps_users
-from spawner.docker.spec import COMMAND
+from spawner.start_command import COMMAND
 
 PROBE_SECONDS = 20
 #: What a node's Python does to find out whom it reaches: an address each, ``1`` for reached.

@@ -35,7 +35,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 #: What is built when nothing is named; the rest is large, or a part of others.
 USUAL = ("control", "proxy", "jupyter")
-MORE = ("mpi", "desktop", "pytorch-cpu", "pytorch-gpu")
+MORE = ("mpi", "desktop", "pytorch-cpu", "pytorch-gpu", "adapter")
 PARTS = ("tools", "base", "node")
 SUITE = "bookworm"
 LEFT_OUT = ("doc", "info", "locale", "man")

@@ -12,15 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from extensions.imagebuilder import container
+from extensions.imagebuilder.adapting import Adapter
 from extensions.imagebuilder.building import Builder
 from extensions.imagebuilder.collecting import Collector
 from extensions.imagebuilder.distribution import Distributor
-from extensions.imagebuilder.looks import platform_of, trust_of
+from extensions.imagebuilder.looks import platform_of
 from extensions.imagebuilder.names import Pinned
 from extensions.imagebuilder.registry.access import Credentials
 from extensions.imagebuilder.registry.client import Registry
 from extensions.imagebuilder.saving import Place, Saver
 from extensions.imagebuilder.service import Look, Savers
+from extensions.imagebuilder.sources import sources_of
+from extensions.imagebuilder.stock import Node
 from extensions.imagebuilder.uploading import Uploader
 from galilean.service import Beside, Context, Tick, run_service
 from galilean.settings import Settings
@@ -56,15 +59,10 @@ def saver_of(
         return Saver(
             DockerAPI(settings.docker.url), settings.docker.instance, place, directory, registry=registry
         )
-    from extensions.imagebuilder.pods import PodSaver, Sources, apis_of
+    from extensions.imagebuilder.pods import PodSaver, apis_of
 
-    sources = Sources(
-        reachable=settings.images.reachable,
-        plain_http=settings.images.plain_http,
-        tls=trust_of(settings),
-        platform=platform_of(settings),
-    )
     nodes, agents = apis_of(settings)
+    sources = sources_of(settings)
     return PodSaver(nodes, agents, environ[AGENT_KEY], place, directory, sources=sources, registry=registry)
 
 
@@ -103,6 +101,23 @@ def builder_of(settings: Settings, saver: Saver) -> Builder | None:
     )
 
 
+def adapter_of(settings: Settings, saver: Saver) -> Adapter | None:
+    """What adapts images, where the parts for it are named."""
+    if not settings.images.adapter:
+        return None
+    docker = settings.docker
+    # On Kubernetes nodes run as the spawner says: 1000, in the same HOME.
+    node = Node(account=docker.account, home=docker.home_dir) if settings.backend == "docker" else Node()
+    return Adapter(
+        saver,
+        settings.images.adapter,
+        node,
+        sources_of(settings),
+        most_bytes=settings.images.registry.upload,
+        per_person_bytes=settings.images.registry.per_person,
+    )
+
+
 def build(context: Context) -> Tick:
     """The tick of this service."""
     settings, environ = context.settings, dict(context.environ)
@@ -126,6 +141,7 @@ def build(context: Context) -> Tick:
         collector=collector,
         uploader=uploader,
         builder=builder_of(settings, saver),
+        adapter=adapter_of(settings, saver),
         details=context.details,
     )
     context.parts["savers"] = savers

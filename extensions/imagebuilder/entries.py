@@ -23,6 +23,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from extensions.imagebuilder.looks import is_stock
 from extensions.imagebuilder.names import name_space
 from galilean.errors import UserError, mark
 from galilean.settings import EnvironmentSettings, Settings
@@ -156,7 +157,13 @@ class Entry:
     def settings(self) -> EnvironmentSettings:
         """As a start, a picker and the doors read it."""
         return EnvironmentSettings.model_validate(
-            {**self.start, "title": self.title, "description": self.description, "image": self.version.image}
+            {
+                **self.start,
+                "title": self.title,
+                "description": self.description,
+                "image": self.version.image,
+                "as_is": is_stock(self.version.told),
+            }
         )
 
 

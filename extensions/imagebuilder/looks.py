@@ -4,10 +4,11 @@
 it is Docker Hub's, without a tag ``latest`` is asked for and what it is *now* is kept. Nothing of the layers is
 fetched, so what is told comes from manifest and config alone:
 
-- refused: another processor, too many layers, layers kept elsewhere (:mod:`…registry.manifests`), labels by which nodes
-  are known, and an image without the node's own part, which only an image built on ours has (its label says so): it
-  could never answer;
-- told: ``USER``, ``ENTRYPOINT``, ``VOLUME`` and ``ONBUILD``, each with what becomes of it here.
+- refused: another processor, too many layers, layers kept elsewhere (:mod:`…registry.manifests`), and labels by which
+  nodes are known;
+- told: ``USER``, ``ENTRYPOINT``, ``VOLUME`` and ``ONBUILD``, each with what becomes of it here; and that the node's own part
+  is missing, which images built on ours have (their label says so). Such an image runs as it is, by its own single-user
+  server, or is adapted (:mod:`extensions.imagebuilder.adapting`).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import asyncio
 import platform as machine
 import re
 import ssl
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +34,12 @@ from spawner.labels import OURS
 HUB, HUB_API = "docker.io", "registry-1.docker.io"
 #: On every image that is built on images/base, which has the node's own part in /opt/galilean.
 NODE_LABEL = "io.galilean.notices"
+#: Of the finding that the node's own part is missing.
+NODE = "node"
+_STOCK = mark(
+    "This image was not made for nodes here. It runs as it is by its own jupyterhub-singleuser, if it has one: on one node, "
+    "without ssh, desktop and the buttons of this site. Adapting it adds what it lacks."
+)
 ADDRESS_MOST = 512
 
 _HOST = re.compile(r"[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?(?::[0-9]{1,5})?|\[[0-9a-f:.]+\](?::[0-9]{1,5})?", re.I)
@@ -186,18 +193,9 @@ def judge(reference: Reference, manifest: Manifest, config: ImageConfig) -> Look
     Raises
     ------
     UserError
-        422 ``image-node`` when it lacks the node's own part, ``image-labels`` for labels that are ours.
+        422 for labels that are ours.
     """
     need_labels(config.labels)
-    if NODE_LABEL not in config.labels:
-        raise UserError(
-            422,
-            mark(
-                "This image has no part of ours in it, so its nodes would never answer. Build it on one of the "
-                "images here (FROM galilean-base …), then register it."
-            ),
-            reason="image-node",
-        )
     return Look(
         reference=reference,
         image=Pinned(reference.registry, reference.repository, manifest.digest),
@@ -206,6 +204,11 @@ def judge(reference: Reference, manifest: Manifest, config: ImageConfig) -> Look
         platform=str(config.platform),
         told=tuple(findings(config)),
     )
+
+
+def is_stock(told: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether findings say that the node's own part is missing."""
+    return any(one.get("lacks") == NODE for one in told)
 
 
 def need_labels(labels: Iterable[str]) -> None:
@@ -232,6 +235,8 @@ def findings(config: ImageConfig) -> list[dict[str, Any]]:
     def tell(message: str, **params: Any) -> None:
         found.append({"message": message, "params": params})
 
+    if NODE_LABEL not in config.labels:
+        found.append({"message": _STOCK, "params": {}, "lacks": NODE})
     user = config.user.partition(":")[0]
     if user and user not in ("1000", "jovyan"):
         tell(

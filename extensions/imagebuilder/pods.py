@@ -18,11 +18,10 @@ import asyncio
 import base64
 import hashlib
 import json
-import ssl
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +31,13 @@ from kubespawner.clients import load_config
 from extensions.imagebuilder import guard
 from extensions.imagebuilder.agent import PORT
 from extensions.imagebuilder.container import SECRET_LEAST_BYTES, GivenUp, Wanted, need_space
-from extensions.imagebuilder.looks import HUB, HUB_API
+from extensions.imagebuilder.looks import HUB
 from extensions.imagebuilder.names import ImageName, Pinned
 from extensions.imagebuilder.registry.access import Credentials
 from extensions.imagebuilder.registry.client import Registry
-from extensions.imagebuilder.registry.manifests import Manifest, Platform
+from extensions.imagebuilder.registry.manifests import Manifest
 from extensions.imagebuilder.saving import Needed, Place, Result, Saver, Task, _Base, by_nobody
+from extensions.imagebuilder.sources import Sources
 from extensions.imagebuilder.writing import Written
 from galilean.errors import UserError, mark
 from galilean.settings import Settings
@@ -170,28 +170,6 @@ def apis_of(settings: Settings) -> tuple[KubeAPI, KubeAPI]:
     """The namespaces of nodes and of agents, by the process's own account in the cluster, else by a kubeconfig."""
     load_config()
     return KubeAPI(settings.kubernetes.namespace), KubeAPI(settings.kubernetes.agents_namespace)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sources:
-    """How registries of parents are asked: the rules of ``images`` in the settings."""
-
-    reachable: tuple[str, ...] = ()
-    plain_http: tuple[str, ...] = ()
-    tls: ssl.SSLContext | None = None
-    platform: Platform = field(default_factory=lambda: Platform("linux", "amd64"))
-
-    def open(self, name: str, login: Credentials | None) -> tuple[Registry, guard.Guard]:
-        """A client that goes nowhere where people's registries may not be."""
-        plain = name in self.plain_http
-        watch = guard.Guard(guard.Reachable.parse(self.reachable))
-        host = HUB_API if name == HUB else name
-        registry = Registry(
-            f"{'http' if plain else 'https'}://{host}",
-            None if plain else login,
-            transport=watch.transport(self.tls),
-        )
-        return registry, watch
 
 
 class PodSaver(Saver):

@@ -101,10 +101,12 @@ def begin(
     into_id: str = "",
     build: Mapping[str, Any] | None = None,
     dockerfile: str = "",
+    adapts: Mapping[str, Any] | None = None,
 ) -> SavedImage:
     """Begin to save, or to take an archive up; one that failed or was cancelled under this name is replaced.
 
-    With ``build`` (what :mod:`extensions.imagebuilder.building` is told) it is built of ``dockerfile``.
+    With ``build`` (what :mod:`extensions.imagebuilder.building` is told) it is built of ``dockerfile``; with ``adapts``
+    (the entry and version, for people to read) ``parent`` is adapted.
 
     Raises
     ------
@@ -137,8 +139,8 @@ def begin(
                     parent=parent,
                     archive=archive,
                     into_id=into_id,
-                    how="uploaded" if archive else "saved" if build is None else "built",
-                    build=None if build is None else dict(build),
+                    how=_how(archive, build, adapts),
+                    build=dict(found) if (found := build or adapts) else None,
                     dockerfile=dockerfile,
                     began_at=now,
                 )
@@ -150,7 +152,9 @@ def begin(
             name=str(name),
             reason="image-taken",
         ) from None
-    if archive:
+    if adapts is not None:
+        _note(conn, actor, "image.adapt", name, now, after={"image": parent, "into": into_id})
+    elif archive:
         _note(conn, actor, "image.upload", name, now, after={"into": into_id} if into_id else None)
     elif build is not None:
         said = {"project": build.get("project", ""), "of": build.get("of", ""), "environment": environment}
@@ -159,6 +163,12 @@ def begin(
         said = {"run": run_id, "rank": rank, "environment": environment}
         _note(conn, actor, "image.save", name, now, after=said)
     return _get(conn, made)
+
+
+def _how(archive: str, build: object, adapts: object) -> str:
+    if adapts is not None:
+        return "adapted"
+    return "uploaded" if archive else "saved" if build is None else "built"
 
 
 def progress(

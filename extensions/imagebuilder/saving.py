@@ -50,7 +50,7 @@ Needed = Callable[[Pinned], Awaitable[bool]]
 STEPS = ("copying", "writing", "base", "pushing", "placing")
 GZIP_LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 #: The same bytes under the names of both specifications: one manifest has one kind of names.
-_OCI_NAMES = {
+OCI_NAMES = {
     "application/vnd.docker.image.rootfs.diff.tar.gzip": GZIP_LAYER,
     "application/vnd.docker.image.rootfs.diff.tar": "application/vnd.oci.image.layer.v1.tar",
 }
@@ -391,7 +391,7 @@ class Saver:
         config = Descriptor(manifests.OCI_CONFIG, manifests.digest_of(body), len(body))
         await registry.push_blob(path, config, io.BytesIO(body))
         layers = [
-            Descriptor(_OCI_NAMES.get(one.media_type, one.media_type), one.digest, one.size_bytes)
+            Descriptor(OCI_NAMES.get(one.media_type, one.media_type), one.digest, one.size_bytes)
             for one in (*base.manifest.layers, own)
         ]
         document = manifests.written(config, layers)

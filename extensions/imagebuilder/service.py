@@ -27,7 +27,8 @@ from typing import Any
 
 from sqlalchemy import Connection, select, update
 
-from extensions.imagebuilder import saved
+from extensions.imagebuilder import adapting, saved
+from extensions.imagebuilder.adapting import Adapter
 from extensions.imagebuilder.building import Builder, Order
 from extensions.imagebuilder.collecting import Collects
 from extensions.imagebuilder.container import GivenUp, Wanted
@@ -54,6 +55,10 @@ WAITING = "waiting"
 
 _RESTARTED = mark("The image service was restarted in the middle. Nothing was kept; save again.")
 _RESTARTED_BUILD = mark("The image service was restarted in the middle. Nothing was kept; build again.")
+_RESTARTS = {
+    "built": _RESTARTED_BUILD,
+    "adapted": mark("The image service was restarted in the middle. Nothing was kept; adapt it again."),
+}
 _NOT_YOURS = mark("This is not a node of an open cluster of yours.")
 
 
@@ -98,6 +103,8 @@ class Savers:
         Takes up archives that people uploaded; None: nobody may.
     builder
         Builds images from files; None: nobody may.
+    adapter
+        Adapts images that nobody made for us; None: not here.
     """
 
     def __init__(
@@ -109,6 +116,7 @@ class Savers:
         collector: Collects | None = None,
         uploader: Uploader | None = None,
         builder: Builder | None = None,
+        adapter: Adapter | None = None,
         details: dict[str, Any] | None = None,
     ) -> None:
         self.db, self.saver, self.clock = db, saver, clock
@@ -117,6 +125,7 @@ class Savers:
         self._collecting: asyncio.Task[None] | None = None
         self._uploader = uploader
         self._builder = builder
+        self._adapter = adapter
         self._build_slots = asyncio.Semaphore(builder.limits.at_once if builder else 1)
         self._details = details if details is not None else {}
         self._going: dict[str, _Going] = {}
@@ -178,6 +187,8 @@ class Savers:
             # What only waited goes on waiting, and an archive still lies where it came in: it is taken up once more.
             if row.step not in ("", WAITING) and not row.uploaded:
                 self._left[row.owner, row.name, row.tag] = None
+                if row.how == "adapted":
+                    self._something_to_collect()  # layers that have no name yet
                 why = _restarted(row)
                 await self.db.run(
                     lambda conn, row=row, why=why: saved.fail(
@@ -195,6 +206,8 @@ class Savers:
                 result = await self._upload(row, task)
             elif row.how == "built":
                 result = await self._build(row, task)
+            elif row.how == "adapted":
+                result = await self._adapt(row, task)
             else:
                 node = self._nodes.setdefault((row.run_id, row.rank), asyncio.Lock())
                 async with node, self._slots:
@@ -224,8 +237,9 @@ class Savers:
             return  # it is taken up by the next service
         if self._closing and over == "cancelled" and not await self._was_cancelled(row):
             over, error = "failed", _restarted(row)
-        if row.uploaded:
+        if row.uploaded or row.how == "adapted":
             self._something_to_collect()  # layers that it left in the registry have no name
+        if row.uploaded:
             self._drop(row)
         if over == "cancelled":
             await self.db.run(lambda conn: saved.cancelled(conn, row.id, now=now, log=task.log))
@@ -258,6 +272,15 @@ class Savers:
         finally:
             if context is not None and (task.step or not self._closing):
                 context.unlink(missing_ok=True)
+
+    async def _adapt(self, row: SavedImage, task: Task) -> Result:
+        if self._adapter is None:
+            raise UserError(501, mark("Images are not adapted here."), reason="not-here")
+        async with self._slots:
+            task.check()
+            used = await self.db.run_read(saved.used_bytes, row.owner)
+            order = adapting.Order(owner=row.owner, image=row.parent, used_bytes=used)
+            return await self._adapter.adapt(task, order, ImageName(row.name, row.tag))
 
     async def _clear_left(self) -> None:
         """Take away what a killed service pushed and never told of; what others have by now stays."""
@@ -392,7 +415,7 @@ class Savers:
 
 
 def _restarted(row: SavedImage) -> UserError:
-    return UserError(503, _RESTARTED_BUILD if row.how == "built" else _RESTARTED)
+    return UserError(503, _RESTARTS.get(row.how, _RESTARTED))
 
 
 def _deleted(conn: Connection) -> list[tuple[str, str]]:

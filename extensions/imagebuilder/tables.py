@@ -148,7 +148,8 @@ saved_images = Table(
     Column("environment", String(128), nullable=False, server_default=""),
     Column("run_id", String(26), nullable=False, server_default=""),
     Column("rank", Integer, nullable=False, server_default="0"),
-    # saved or built; then ``build`` says from what, and ``dockerfile`` is there from the beginning.
+    # saved, uploaded, built or adapted. Built: ``build`` says from what, and ``dockerfile`` is there from the beginning;
+    # adapted: ``parent`` is the image, ``build`` the entry's name and version.
     Column("how", String(16), nullable=False, server_default="saved"),
     Column("build", JSON),
     Column("changes", JSON),

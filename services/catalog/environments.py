@@ -174,17 +174,27 @@ def unlooked(settings: Settings, name: str, kept: Kept | None = None) -> Environ
         licences=tuple(
             LicenceServer(host=one.host, ports=one.ports, protocol=one.protocol) for one in entry.licences
         ),
+        as_is=entry.as_is,
     )
 
 
-def check_fits(entry: EnvironmentSettings, *, gpu: int, memory_bytes: int) -> None:
+def check_fits(entry: EnvironmentSettings, *, gpu: int, memory_bytes: int, nodes: int = 1) -> None:
     """Refuse amounts with which the environment cannot be (CG-39).
 
     Raises
     ------
     UserError
-        400 when it needs a card and none is asked for, or more memory than is asked for.
+        400 when it needs a card and none is asked for, more memory than is asked for, or cannot be on several nodes.
     """
+    if entry.as_is and nodes > 1:
+        raise UserError(
+            400,
+            mark(
+                "The image of “{environment}” is not made for several nodes: it lacks what joins them. Take one node, or "
+                "have the image adapted on the environment's page."
+            ),
+            environment=entry.title,
+        )
     if entry.needs_gpu and not gpu:
         raise UserError(
             400,

@@ -286,7 +286,9 @@ def fill(
     places.check_gpu_count(settings, gpu, gpu_model)
     choice = environments.unlooked(settings, environment_of(settings, project, request), kept)
     entry = kept.settings if kept else settings.environments[choice.name]
-    environments.check_fits(entry, gpu=gpu, memory_bytes=memory)
+    environments.check_fits(
+        entry, gpu=gpu, memory_bytes=memory, nodes=_first(request.nodes, own.nodes, site.nodes)
+    )
     return ClusterPlan(
         user=person.name,
         server=server,

@@ -22,13 +22,14 @@ from spawner.docker import names
 from spawner.docker.api import DockerAPI
 from spawner.docker.gate import Gate
 from spawner.docker.nodes import ContainerNodes
-from spawner.docker.spec import COMMAND, ClusterSpec
+from spawner.docker.spec import ClusterSpec
 from spawner.docker.watch import ContainerWatch
 from spawner.host_names import of_person
 from spawner.licences import Way
 from spawner.plan import ClusterPlan
 from spawner.process.layout import base_name
 from spawner.records import Run
+from spawner.start_command import COMMAND, as_is
 from spawner.steps import NodeEnd
 
 _NO_IMAGE = mark("The environment “{environment}” has no image. An administrator must name one.")
@@ -136,7 +137,7 @@ class DockerCluster(VirtualCluster):
             shared=shared,
             image=image,
             pull_policy=self.pull_policy,
-            command=self.command,
+            command=as_is(self.home_dir) if plan.environment.as_is else self.command,
             account=self.account,
             cpu_millicores=plan.cpu_millicores,
             memory_bytes=plan.memory_bytes,

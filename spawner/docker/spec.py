@@ -15,8 +15,6 @@ from spawner.plan import Mount
 from spawner.process.layout import base_name
 
 HTTP_PORT = 8888
-#: What a container of our own images runs; the first word is the Python of the node's own part.
-COMMAND = ("/opt/galilean/bin/python", "-m", "spawner.node.container")
 #: From being told to end until being killed.
 GRACE_SECONDS = 5
 

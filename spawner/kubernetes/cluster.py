@@ -29,6 +29,7 @@ from spawner.kubernetes.watch import PodWatch
 from spawner.licences import Way
 from spawner.plan import ClusterPlan, Mount
 from spawner.records import Run
+from spawner.start_command import COMMAND, as_is
 from spawner.steps import NodeEnd
 
 _NO_CLAIM = mark(
@@ -99,7 +100,7 @@ class KubeCluster(VirtualCluster, KubeSpawner):
 
     @default("cmd")
     def _our_node(self) -> list[str]:
-        return ["/opt/galilean/bin/python", "-m", "spawner.node.container"]
+        return list(COMMAND)
 
     @default("delete_pvc")
     def _claims_are_not_ours_to_delete(self) -> bool:
@@ -217,9 +218,14 @@ class KubeCluster(VirtualCluster, KubeSpawner):
             raise UserError(503, _NO_IMAGE, environment=plan.environment.name)
         self.image = image
         try:
-            return _plain(await self.get_pod_manifest())
+            pod = _plain(await self.get_pod_manifest())
         finally:
             self.image = configured
+        main = pod["spec"]["containers"][0]
+        # KubeSpawner says only what the image's ENTRYPOINT is given, and that may be anything.
+        main["command"] = as_is(self.home_dir) if plan.environment.as_is else main.pop("args")
+        main.pop("args", None)
+        return pod
 
     def placement(self, plan: ClusterPlan) -> Placement:
         """On which machines a plan's nodes may be."""

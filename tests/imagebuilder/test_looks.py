@@ -206,11 +206,9 @@ async def test_a_tag_is_resolved_to_its_digest_and_what_it_says_of_its_start_is_
 @pytest.mark.process
 async def test_what_could_never_answer_or_run_here_is_refused(server: RegistryServer) -> None:
     host = server.address.removeprefix("http://")
-    await push(server.address, "site/plain", "1", node=False)
     await push(server.address, "site/node", "1", Labels={"galilean.io/instance": "galilean"})
     await push(server.address, "site/arm", "1", platform={"os": "linux", "architecture": "arm64"})
     for name, reason in (
-        ("site/plain:1", "image-node"),
         ("site/node:1", "image-labels"),
         ("site/arm:1", "image-platform"),
         ("site/none:1", "registry-missing"),
@@ -218,6 +216,15 @@ async def test_what_could_never_answer_or_run_here_is_refused(server: RegistrySe
         with pytest.raises(UserError) as caught:
             await looks.look(settings(server), f"{host}/{name}")
         assert caught.value.reason == reason
+
+
+@pytest.mark.process
+async def test_an_image_that_was_not_made_for_nodes_is_known_as_one(server: RegistryServer) -> None:
+    host = server.address.removeprefix("http://")
+    await push(server.address, "site/plain", "1", node=False, User="1000")
+    await push(server.address, "site/tools", "1", User="1000")
+    assert looks.is_stock((await looks.look(settings(server), f"{host}/site/plain:1")).told)
+    assert not looks.is_stock((await looks.look(settings(server), f"{host}/site/tools:1")).told)
 
 
 @pytest.mark.process

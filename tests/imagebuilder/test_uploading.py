@@ -14,7 +14,6 @@ import pytest
 
 from extensions.imagebuilder import uploading
 from extensions.imagebuilder.container import GivenUp
-from extensions.imagebuilder.looks import NODE_LABEL
 from extensions.imagebuilder.names import ImageName, Pinned
 from extensions.imagebuilder.registry.client import Registry
 from extensions.imagebuilder.registry.manifests import Manifest, Platform
@@ -137,14 +136,13 @@ def test_what_was_packed_comes_back_byte_by_byte(
     assert tuple(got) == LAYERS
 
 
-def test_an_image_whose_nodes_would_never_answer_is_not_taken(
+def test_an_image_that_would_be_taken_for_a_node_is_not_taken(
     server: RegistryServer, machine: Machine, tmp_path: Path
 ) -> None:
-    put(tmp_path, tarred(docker_files(document=config(Labels={"other": "x"}))))
-    assert NODE_LABEL not in config(Labels={})["config"]["Labels"]
+    put(tmp_path, tarred(docker_files(document=config(Labels={"galilean.io/reads": "x"}))))
     with pytest.raises(UserError) as refused:
         go(machine, tmp_path)
-    assert refused.value.reason == "image-node"
+    assert refused.value.reason == "image-labels"
     assert tags(server) == []
 
 

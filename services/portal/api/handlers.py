@@ -16,6 +16,7 @@ from galilean.web.paging import Cursor
 from services.catalog.access import Access
 from services.portal.addresses import project_path
 from services.portal.api import (
+    adapting,
     archives,
     builds,
     class_forks,
@@ -243,6 +244,7 @@ def routes() -> list[tuple[str, type[APIHandler]]]:
         *image_uploads.routes(),
         *images.routes(),
         *builds.routes(),
+        *adapting.routes(),
         *library.routes(),
         *registries.routes(),
         *environments.routes(),

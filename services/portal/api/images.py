@@ -54,8 +54,8 @@ class Saved(Outgoing):
     tag: str
     description: str
     state: Literal["saving", "ready", "failed", "cancelled"]
-    how: Literal["saved", "built", "uploaded"] = Field(
-        description="From a node, from files, or as an archive."
+    how: Literal["saved", "built", "uploaded", "adapted"] = Field(
+        description="From a node, from files, as an archive, or of an image that was not made for nodes."
     )
     step: str = Field(
         description="While it is being saved: copying, writing, base, pushing, placing; while it is built: building, "

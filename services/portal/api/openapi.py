@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from services.portal.api import (
+    adapting,
     archives,
     builds,
     class_forks,
@@ -130,6 +131,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *image_places.OPERATIONS,
     *image_uploads.OPERATIONS,
     *images.OPERATIONS,
+    *adapting.OPERATIONS,
     *builds.OPERATIONS,
     *library.OPERATIONS,
     *registries.OPERATIONS,

@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 from sqlalchemy import Connection
 
 from extensions.imagebuilder import entries, saved, store
+from extensions.imagebuilder.looks import is_stock
 from extensions.imagebuilder.store import Holder, Wanted
 from galilean.errors import mark
 from galilean.rights import slugs_of
@@ -23,7 +24,7 @@ from services.catalog import search
 from services.catalog.document import POLICY, document, note
 from services.catalog.fields import FIELDS as DRAWN_FIELDS
 from services.catalog.prose import Prose
-from services.portal import drawn, image_places, image_uploads, shelf, workbenches
+from services.portal import adapting, drawn, image_places, image_uploads, shelf, workbenches
 from services.portal.addresses import project_path
 from services.portal.api import environments as calls
 from services.portal.api import registries
@@ -185,7 +186,39 @@ class Environment(OnePage):
             project_path=project_path,
             places=places,
             place_titles=image_places.TITLES,
+            **await self._lacking(item, may=frame["detail"].may_change),
         )
+
+    async def _lacking(self, item: Item, *, may: bool) -> dict[str, Any]:
+        """What its page says of an image that was not made for nodes."""
+        entry = item.entry
+        if entry is None or not may or not is_stock(entry.version.told):
+            return {"stock": False}
+        why = adapting.refusal(entry.version) if adapting.offered(self.portal) else None
+        return {
+            "stock": True,
+            "can_adapt": adapting.offered(self.portal) and why is None,
+            "why_not": why.text(self.translate) if why else "",
+            "adapting": await adapting.going(self.portal, entry),
+            "proposed": adapting.proposed(entry, entry.version),
+            "name_space": entries.full_name(self.person.name, "").rstrip("/"),
+        }
+
+    async def post(self, key: str) -> None:
+        """Adapt the version that new runs get."""
+        await self.enter(key, change=True)
+        entry = self.item.entry
+        assert entry is not None
+        image = await adapting.begin(
+            self.portal,
+            self.person,
+            entry,
+            entry.version.number,
+            self.get_body_argument("name", ""),
+            address=self.address,
+        )
+        self.set_header("HX-Redirect", f"{self.portal.prefix}images/{image.id}")
+        self.finish("")
 
     async def holders(self, item: Item) -> list[Holder]:
         """Open clusters: everybody's for whoever may change it or see them all, else one's own."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from tornado.web import RequestHandler
 
-from extensions.imagebuilder import saved
+from extensions.imagebuilder import adapting, saved
 from extensions.imagebuilder.entries import Actor
 from extensions.imagebuilder.saved import SavedImage
 from extensions.imagebuilder.saving import STEPS
@@ -30,6 +30,12 @@ TITLES = {
     "placing": mark("Ready on this machine"),
 }
 
+#: Of one that was not made for nodes.
+ADAPTED = {
+    "base": mark("Fetched, compared with its digests and looked at"),
+    "pushing": mark("What nodes need laid over it, written to the registry"),
+    "placing": mark("Ready on this machine"),
+}
 #: Of an image that came in as an archive.
 UPLOADED = {
     "checking": mark("Looked through and compared with its digests"),
@@ -44,6 +50,8 @@ def course_of(image: SavedImage) -> tuple[tuple[str, ...], dict[str, str]]:
         return builds.STEPS, builds.TITLES
     if image.uploaded:
         return tuple(UPLOADED), UPLOADED
+    if image.how == "adapted":
+        return adapting.STEPS, ADAPTED
     return STEPS, TITLES
 
 
