@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from spawner.backend import NodeFailed
 from spawner.cluster import VirtualCluster
-from spawner.kubernetes import names, nodes
+from spawner.kubernetes import manifests, names, nodes
 from spawner.kubernetes.api import APIError
 from spawner.kubernetes.cluster import KubeCluster
 from tests.kubernetes.memory import KINDS, Progress, forge
-from tests.kubernetes.test_manifests import spec
+from tests.kubernetes.test_manifests import OWNER, kubespawners_pod, spec
 
 BASE = spec().base
 
@@ -512,3 +514,20 @@ async def test_a_release_is_over_when_nothing_runs_and_a_new_start_waits_until_n
     cluster.vanish("Pod", name)
     await again
     assert cluster.objects["Pod", name]["metadata"]["labels"][names.RUN] == "01K0000000000000000000000B"
+
+
+async def test_no_entrypoint_of_an_image_runs_before_a_node() -> None:
+    """Kubernetes gives an image's ENTRYPOINT whatever is only said as arguments."""
+
+    class Some:
+        image, home_dir = "example.edu/jupyter:1", "/home/jovyan"
+
+        async def get_pod_manifest(self) -> Any:
+            return kubespawners_pod()
+
+    for as_is, program in ((False, "/opt/galilean/bin/python"), (True, "jupyterhub-singleuser")):
+        plan = SimpleNamespace(environment=SimpleNamespace(name="x", image="", as_is=as_is))
+        pod = await KubeCluster._pod_of(Some(), plan)  # type: ignore[arg-type]
+        (main,) = manifests.pod(replace(spec(), pod=pod), 0, OWNER)["spec"]["containers"]
+        assert main["command"][0] == program
+        assert "args" not in main
