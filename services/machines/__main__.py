@@ -1,7 +1,7 @@
 """``python -m services.machines``: the machines service.
 
-Besides the loop it has one address for the portal: ``POST /join`` answers the command with which a machine
-joins. Every process of the service answers it, whoever has the lease. Whoever asks proves to be the portal
+Besides the loop it has two addresses for the portal: ``POST /join`` answers the command with which a machine
+joins, ``POST /contents`` what is on a machine. Every process of the service answers it, whoever has the lease. Whoever asks proves to be the portal
 with the portal's own token, which the hub names.
 """
 
@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from galilean.errors import mark
+from galilean.errors import UserError, mark
 from galilean.portal_asks import PortalAsks
 from galilean.service import Context, Tick, run_service
+from services.machines.contents import PAGE_SIZE, HasContents, said
 from services.machines.keeper import Keeper, add_machine
 from services.machines.notify import MailPost
 from services.machines.the_settings import pools_in, world_in
@@ -37,6 +38,25 @@ class Join(PortalAsks):
         )
 
 
+class Look(PortalAsks):
+    """Tells what is on a machine."""
+
+    unanswered = mark("The machines' side does not answer just now. Try again in a moment.")
+
+    async def answer(self, body: Any) -> Mapping[str, Any]:
+        world = self.context.parts["world"]
+        if not isinstance(world, HasContents):
+            raise UserError(501, mark("Only machines of a Kubernetes can be looked into."), reason="not-here")
+        return said(
+            await world.contents(str(body["name"])),
+            world.namespaces,
+            text=str(body.get("q", "")),
+            namespace=str(body.get("namespace", "")),
+            offset=max(0, int(body.get("from", 0))),
+            limit=min(max(1, int(body.get("limit", PAGE_SIZE))), 500),
+        )
+
+
 def build(context: Context) -> Tick:
     """The tick of this service."""
     context.parts["world"] = world = world_in(context.settings, context.clock)
@@ -53,7 +73,7 @@ def build(context: Context) -> Tick:
 
 def routes(context: Context) -> list[Any]:
     """Addresses of this service besides ``/health`` and ``/metrics``."""
-    return [(r"/join", Join, {"context": context})]
+    return [(r"/join", Join, {"context": context}), (r"/contents", Look, {"context": context})]
 
 
 if __name__ == "__main__":

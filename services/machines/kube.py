@@ -1,7 +1,7 @@
 """Kubernetes' machines: its nodes, which we never call so.
 
 What it needs of the API server is little, and all of it is named in the docs: nodes get, list, patch, delete;
-pods of our own namespace list, and their eviction; to add machines also to create Secrets in ``kube-system``
+pods of our own namespaces list, and their eviction; what kubelets measure, for counting others; to add machines also to create Secrets in ``kube-system``
 (a role of its own, only where that is switched on). Other namespaces' pods are not looked at: whoever takes
 a machine out for good drains those with kubectl, or lets the controller collect them when it is removed.
 
@@ -11,7 +11,9 @@ the machine knows whom it joins. The token is made, put into one command, and fo
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import logging
 import secrets
 import string
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -20,17 +22,22 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import yaml
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509 import load_pem_x509_certificates
 
 from galilean.errors import UserError, mark
+from services.machines.contents import Contents, Others, details_of, others_in, pod_of
 from services.machines.rules import CONTROL_PLANE, Amounts, Machine
 from services.machines.world import Ticket, View, cannot
 from spawner.kubernetes.api import PAGE, REQUEST_SECONDS, APIError, KubeAPI
 from spawner.kubernetes.names import RUN
+from spawner.kubernetes.use import Source, pods_named
 
+log = logging.getLogger("galilean.machines")
+KUBELET_SECONDS = 5.0
 _ONLY_METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 _MERGE = {"Content-Type": "application/merge-patch+json"}
 _TROUBLES = {
@@ -291,6 +298,10 @@ class KubeMachines:
         The cluster's CA certificate, PEM.
     choose
         Randomness: a text of so many characters, small letters and digits.
+    beside
+        The installation's other namespaces.
+    figures
+        Where kubelets are asked what they measure; None = nowhere.
     """
 
     def __init__(
@@ -303,8 +314,11 @@ class KubeMachines:
         command: str = "",
         ca: Callable[[], bytes] = lambda: b"",
         choose: Callable[[int], str] | None = None,
+        beside: Sequence[MachineAPI] = (),
+        figures: Source | None = None,
     ) -> None:
         self._api = api
+        self._beside, self._figures = tuple(beside), figures
         self._gpu_resources = frozenset(gpu_resources)
         self._adds, self._server, self._command, self._ca = adds, server, command, ca
         self._choose = choose or _letters
@@ -404,8 +418,46 @@ class KubeMachines:
         url = str(clusters[0]["cluster"]["server"]) if clusters else ""
         return url.removeprefix("https://").rstrip("/")
 
+    @property
+    def namespaces(self) -> tuple[str, ...]:
+        """Those of this installation."""
+        return tuple(api.namespace for api in (self._api, *self._beside))
+
+    async def contents(self, name: str) -> Contents:
+        """See :class:`services.machines.contents.HasContents`."""
+        try:
+            node = await self._api.machine(quote(name, safe=""))
+        except APIError as error:
+            if error.status == 404:
+                raise UserError(404, mark("There is no machine “{machine}”."), machine=name[:63]) from error
+            raise
+        pods = []
+        for api in (self._api, *self._beside):
+            for pod in await api.pods(machine=name):
+                asked = asks(pod)
+                pods.append(pod_of(pod, asked.cpu_millicores, asked.memory_bytes))
+        details = details_of(node, quantity)
+        return Contents(details=details, pods=tuple(pods), others=await self._others(node))
+
+    async def _others(self, node: Mapping[str, Any]) -> Others | None:
+        """Pods of other namespaces there, as its kubelet counts them; None when it does not say."""
+        addresses = {one["type"]: one["address"] for one in (node.get("status") or {}).get("addresses") or ()}
+        host = addresses.get("InternalIP", "")
+        if self._figures is None or not host:
+            return None
+        try:
+            async with asyncio.timeout(KUBELET_SECONDS):
+                told = await self._figures.kubelet(host)
+        except Exception as error:
+            log.warning("the kubelet at %s does not say what runs there: %s", host, str(error) or type(error))
+            return None
+        return others_in(pods_named(told), self.namespaces)
+
     async def close(self) -> None:
-        await self._api.close()
+        for api in (self._api, *self._beside):
+            await api.close()
+        if self._figures is not None:
+            await self._figures.close()
 
 
 def _letters(number: int) -> str:

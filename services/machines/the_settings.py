@@ -43,8 +43,12 @@ def world_in(settings: Settings, clock: Clock = utcnow) -> World:
         from kubespawner.clients import load_config
 
         from services.machines.kube import KubeMachines, MachineAPI, trusted_ca
+        from spawner.kubernetes.use import HttpSource
 
         load_config()
+        kube, use = settings.kubernetes, settings.use
+        figures = HttpSource(port=use.kubelet_port, insecure_tls=use.kubelet_insecure_tls, gpu_url="")
+        beside = [name for name in (kube.agents_namespace, kube.images_namespace) if name]
         return KubeMachines(
             MachineAPI(settings.kubernetes.namespace),
             gpu_resources=gpus_in(settings).resources,
@@ -52,6 +56,8 @@ def world_in(settings: Settings, clock: Clock = utcnow) -> World:
             server=settings.machines.api_server,
             command=settings.machines.join_command,
             ca=trusted_ca,
+            beside=[MachineAPI(name) for name in beside],
+            figures=figures if use.measured else None,
         )
     from services.machines.host import ThisMachine, overcommit_of
 

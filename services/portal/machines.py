@@ -257,7 +257,7 @@ async def add(portal: Portal, person: Visitor, *, name: str, pool: str, address:
         )
     if pool not in portal.settings.pools:
         raise UserError(400, mark("There is no pool “{pool}”."), pool=pool[:60])
-    made = await _ask_service(portal, {"name": name, "pool": pool, "asked_by": person.name})
+    made = await _ask_service(portal, "join", {"name": name, "pool": pool, "asked_by": person.name})
     await portal.db.run(
         write_audit,
         at=portal.clock(),
@@ -276,7 +276,23 @@ async def add(portal: Portal, person: Visitor, *, name: str, pool: str, address:
     )
 
 
-async def _ask_service(portal: Portal, body: Mapping[str, Any]) -> dict[str, Any]:
+async def contents(
+    portal: Portal, name: str, *, text: str = "", namespace: str = "", offset: int = 0, limit: int = 50
+) -> dict[str, Any]:
+    """What is on a machine now, as :func:`services.machines.contents.said` says it.
+
+    Raises
+    ------
+    UserError
+        501 where machines are not Kubernetes'; 404; 503 when the service or the API server does not answer.
+    """
+    if portal.settings.backend != "kubernetes":
+        raise UserError(501, mark("Only machines of a Kubernetes can be looked into."), reason="not-here")
+    body = {"name": name, "q": text, "namespace": namespace, "from": offset, "limit": limit}
+    return await _ask_service(portal, "contents", body)
+
+
+async def _ask_service(portal: Portal, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
     url, token = portal.parts.get("machines_url", ""), portal.parts.get("machines_token", "")
     away = UserError(503, mark("The machines' side does not answer just now. Try again in a moment."))
     if not url:
@@ -284,7 +300,7 @@ async def _ask_service(portal: Portal, body: Mapping[str, Any]) -> dict[str, Any
     try:
         async with httpx.AsyncClient(timeout=30, trust_env=False) as client:
             answer = await client.post(
-                f"{url}/join", json=dict(body), headers={"Authorization": f"token {token}"}
+                f"{url}/{path}", json=dict(body), headers={"Authorization": f"token {token}"}
             )
             told: dict[str, Any] = answer.json()
     except (httpx.TransportError, ValueError) as error:

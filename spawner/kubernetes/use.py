@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import ssl
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ ASK_SECONDS = 5.0
 ROUND_SECONDS = 15.0
 #: So many machines are asked at once.
 AT_ONCE = 32
+_LABEL = re.compile(r'(namespace|pod)="([^"\\]*)"')
 _MOST_BYTES = 32 * 2**20
 CPU = ("pod_cpu_usage_seconds_total", "container_cpu_usage_seconds_total")
 MEMORY = ("pod_memory_working_set_bytes", "container_memory_working_set_bytes")
@@ -220,6 +222,17 @@ def pods_of(text: str, namespace: str) -> dict[str, PodUse]:
         cpu = next((values[name] for name in CPU if name in values), None)
         memory = next((values[name] for name in MEMORY if name in values), 0.0)
         found[pod] = PodUse(None if cpu is None else round(cpu * 1e6), int(memory))
+    return found
+
+
+def pods_named(text: str) -> set[tuple[str, str]]:
+    """Namespace and name of every pod that a kubelet measures; other lines are read over."""
+    found: set[tuple[str, str]] = set()
+    for line in text.splitlines():
+        if line.startswith((*CPU, *MEMORY)):
+            said = dict(_LABEL.findall(line))
+            if said.get("namespace") and said.get("pod"):
+                found.add((said["namespace"], said["pod"]))
     return found
 
 

@@ -89,7 +89,7 @@ class FakeAPI:
             Application(
                 [
                     (r"/api/v1/nodes(?:/([^/]+))?", _Nodes, {"api": self}),
-                    (r"/api/v1/namespaces/galilean/pods", _Pods, {"api": self}),
+                    (r"/api/v1/namespaces/(galilean(?:-agents)?)/pods", _Pods, {"api": self}),
                     (r"/api/v1/namespaces/galilean/pods/([^/]+)/eviction", _Eviction, {"api": self}),
                     (r"/api/v1/namespaces/kube-system/secrets", _Secrets, {"api": self}),
                     (r"/api/v1/namespaces/kube-public/configmaps/cluster-info", _Info, {"api": self}),
@@ -159,13 +159,14 @@ class _Nodes(_Base):
 
 
 class _Pods(_Base):
-    def get(self) -> None:
+    def get(self, namespace: str) -> None:
         selector = self.get_argument("labelSelector", "")
         place = self.get_argument("fieldSelector", "").removeprefix("spec.nodeName=")
         found = [
             item
             for item in self.api.pods.values()
-            if (not place or item["spec"]["nodeName"] == place)
+            if item["metadata"].get("namespace", NAMESPACE) == namespace
+            and (not place or item["spec"]["nodeName"] == place)
             and (
                 not selector or (selector.lstrip("!") in item["metadata"]["labels"]) is selector[0].isalpha()
             )

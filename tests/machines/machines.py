@@ -9,6 +9,8 @@ from typing import Any
 
 from galilean.amounts import GIB
 from galilean.db import Database
+from galilean.errors import UserError
+from services.machines.contents import Contents
 from services.machines.rules import CONTROL_PLANE, Machine
 from services.machines.world import Ticket, View
 from tests.metering.rows import add_node, add_run
@@ -55,7 +57,10 @@ class Clock:
 class Air:
     """A world whose machines are what the test says; ``did`` is what it was asked to do."""
 
+    namespaces = ("galilean",)
+
     def __init__(self, *machines: Machine) -> None:
+        self.found: Contents | None = None
         self.machines = {item.name: item for item in machines}
         self.occupied: set[str] = set()
         self.runs: dict[str, set[str]] = {}
@@ -66,6 +71,11 @@ class Air:
         if self.fails is not None:
             raise self.fails
         self.did.append(what)
+
+    async def contents(self, name: str) -> Contents:
+        if self.found is None:
+            raise UserError(404, "There is no machine “{machine}”.", machine=name)
+        return self.found
 
     async def look(self, watched: Collection[str] = ()) -> View:
         return View(

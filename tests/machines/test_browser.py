@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from services.machines.contents import Condition, Contents, Details, Others, Pod
 from tests.browser.conftest import PATIENCE_MS, chromium, overflow, serious_faults  # noqa: F401 - a fixture
 from tests.machines.conftest import MakePark, Park
 from tests.machines.machines import RESERVED, machine
@@ -161,3 +162,39 @@ def test_the_pool_is_chosen_in_the_form_and_goes_with_the_request(
     sent = asked.value.post_data_json
     assert sent is not None
     assert sent["pool"] == "gpu"
+
+
+def test_pods_of_a_machine_are_searched_as_one_types_and_fit_a_narrow_page(
+    furnished: Park, open_page: OpenPage
+) -> None:
+    pods = [
+        Pod(
+            namespace="galilean",
+            name=f"alice-tidal-heating---0123456789abcdef-{number}",
+            what="node",
+            user="alice",
+            server="tidal-heating",
+            rank=number,
+            phase="Running",
+            ready=True,
+            cpu_millicores=2000,
+            memory_bytes=8 << 30,
+            address=f"10.1.2.{number}",
+        )
+        for number in range(60)
+    ]
+    pods.append(
+        Pod(namespace="galilean", name="galilean-hub-6d9f7c", what="part", part="hub", phase="Pending")
+    )
+    condition = Condition(type="Ready", status="True", message="kubelet is posting ready status")
+    details = Details(system="Debian GNU/Linux 12", kernel="6.1.0", conditions=(condition,))
+    furnished.air.found = Contents(details=details, pods=tuple(pods), others=Others(namespaces=4, pods=17))
+    page = open_page("maria", "admin/machines/rack1-01", width=360, theme="dark")
+    expect(page.get_by_text("besides 17 pods in 4 other namespaces")).to_be_visible()
+    assert overflow(page) == 0
+    assert not serious_faults(page)
+    page.get_by_role("button", name="Next").click()
+    expect(page.get_by_text("abcdef-9", exact=False).last).to_be_visible()
+    page.get_by_role("searchbox", name="Pod, person or state").fill("hub pending")
+    expect(page.get_by_text("galilean-hub-6d9f7c")).to_be_visible()
+    expect(page.get_by_text("0123456789abcdef")).to_have_count(0)

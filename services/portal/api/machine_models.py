@@ -102,3 +102,74 @@ class Pool(Outgoing):
     machines: int = Field(description="How many take new nodes now.")
     can_give: MachineAmounts
     free: MachineAmounts
+
+
+class MachineCondition(Outgoing):
+    """What a machine says of itself in one respect."""
+
+    type: str
+    status: str
+    reason: str
+    message: str
+    since: datetime | None
+
+
+class MachineDetails(Outgoing):
+    """A machine as it describes itself."""
+
+    system: str
+    kernel: str
+    architecture: str
+    runtime: str = Field(description="Of containers.")
+    kubelet: str
+    addresses: list[str]
+    pod_ranges: list[str] = Field(description="Addresses that its pods get.")
+    disk_bytes: int | None = Field(description="That pods share.")
+    pods_most: int | None = Field(description="So many pods it takes.")
+    images: int = Field(description="That it names; most machines name fifty at most.")
+    conditions: list[MachineCondition]
+
+
+class MachinePod(Outgoing):
+    """A pod of this installation."""
+
+    namespace: str
+    name: str
+    what: Literal["node", "part", "agent", "image", "other"]
+    user: str
+    server: str
+    run: str
+    rank: int | None
+    part: str
+    phase: str
+    reason: str
+    ready: bool
+    restarts: int
+    cpu_millicores: int = Field(description="Asked for.")
+    memory_bytes: int = Field(description="Asked for.")
+    address: str
+    made_at: datetime | None
+
+
+class MachineNamespace(Outgoing):
+    """A namespace of this installation."""
+
+    name: str
+    pods: int = Field(description="On this machine.")
+
+
+class MachineOthers(Outgoing):
+    """What runs there of other namespaces."""
+
+    namespaces: int
+    pods: int
+
+
+class MachineContents(Outgoing):
+    """What is on a machine now."""
+
+    details: MachineDetails
+    namespaces: list[MachineNamespace]
+    others: MachineOthers | None = Field(description="null = its kubelet could not be asked.")
+    pods: list[MachinePod] = Field(description="Those that were asked for.")
+    fitting: int = Field(description="How many there are of these.")

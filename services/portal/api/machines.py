@@ -131,6 +131,26 @@ class Machine(MachineHandler):
         self.write_json(machine_model(await self.one(name)))
 
 
+class Contents(MachineHandler):
+    async def get(self, name: str) -> None:
+        await self.one(name)
+        told = await machines.contents(
+            self.portal,
+            name,
+            text=self.query("q")[:100],
+            namespace=self.query("namespace")[:63],
+            offset=self.number("from"),
+            limit=self.limit(),
+        )
+        self.write_json(models.MachineContents.model_validate(told))
+
+    def number(self, key: str) -> int:
+        text = self.query(key) or "0"
+        if not (text.isascii() and text.isdigit() and len(text) <= 6):
+            raise UserError(400, mark("“{key}” takes a number."), key=key)
+        return int(text)
+
+
 class Orders(MachineHandler):
     async def get(self, name: str) -> None:
         history = await self.portal.db.run_read(store.history, name, self.limit())
@@ -250,6 +270,18 @@ OPERATIONS = (
     Operation(method="get", path=MACHINE, summary="Look at a machine", answers={200: models.Machine}),
     Operation(
         method="get",
+        path=MACHINE + "/contents",
+        summary="What is on a machine of a Kubernetes: details, this installation's pods, and how many others",
+        query={
+            "q": "Words that must all stand in a pod's name, person, part or state.",
+            "namespace": "In this one only.",
+            "from": "So many pods are left out.",
+            "limit": PAGED["limit"],
+        },
+        answers={200: models.MachineContents},
+    ),
+    Operation(
+        method="get",
         path=MACHINE + "/orders",
         summary="What was done with a machine, the newest first",
         query={"limit": PAGED["limit"]},
@@ -297,6 +329,7 @@ def routes() -> list[tuple[str, type[APIHandler]]]:
         (r"/api/v1/machines", Machines),
         (one, Machine),
         (one + r"/stop", Stop),
+        (one + r"/contents", Contents),
         (one + r"/orders", Orders),
         (one + r"/orders/([^/]+)", OneOrder),
         (r"/api/v1/pools", Pools),

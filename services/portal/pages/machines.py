@@ -16,8 +16,9 @@ from galilean.web.handlers import PageHandler
 from services.machines import store
 from services.machines.host import overcommit_of
 from services.machines.rules import Amounts, State
-from services.portal import machine_stop, machines
+from services.portal import image_places, machine_stop, machines
 from services.portal.addresses import project_path
+from services.portal.api.machine_models import MachineContents
 from services.portal.machines import PAGE_SIZE, SORTS, MachineView, Park, arrange, fits, wrong_now
 from services.portal.pages.table_view import TableView
 
@@ -28,6 +29,16 @@ DONE = {
     "compute": mark("{machine} computes, too."),
     "keep": mark("{machine} is kept for the control plane. What runs there goes on."),
     "withdraw": mark("{machine} stays."),
+}
+
+
+#: What a pod of ours is.
+WHATS = {
+    "node": mark("Node"),
+    "part": mark("Part of the platform"),
+    "agent": mark("Saves nodes"),
+    "image": mark("Fetches an image"),
+    "other": mark("Something else"),
 }
 
 
@@ -73,6 +84,7 @@ class MachinePage(PageHandler):
             "several_pools": len(park.pools) > 1,
             "front": self._front(park),
             "zone": settings.site.timezone,
+            "images_known": settings.backend == "docker" or image_places.known(self.portal),
             "may_stop": self.person.may(machine_stop.RIGHT),
         }
 
@@ -156,6 +168,47 @@ class Machine(MachinePage):
             await self.render_fragment("admin_machine_body.html", **values)
         else:
             await self.render_page("admin_machine.html", **values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PodView(TableView):
+    """Pods of one machine: nodes first, by namespace and name."""
+
+    namespace: str = ""
+
+    @classmethod
+    def parse_filters(cls, query: dict[str, str]) -> dict[str, str]:
+        return {"namespace": query.get("namespace", "")[:63]}
+
+    def filters(self) -> dict[str, str]:
+        return {"namespace": self.namespace}
+
+
+class Contents(MachinePage):
+    """What is on a machine of a Kubernetes, looked at now; a part of its page."""
+
+    async def get(self, name: str) -> None:
+        await self.one(name)
+        view = PodView.parse({key: self.get_query_argument(key) for key in self.request.query_arguments})
+        values: dict[str, Any] = {
+            "view": view,
+            "here": f"{self.root}/{quote(name, safe='')}/contents",
+            "page_size": PAGE_SIZE,
+            "whats": WHATS,
+        }
+        try:
+            told = await machines.contents(
+                self.portal,
+                name,
+                text=view.text,
+                namespace=view.namespace,
+                offset=view.offset,
+                limit=PAGE_SIZE,
+            )
+            values["found"] = MachineContents.model_validate(told)
+        except UserError as error:
+            values |= {"found": None, "why": error.text(self.translate)}
+        await self.render_fragment("admin_machine_contents.html", **values)
 
 
 class Add(MachinePage):
@@ -303,6 +356,7 @@ def routes() -> list[tuple[str, type[Any]]]:
         (r"/admin/machines", Machines),
         (r"/admin/machine-add", Add),
         (one, Machine),
+        (one + r"/contents", Contents),
         (one + r"/out", TakeOut),
         (one + r"/stop", StopEverything),
         (one + r"/act", Act),
