@@ -24,6 +24,7 @@ from galilean.settings_applications import NAME as APPLICATION_NAME
 from galilean.settings_applications import Application
 from galilean.settings_applications import ApplicationField as ApplicationField
 from galilean.settings_builds import Builds as Builds
+from galilean.settings_distribution import Distribution as Distribution
 from galilean.settings_docker import Docker
 from galilean.settings_doors import PortsSection, Ssh
 from galilean.settings_environments import DesktopApplication as DesktopApplication

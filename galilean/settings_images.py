@@ -12,6 +12,7 @@ from ipaddress import ip_network
 from pydantic import Field, field_validator
 
 from galilean.settings_builds import Builds as Builds
+from galilean.settings_distribution import Distribution as Distribution
 from galilean.settings_places import ENTRY, Section
 from galilean.settings_registry import Registry as Registry
 
@@ -55,6 +56,7 @@ class Images(Section):
     )
     registry: Registry = Registry()
     builds: Builds = Builds()
+    distribution: Distribution = Distribution()
 
     @field_validator("fields")
     @classmethod

@@ -183,7 +183,13 @@ class Kubernetes(Section):
         "chart says its own.",
     )
 
-    @field_validator("namespace", "agents_namespace")
+    images_namespace: str = Field(
+        default="",
+        description="Namespace of the pods that have machines fetch images; empty = they come with their first node. "
+        "The chart says its own.",
+    )
+
+    @field_validator("namespace", "agents_namespace", "images_namespace")
     @classmethod
     def _namespace(cls, value: str, info: ValidationInfo) -> str:
         if not _NAMESPACE.fullmatch(value) and (value or info.field_name == "namespace"):

@@ -102,10 +102,14 @@ Each part has the rights that it needs and no more; parts that are not named her
 | metering | the release's namespace | pods: list |
 | metering, unless `config.use.measured` is false | the whole cluster | figures of use at the kubelets (`nodes/metrics`): get |
 | machines | the whole cluster | nodes: get, list, patch, delete |
+| machines, unless `config.use.measured` is false | the whole cluster | figures of use at the kubelets (`nodes/metrics`): get |
 | machines | the release's namespace | pods: list; evictions: create |
+| machines, with `imagebuilder.enabled` | the namespaces of agents and of pull pods | pods: list |
 | machines, with `machines.addMachines` | `kube-system` | Secrets: create |
 | imagebuilder, with `imagebuilder.enabled` | the release's namespace | pods, Secrets: list |
 | imagebuilder, with `imagebuilder.enabled` | the agents' namespace | pods: list |
+| imagebuilder, unless `imagebuilder.distribution.enabled` is false | the namespace of its pull pods | pods, Secrets: list, create, delete |
+| imagebuilder, unless `imagebuilder.distribution.enabled` is false | the whole cluster | nodes: list |
 
 Kubernetes cannot narrow a right to *create* down to names. With `machines.addMachines` whoever takes over that service
 could therefore put any new Secret into `kube-system` (it cannot read, change or delete one); without it nothing of
@@ -118,6 +122,10 @@ The agents that `imagebuilder.enabled` puts on the machines have a namespace of 
 Kubernetes, call nobody, and are called by the image service alone. On their machine they are root with one capability,
 to read everybody's files (`DAC_READ_SEARCH`): they see containerd's snapshots and running containers, and write control
 groups, which is how a container is held for a moment. They have no socket of the runtime.
+
+Images are brought to machines by pods in another namespace of its own, which admits *restricted* pods alone. Such a pod
+names the image and a program that it does not have, so the machine fetches the image and starts nothing of it. Nothing
+can be mounted there but copies of the pull Secrets (`images.pullSecrets`); nobody reaches these pods, and they nobody.
 """
 
 

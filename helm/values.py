@@ -25,6 +25,7 @@ DECIDED: dict[str, tuple[str, ...]] = {
         "image",
         "image_pull_secrets",
         "agents_namespace",
+        "images_namespace",
     ),
     "Registry": ("password_file", "upload"),
 }
@@ -249,6 +250,22 @@ class Agents(Section):
     priorityClassName: str = Field(default="", description="Of its pods.")
 
 
+class Distribution(Section):
+    enabled: bool = Field(
+        default=True,
+        description="Have machines fetch the images of environments before somebody waits for them, by short pods that run "
+        "nothing; how much at once and how much of a disk stays free is said in `config.images.distribution`.",
+    )
+    namespace: str = Field(
+        default="",
+        description="Where these pods are; empty = the release's namespace with `-images` behind it. It must be one of "
+        "its own, so that whoever may make pods there can mount nothing.",
+    )
+    createNamespace: bool = Field(
+        default=True, description="Let the chart make that namespace, admitting restricted pods alone."
+    )
+
+
 class Imagebuilder(Part):
     enabled: bool = Field(
         default=False,
@@ -261,6 +278,9 @@ class Imagebuilder(Part):
     )
     agents: Agents = Field(
         default=Agents(), description="What reads nodes on their machines (see the how-to on saving)."
+    )
+    distribution: Distribution = Field(
+        default=Distribution(), description="Images on the machines before their first run."
     )
 
 

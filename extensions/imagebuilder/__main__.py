@@ -11,13 +11,12 @@ from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
-from extensions.imagebuilder import container
 from extensions.imagebuilder.adapting import Adapter
 from extensions.imagebuilder.building import Builder
 from extensions.imagebuilder.collecting import Collector
-from extensions.imagebuilder.distribution import Distributor
+from extensions.imagebuilder.distributing import Distributor, DockerMachine
+from extensions.imagebuilder.distribution import Image, Machines, images_named
 from extensions.imagebuilder.looks import platform_of
-from extensions.imagebuilder.names import Pinned
 from extensions.imagebuilder.registry.access import Credentials
 from extensions.imagebuilder.registry.client import Registry
 from extensions.imagebuilder.saving import Place, Saver
@@ -27,7 +26,7 @@ from extensions.imagebuilder.stock import Node
 from extensions.imagebuilder.uploading import Uploader
 from galilean.service import Beside, Context, Tick, run_service
 from galilean.settings import Settings
-from spawner.docker.api import DockerAPI, ImageNotFound
+from spawner.docker.api import DockerAPI
 
 INTERVAL_SECONDS = 1.0
 #: The registry that the product itself started, for this process alone.
@@ -66,26 +65,21 @@ def saver_of(
     return PodSaver(nodes, agents, environ[AGENT_KEY], place, directory, sources=sources, registry=registry)
 
 
-class DockerMachine:
-    """The machine that all of it runs on, by its Docker."""
+def machines_of(settings: Settings, saver: Saver) -> tuple[Machines, tuple[Image, ...]] | None:
+    """What has images fetched to the machines of this backend, and which besides those of the catalogue."""
+    if settings.backend == "docker":
+        return DockerMachine(saver), ()
+    if not settings.kubernetes.images_namespace:
+        return None
+    from extensions.imagebuilder.pods import PodSaver, apis_of
+    from extensions.imagebuilder.pulling import KubeMachines, NodesAPI
 
-    def __init__(self, saver: Saver) -> None:
-        self.name = os.uname().nodename
-        self._saver = saver
-
-    def has(self, image: str) -> bool:
-        """Whether it is here."""
-        try:
-            self._saver.docker.client().inspect_image(image)
-        except ImageNotFound:
-            return False
-        return True
-
-    def fetch(self, image: str, progress: Callable[[int, int], None]) -> None:
-        """Bring it here; only our own registry is told our password."""
-        place = self._saver.place
-        ours = Pinned.parse(image).registry == place.name
-        container.fetch(self._saver.docker.client(), image, place.for_docker if ours else None, progress)
+    assert isinstance(saver, PodSaver)
+    nodes, agents = apis_of(settings)
+    images = NodesAPI(settings.kubernetes.images_namespace)
+    secrets = settings.kubernetes.image_pull_secrets
+    machines = KubeMachines(nodes, agents, images, secrets=secrets, speak=saver.speak)
+    return machines, tuple(Image(image=image) for image in images_named(settings))
 
 
 def builder_of(settings: Settings, saver: Saver) -> Builder | None:
@@ -153,9 +147,12 @@ def build(context: Context) -> Tick:
             await savers.close()
 
     context.beside.append(Beside(name="saves", work=until_it_ends, interval_seconds=1.0))
-    if settings.backend == "docker":
-        distributor = Distributor(context.db, DockerMachine(saver), context.clock, do=saver.docker.do)
-        context.beside.append(Beside(name="images", work=distributor.tick, interval_seconds=5.0))
+    if (found := machines_of(settings, saver)) is not None:
+        machines, fixed = found
+        limits = settings.images.distribution
+        ours = place.name if settings.backend == "docker" else ""
+        distributor = Distributor(context.db, machines, context.clock, limits=limits, fixed=fixed, ours=ours)
+        context.beside.append(Beside(name="images", work=distributor.run, interval_seconds=1.0))
     return savers.tick
 
 

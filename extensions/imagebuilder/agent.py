@@ -364,6 +364,16 @@ class Layer(_Handler):
                 await self.flush()
 
 
+class Room(_Handler):
+    """``GET /room``: how much of the disk that images are on is free, and all of it."""
+
+    def get(self) -> None:
+        disk = os.statvfs(self.agent.places.snapshots)
+        self.finish(
+            {"free_bytes": disk.f_bavail * disk.f_frsize, "disk_bytes": disk.f_blocks * disk.f_frsize}
+        )
+
+
 class Health(RequestHandler):
     """``GET /health``: that it lives; nothing of what it does."""
 
@@ -386,6 +396,7 @@ def application(agent: Agent, key: str) -> Application:
         [
             (r"/health", Health),
             (r"/look", Look, given),
+            (r"/room", Room, given),
             (r"/saves", Saves, given),
             (r"/saves/([0-9A-Z]{26})", Save, given),
             (r"/saves/([0-9A-Z]{26})/layer", Layer, given),

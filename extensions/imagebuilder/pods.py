@@ -9,7 +9,7 @@ The parent is what Kubernetes says that the container runs: an image by its dige
 of another registry is copied layer by layer under ``bases/`` at the first save, with the name and password that the
 run's own Secret has for it. An image that came from no registry has nothing that could be stacked upon; that is said.
 
-Nothing is placed on machines: the kubelet fetches an image when a node of it starts.
+A saved image is placed on no machine by this: :mod:`extensions.imagebuilder.pulling` has them fetch what the library shows.
 """
 
 from __future__ import annotations
@@ -214,9 +214,6 @@ class PodSaver(Saver):
         """Nothing: agents let go whom they held, and forget saves of which nobody asks."""
         return 0
 
-    async def keep(self, image: Pinned) -> None:
-        """Nothing: kubelets fetch what they need."""
-
     async def fetch(self, task: Task, image: Pinned) -> None:
         """Nothing, for the same reason."""
 
@@ -230,8 +227,8 @@ class PodSaver(Saver):
     async def look(self, wanted: Wanted) -> Mapping[str, Any]:
         """What a save of a node would hold."""
         pod, address, _ = await self._find(wanted, secret=False)
-        async with self._speak(address, LOOK_SECONDS) as agent:
-            told = await _asked(agent, "POST", "/look", _question(pod, wanted))
+        async with self.speak(address, LOOK_SECONDS) as agent:
+            told = await asked(agent, "POST", "/look", _question(pod, wanted))
         return {**told, "image_bytes": await self._bytes_of(pod)}
 
     async def _bytes_of(self, pod: Pod) -> int:
@@ -298,13 +295,13 @@ class PodSaver(Saver):
         """Have the agent make the layer, and fetch it."""
         keys = {key: base64.b64encode(value).decode() for key, value in keys_in(secret).items()}
         question = {**_question(pod, wanted), "secrets": keys, "name": f"{wanted.user}/{name}"}
-        async with self._speak(address, ASK_SECONDS) as agent:
-            job = await _asked(agent, "POST", "/saves", question)
+        async with self.speak(address, ASK_SECONDS) as agent:
+            job = await asked(agent, "POST", "/saves", question)
             where = f"/saves/{job['id']}"
             before = len(task.lines)
             try:
                 while True:
-                    job = await _asked(agent, "GET", where)
+                    job = await asked(agent, "GET", where)
                     task.lines[before:] = [str(line) for line in job["lines"]]
                     task.step = job["step"] or task.step
                     task.at(int(job["done_bytes"]), job["total_bytes"])
@@ -346,7 +343,8 @@ class PodSaver(Saver):
         if done != size or f"sha256:{hashed.hexdigest()}" != result["digest"]:
             raise UserError(503, _AGENT_AWAY, reason="agent-away")
 
-    def _speak(self, address: str, seconds: float) -> httpx.AsyncClient:
+    def speak(self, address: str, seconds: float) -> httpx.AsyncClient:
+        """A client of an agent, to be closed."""
         return self._client(
             base_url=address,
             headers={"Authorization": f"Bearer {self._key}"},
@@ -420,7 +418,7 @@ def _question(pod: Pod, wanted: Wanted) -> dict[str, Any]:
     }
 
 
-async def _asked(
+async def asked(
     agent: httpx.AsyncClient, method: str, path: str, body: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """An answer of an agent.

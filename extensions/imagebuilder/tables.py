@@ -24,6 +24,7 @@ from sqlalchemy import (
     Text,
     false,
     text,
+    true,
 )
 
 from galilean.db import UTCDateTime, metadata
@@ -61,6 +62,8 @@ environments = Table(
     Column("created_at", UTCDateTime(), nullable=False),
     Column("created_by", String(255), nullable=False),
     Column("changed_at", UTCDateTime(), nullable=False),
+    # An administrator has its image on every machine, though nobody but its owner may see it.
+    Column("beforehand", Boolean, nullable=False, server_default=false()),
     # No new runs; those that are there stay.
     Column("retired_at", UTCDateTime()),
     Column("retired_by", String(255), nullable=False, server_default=""),
@@ -171,7 +174,8 @@ saved_images = Table(
 )
 
 #: The current images of entries, on each machine: what a look at it showed, and how far a fetch is
-#: (:mod:`extensions.imagebuilder.distribution`). ``private``: only a run's own key fetches it.
+#: (:mod:`extensions.imagebuilder.distribution`). ``private``: only a run's own key fetches it. ``beforehand``: it is
+#: fetched without being asked for.
 image_places = Table(
     "image_places",
     metadata,
@@ -183,10 +187,29 @@ image_places = Table(
     Column("why", Text, nullable=False, server_default=""),
     Column("why_params", JSON),
     Column("private", Boolean, nullable=False, server_default=false()),
+    Column("beforehand", Boolean, nullable=False, server_default=true()),
     Column("changed_at", UTCDateTime(), nullable=False),
     # Somebody wanted it fetched anew.
     Column("asked_at", UTCDateTime()),
+    # When it was fetched here last.
+    Column("fetched_at", UTCDateTime()),
     CheckConstraint("state IN ('present', 'pulling', 'failed', 'absent')", name="state"),
+)
+
+#: What happened to an image on a machine: *asked* (by ``actor``), *begun*, *present* after ``seconds``, *failed*, *gone*.
+image_place_events = Table(
+    "image_place_events",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("image", String(512), nullable=False),
+    Column("machine", String(255), nullable=False),
+    Column("at", UTCDateTime(), nullable=False),
+    Column("what", String(16), nullable=False),
+    Column("seconds", Integer),
+    Column("why", Text, nullable=False, server_default=""),
+    Column("why_params", JSON),
+    Column("actor", String(255), nullable=False, server_default=""),
+    Index(None, "image", "id"),
 )
 
 #: Who uses an entry, how often and when last is asked on every page of the catalogue.

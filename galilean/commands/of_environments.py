@@ -177,12 +177,21 @@ def add_environment_commands(root: typer.Typer, here: Callable[[], str]) -> None
         redistribute: Annotated[
             bool, typer.Option("--redistribute", help="Fetch what is missing now.")
         ] = False,
+        log: Annotated[
+            str, typer.Option(metavar="IMAGE", help="Tell what happened to this image instead.")
+        ] = "",
         as_json: AsJson = False,
     ) -> None:
         """Tell which image is on which machine, for administrators of machines (token in GALILEAN_TOKEN)."""
         with client() as portal:
             if redistribute:
                 portal.request("POST", "/image-places", json={})
+            if log:
+                for item in portal.request("GET", "/image-places/log", params={"image": log}).json()["items"]:
+                    seconds = "" if item["seconds"] is None else f"{item['seconds']} s"
+                    plain = (item["at"], item["machine"], item["what"], seconds, item["actor"], item["why"])
+                    typer.echo(json.dumps(item, ensure_ascii=False) if as_json else "\t".join(plain).rstrip())
+                return
             for item in portal.request("GET", "/image-places").json()["items"]:
                 plain = (
                     item["machine"],

@@ -207,7 +207,17 @@ def said(
 ) -> dict[str, Any]:
     """What the portal is answered: all of the machine, one page of the pods that were asked for."""
     order = {name: place for place, name in enumerate(namespaces)}
-    pods = sorted(found.pods, key=lambda one: (one.what != "node", order.get(one.namespace, 99), one.name))
+    pods = sorted(
+        found.pods,
+        key=lambda one: (
+            one.what != "node",
+            order.get(one.namespace, len(order)),
+            one.user,
+            one.server,
+            one.rank or 0,
+            one.name,
+        ),
+    )
     fitting = [one for one in pods if fits(one, text, namespace)]
     return {
         "details": asdict(found.details),

@@ -105,3 +105,39 @@ def test_the_image_service_may_list_and_no_more(saving: Objects) -> None:
         == "privileged"
     )
     assert saving.config["kubernetes"]["agents_namespace"] == AGENTS
+
+
+def test_pods_that_fetch_images_are_made_where_nothing_can_be_mounted(saving: Objects) -> None:
+    images = f"{NAMESPACE}-images"
+    labels = saving["Namespace", images]["metadata"]["labels"]
+    assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
+    assert saving.config["kubernetes"]["images_namespace"] == images
+    (rule,) = saving["Role", "galilean-images"]["rules"]
+    assert saving["Role", "galilean-images"]["metadata"]["namespace"] == images
+    assert (rule["resources"], rule["verbs"]) == (["pods", "secrets"], ["list", "create", "delete"])
+    (rule,) = saving["ClusterRole", f"{NAMESPACE}-galilean-images"]["rules"]
+    assert (rule["resources"], rule["verbs"]) == (["nodes"], ["list"])
+    policy = saving["NetworkPolicy", "galilean-images"]
+    assert policy["metadata"]["namespace"] == images
+    assert policy["spec"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+
+
+def test_fetching_beforehand_can_be_left_out_and_has_a_namespace_of_its_own(chart: Chart) -> None:
+    found = chart.render({**SAVING, "imagebuilder": {"enabled": True, "distribution": {"enabled": False}}})
+    assert not [key for key in found if key[1].endswith("-images")]
+    assert found.config["kubernetes"]["images_namespace"] == ""
+    for taken in (NAMESPACE, AGENTS):
+        with pytest.raises(Refused, match="a namespace of its own"):
+            chart.render({**SAVING, "imagebuilder": {"enabled": True, "distribution": {"namespace": taken}}})
+
+
+def test_the_machines_service_lists_our_pods_and_reads_figures_and_no_other_namespace(
+    chart: Chart, saving: Objects
+) -> None:
+    rules = saving["ClusterRole", f"{NAMESPACE}-galilean-machines"]["rules"]
+    assert [(rule["resources"], rule["verbs"]) for rule in rules] == [
+        (["nodes"], ["get", "list", "patch", "delete"]),
+        (["nodes/metrics"], ["get"]),
+    ]
+    unmeasured = chart.render({"config": {"use": {"measured": False}}})
+    assert len(unmeasured["ClusterRole", f"{NAMESPACE}-galilean-machines"]["rules"]) == 1

@@ -56,6 +56,7 @@ class DockerProduct(Product):
             "jupyterhub": {"DockerCluster": cluster},
             "gang_timeout_seconds": 480,
             "start_timeout_seconds": 480,
+            "images": {"distribution": {"reserve_percent": 1}},  # however full the disk of these tests is
             **(more or {}),
         }
         super().__init__(directory, settings)

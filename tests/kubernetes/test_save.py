@@ -110,8 +110,10 @@ def is_shared(directory: Path) -> bool:
     return "shared" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-def rendered(kubernetes: Kubernetes, namespace: str, agents: str) -> list[dict[str, Any]]:
-    """What the chart makes for the agents."""
+def rendered(
+    kubernetes: Kubernetes, namespace: str, agents: str, *, rights: bool = False
+) -> list[dict[str, Any]]:
+    """What the chart makes for the agents; with ``rights`` also the image service's own, and where images are pulled."""
     from tests.lab.build import build
 
     control = image_in_lab(kubernetes, "control")
@@ -135,16 +137,23 @@ def rendered(kubernetes: Kubernetes, namespace: str, agents: str) -> list[dict[s
         capture_output=True, text=True, timeout=60, check=True,
     ).stdout  # fmt: skip
     if not is_shared(
-        kubernetes.directory
+        kubernetes.directory / "containerd-state"
     ):  # what is mounted later is not seen then: the node comes before the agent
         told = told.replace(", mountPropagation: HostToContainer", "")
-    found = [one for one in yaml.safe_load_all(told) if one]
-    return [
-        one
-        for one in found
-        if one["kind"] == "Namespace" or one["metadata"].get("namespace") == agents
-        if one["kind"] != "Secret"
-    ]
+    found = [one for one in yaml.safe_load_all(told) if one and one["kind"] != "Secret"]
+    spaces = {agents, f"{namespace}-images"} if rights else {agents}
+    return [one for one in found if _is_of(one, spaces) or (rights and _is_a_right(one))]
+
+
+def _is_of(one: dict[str, Any], spaces: set[str]) -> bool:
+    metadata = one["metadata"]
+    return (metadata["name"] if one["kind"] == "Namespace" else metadata.get("namespace")) in spaces
+
+
+def _is_a_right(one: dict[str, Any]) -> bool:
+    """Whether it is the image service's account, or says what that may do."""
+    kinds = ("ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding")
+    return one["kind"] in kinds and one["metadata"]["name"].endswith(("-imagebuilder", "-images"))
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +194,9 @@ def world(
         assert person.run(slug, project=slug, nodes=1).status_code in (201, 202)
         wait_for(lambda: person.is_ready(slug), "ada's cluster is ready", seconds=120)
         objects = rendered(kubernetes, namespace.name, agents)
-        namespace.kubectl("create", "namespace", agents)
+        namespace.kubectl(
+            "apply", "-f", "-", stdin=json.dumps(next(one for one in objects if one["kind"] == "Namespace"))
+        )
         key = product.state / "secrets" / "agent"
         namespace.kubectl(
             "create", "secret", "generic", "galilean-agent", "-n", agents, f"--from-file=agent={key}"

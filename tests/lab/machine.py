@@ -74,6 +74,7 @@ class Machine:
     def switch_on(self, **images: tuple[Path, str]) -> None:
         """Its container runtime with the image that every pod has, and others: ``name=(program, reference)``."""
         self.directory.mkdir(parents=True, exist_ok=True)
+        self._share(self.directory / "containerd-state")
         path = self.directory / "containerd.toml"
         path.write_text(self._containerd_config())
         self._parts.start(f"containerd{self._suffix}", "containerd", "--config", str(path))
@@ -162,6 +163,12 @@ class Machine:
 
     # ------------------------------------------------------------------------------------------------- tools
 
+    def speak_plain_http(self, registry: str) -> None:
+        """Fetch from ``host:port`` without TLS, as from a registry of the machine's own; it is read at each fetch."""
+        folder = self.directory / "registries" / registry
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "hosts.toml").write_text(f'server = "http://{registry}"\n')
+
     def load_image(self, archive: Path) -> None:
         """Bring a docker archive into the machine's image store."""
         done = subprocess.run(
@@ -231,9 +238,19 @@ oom_score = 0
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "/usr/lib/cni"
     conf_dir = "{self._network}"
+  [plugins."io.containerd.grpc.v1.cri".registry]
+    config_path = "{self.directory}/registries"
   [plugins."io.containerd.grpc.v1.cri".containerd]
     snapshotter = "overlayfs"
 """
+
+    @staticmethod
+    def _share(directory: Path) -> None:
+        """Let others see what is mounted below a directory later, as a machine with systemd does everywhere."""
+        directory.mkdir(mode=0o711, exist_ok=True)
+        if not directory.is_mount():
+            subprocess.run(["mount", "--bind", str(directory), str(directory)], check=True)
+        subprocess.run(["mount", "--make-rshared", str(directory)], check=True)
 
     def _containerd_answers(self) -> bool:
         done = subprocess.run(

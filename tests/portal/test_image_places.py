@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -12,7 +13,7 @@ from sqlalchemy import select
 from typer.testing import CliRunner
 
 from extensions.imagebuilder import distribution, store
-from extensions.imagebuilder.distribution import Image
+from extensions.imagebuilder.distribution import Image, Sight
 from extensions.imagebuilder.entries import Actor
 from galilean.cli import build_app
 from galilean.errors import UserError
@@ -49,7 +50,8 @@ def site(tmp_path: Path) -> Iterator[LiveSite]:
                 now=NOW,
             )
         found = {one: Image(image=one) for one in (FIRST, SECOND)}
-        live.write(distribution.note, "host-1", found, [FIRST], now=NOW)
+        sights = [Sight(machine="host-1", present=frozenset({FIRST}))]
+        live.write(distribution.note, sights, found, now=NOW)
         error = UserError(502, "The registry says: {what}", what="no")
         live.write(distribution.set_state, SECOND, "host-1", "failed", now=NOW, error=error)
         yield live
@@ -109,6 +111,62 @@ def test_where_nobody_looks_the_page_says_so(site: LiveSite) -> None:
     assert "Nothing is fetched beforehand here" in page(site, "root", "admin/machine-images")
     with client(site, "root") as root:
         assert root.get("/image-places").status_code == 501
+
+
+def test_what_is_searched_for_is_shown(site: LiveSite) -> None:
+    text = page(site, "root", "admin/machine-images?q=quartz+host-1")
+    assert "Quartz" in text and "Paint" not in text
+    text = page(site, "root", "admin/machine-images?state=present")
+    assert "Paint" in text and "Quartz" not in text
+    assert "No image fits" in page(site, "root", "admin/machine-images?q=nothing-like-it")
+
+
+def test_the_log_of_an_image_tells_who_wanted_it_and_why_it_failed(site: LiveSite) -> None:
+    error = UserError(502, "The registry says: {what}", what="<no>")
+    site.write(
+        distribution.set_state, SECOND, "host-1", "failed", now=NOW, error=error, what="failed", seconds=7
+    )
+    with client(site, "root") as root:
+        root.post("/image-places", json={"image": SECOND})
+        (last, first) = root.get("/image-places/log", params={"image": SECOND}).json()["items"]
+    assert (last["what"], last["actor"]) == ("asked", "root")
+    assert (first["what"], first["seconds"], first["why"]) == ("failed", 7, "The registry says: <no>")
+    text = page(site, "root", f"admin/machine-images/log?image={quote(SECOND)}")
+    assert "The registry says: &lt;no&gt;" in text and "Wanted anew" in text and "Quartz" in text
+    with client(site, "alice") as alice:
+        assert alice.get("/image-places/log", params={"image": SECOND}).status_code == 403
+    page(site, "alice", f"admin/machine-images/log?image={quote(SECOND)}", 403)
+
+
+def test_what_only_its_owner_sees_goes_to_every_machine_when_an_administrator_says_so(site: LiveSite) -> None:
+    image = version("c")
+    site.write(
+        store.create,
+        actor=Actor(name="alice"),
+        owner="alice",
+        slug="mine",
+        title="Mine",
+        version=image,
+        now=NOW,
+    )
+    site.write(
+        distribution.note,
+        [Sight(machine="host-1")],
+        {image.image: Image(image=image.image, beforehand=False)},
+        now=NOW,
+    )
+    text = page(site, "root", "admin/machine-images")
+    assert "nobody but its owner sees it" in text and "0 missing" in text
+    with client(site, "root") as root:
+        assert root.post("/image-places", json={"image": image.image, "beforehand": True}).json() == {
+            "places": 1
+        }
+        assert places(site)[image.image]["beforehand"]
+        assert root.post("/image-places", json={"image": image.image, "beforehand": False}).status_code == 202
+        assert not places(site)[image.image]["beforehand"]
+        # One that everybody sees is everybody's: there is nothing to mark.
+        site.write(distribution.note, [Sight(machine="host-1")], {FIRST: Image(image=FIRST)}, now=NOW)
+        assert root.post("/image-places", json={"image": FIRST, "beforehand": True}).status_code == 409
 
 
 def test_the_command_tells_and_asks(site: LiveSite, monkeypatch: pytest.MonkeyPatch) -> None:

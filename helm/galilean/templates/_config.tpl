@@ -40,6 +40,7 @@ chart's own: without those nodes would be sealed off from their hub.
 {{- if .Values.imagebuilder.registrySecret }}{{ $_ := set $registry "password_file" "/etc/galilean/registry/password" }}{{ end -}}
 {{- $_ := set $own "images" (dict "registry" $registry) -}}
 {{- $_ := set $own.kubernetes "agents_namespace" (include "galilean.agentsNamespace" .) -}}
+{{- $_ := set $own.kubernetes "images_namespace" (include "galilean.imagesNamespace" .) -}}
 {{- end -}}
 {{- $config := mergeOverwrite $own (deepCopy .Values.config) -}}
 {{- $_ := set $config.kubernetes "network" (merge (dict

@@ -55,6 +55,13 @@ imagebuilder: {port: 8087, health: /health, live: /metrics, patience: 6, account
 {{- .Values.imagebuilder.agents.namespace | default (printf "%s-agents" .Release.Namespace) }}
 {{- end }}
 
+{{/* Where pods have machines fetch images; empty = nowhere. */}}
+{{- define "galilean.imagesNamespace" -}}
+{{- if and .Values.imagebuilder.enabled .Values.imagebuilder.distribution.enabled -}}
+{{- .Values.imagebuilder.distribution.namespace | default (printf "%s-images" .Release.Namespace) }}
+{{- end -}}
+{{- end }}
+
 {{/* The path under which everything is: "/" or "/something/". */}}
 {{- define "galilean.base" -}}
 {{- $path := trimAll "/" (dig "web" "base_url" "" .Values.config) -}}

@@ -28,6 +28,7 @@ class ImagePlace(Outgoing):
     private: bool = Field(
         description="Fetched with a name and password, which only a run has: never before it."
     )
+    beforehand: bool = Field(description="Fetched without being asked for.")
     asked: bool = Field(description="Somebody wanted it fetched anew, and that has not begun.")
     changed_at: datetime
 
@@ -35,10 +36,25 @@ class ImagePlace(Outgoing):
 class Redistribute(Incoming):
     image: str = Field(default="", max_length=512, description="Only this one; left out = all.")
     machine: str = Field(default="", max_length=255, description="Only there; left out = everywhere.")
+    beforehand: bool | None = Field(
+        default=None,
+        description="With `image`: have it on every machine though nobody but its owner sees it, or no more.",
+    )
 
 
 class Redistributed(Outgoing):
     places: int = Field(description="How many images are now to be fetched.")
+
+
+class ImageEvent(Outgoing):
+    """Something that happened to an image on a machine."""
+
+    at: datetime
+    machine: str
+    what: Literal["asked", "begun", "present", "failed", "gone"]
+    seconds: int | None = Field(description="How long a fetch took.")
+    why: str
+    actor: str = Field(description="Who wanted it; empty = nobody in particular.")
 
 
 def model(one: Carried, translate: Translate) -> ImagePlace:
@@ -53,6 +69,7 @@ def model(one: Carried, translate: Translate) -> ImagePlace:
         total_bytes=spot.total_bytes,
         why=error.text(translate) if error else "",
         private=spot.private,
+        beforehand=spot.beforehand,
         asked=spot.asked_at is not None,
         changed_at=spot.changed_at,
     )
@@ -69,10 +86,38 @@ class Places(Handler):
 
     async def post(self) -> None:
         body = self.body(Redistribute)
+        if body.image and body.beforehand is not None:
+            await image_places.beforehand(
+                self.portal, self.person, image=body.image, wanted=body.beforehand, address=self.address
+            )
+            if not body.beforehand:
+                self.write_json(Redistributed(places=0), 202)
+                return
         count = await image_places.redistribute(
             self.portal, self.person, image=body.image, machine=body.machine, address=self.address
         )
         self.write_json(Redistributed(places=count), 202)
+
+
+class Log(Handler):
+    right = "machines:manage"
+
+    async def get(self) -> None:
+        found = await image_places.events(
+            self.portal, image=self.query("image")[:512], machine=self.query("machine")[:255]
+        )
+        told = [
+            ImageEvent(
+                at=one.at,
+                machine=one.machine,
+                what=one.what,  # type: ignore[arg-type]
+                seconds=one.seconds,
+                why=one.error.text(self.translate) if one.error else "",
+                actor=one.actor,
+            )
+            for one in found
+        ]
+        self.write_json(ListOf[ImageEvent](items=told))
 
 
 OPERATIONS: tuple[Operation, ...] = (
@@ -90,9 +135,16 @@ OPERATIONS: tuple[Operation, ...] = (
         takes=Redistribute,
         answers={202: Redistributed},
     ),
+    Operation(
+        method="get",
+        path="/image-places/log",
+        summary="What happened to an image on machines, the newest first",
+        query={"image": "By digest.", "machine": "Only this machine."},
+        answers={200: ListOf[ImageEvent]},
+    ),
 )
 
 
 def routes() -> list[tuple[str, type[Handler]]]:
     """Addresses, relative to the portal's prefix."""
-    return [(r"/api/v1/image-places", Places)]
+    return [(r"/api/v1/image-places", Places), (r"/api/v1/image-places/log", Log)]
