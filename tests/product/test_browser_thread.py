@@ -346,22 +346,24 @@ def test_pages_of_a_start_and_of_a_release_that_take_their_time(
     mine = visit()
     page, drawer = mine.page, mine.page.locator("#run-drawer")
     mine.sign_in(ada.name)
-    # Without the zygote a node takes the seconds that it takes a Python to import all of it.
+    # Without the zygote a node takes the seconds that it takes a Python to import all of it; time to hold it, too.
     with held_still(product.pid("zygote")):
         mine.go(f"/services/portal/projects/{ada.name}/{slug}?run=1")
         drawer.locator("#run-start").click()
-        expect(drawer.locator(".steps")).to_be_visible()
-        mine.look("drawer, starting")
-        mine.go(f"/hub/spawn-pending/{ada.name}/{slug}")
-        expect(page.locator("[data-spawn-progress]")).to_be_visible()
-        mine.look("spawn_pending")
-        # While the hub puts a failed start away it has no progress to tell: the page looks again by itself.
-        page.route("**/progress*", lambda route: route.fulfill(status=400), times=1)
-        page.reload()
-        expect(page.locator("#progress-message")).not_to_be_empty(timeout=90_000)
-        mine.go(f"/services/portal/projects/{ada.name}/{slug}?run=1")
-        drawer.locator("[data-release]").click()
-        expect(page.locator("#run-title")).to_contain_text("Slow one")
+        node = wait_for(lambda: product.node_pid(ada.name, slug, 0), "the node has begun", seconds=60)
+        with held_still(node):
+            expect(drawer.locator(".steps")).to_be_visible()
+            mine.look("drawer, starting")
+            mine.go(f"/hub/spawn-pending/{ada.name}/{slug}")
+            expect(page.locator("[data-spawn-progress]")).to_be_visible()
+            mine.look("spawn_pending")
+            # While the hub puts a failed start away it has no progress to tell: the page looks again by itself.
+            page.route("**/progress*", lambda route: route.fulfill(status=400), times=1)
+            page.reload()
+            expect(page.locator("#progress-message")).not_to_be_empty(timeout=90_000)
+            mine.go(f"/services/portal/projects/{ada.name}/{slug}?run=1")
+            drawer.locator("[data-release]").click()
+            expect(page.locator("#run-title")).to_contain_text("Slow one")
         expect(drawer.locator("[data-again]")).to_be_visible()
         mine.look("drawer, cancelled")
     assert ada.run(slug, project=slug).status_code in (201, 202)
