@@ -389,6 +389,20 @@ def family(names: Iterable[str], root: Path = ROOT) -> set[str]:
     return found
 
 
+def kept(names: Iterable[str], base: str, root: Path, cache: Path) -> dict[str, tuple[str, Path]] | None:
+    """References and archives of images when all are there, with their times of use set anew; else nothing."""
+    found: dict[str, tuple[str, Path]] = {}
+    for name in names:
+        key = key_of(name, root, base)
+        archive = cache / key / f"{name}.tar"
+        try:
+            os.utime(archive)  # from now on nobody removes it for hours
+        except FileNotFoundError:
+            return None
+        found[name] = f"localhost/{called(name)}:{key}", archive
+    return found
+
+
 def forget(cache: Path, used: set[Path]) -> None:
     """Remove archives that nobody has used for days, or for hours when there are many newer ones of the image."""
     now = time.time()
@@ -424,6 +438,16 @@ def main() -> None:
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     cache = home / "galilean" / "images"
     cache.mkdir(parents=True, exist_ok=True)
+    names = arguments.names or USUAL
+    if not (arguments.fresh or arguments.into_docker or arguments.push):
+        with tempfile.TemporaryDirectory(prefix="galilean-clone-") as clone:
+            for name in family(names):
+                snapshot(name, Path(clone))
+            there = kept(names, arguments.base, Path(clone), cache)
+        if there is not None:  # somebody else's build, which takes minutes, is none of ours
+            for name, (reference, archive) in there.items():
+                print(name, reference, archive, sep="\t", flush=True)
+            return
     with (cache / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -438,7 +462,6 @@ def main() -> None:
             for path in cache.glob("*/*.tar"):
                 path.unlink()
         used: set[Path] = set()
-        names = arguments.names or USUAL
         with tempfile.TemporaryDirectory(prefix="galilean-clone-") as clone:
             for name in family(names):
                 snapshot(name, Path(clone))

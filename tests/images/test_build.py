@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib.util
 import os
 import re
@@ -159,6 +160,25 @@ def test_a_password_in_an_index_reaches_the_build_as_a_secret_only(
     said = (tmp_path / "env").read_text()
     assert "export PIP_INDEX_URL='https://reader:pass word@packages.example.edu/simple'\n" in said
     assert "export PIP_CERT=/run/secrets/ca\n" in said
+
+
+def test_images_that_are_there_wait_for_nobody_s_build(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache = tmp_path / "galilean" / "images"
+    archive = cache / key("proxy", ROOT, "local") / "proxy.tar"
+    archive.parent.mkdir(parents=True)
+    archive.touch()
+    os.utime(archive, (0, 0))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with (cache / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # somebody builds
+        monkeypatch.setattr("sys.argv", ["images.py", "proxy"])
+        images.main()
+        images.forget(cache, set())
+    assert capsys.readouterr().out.split()[2] == str(archive)
+    assert archive.exists()
+    assert images.kept(["proxy", "control"], "local", ROOT, cache) is None
 
 
 def test_what_nobody_used_for_days_is_removed_and_what_is_used_stays(tmp_path: Path) -> None:
