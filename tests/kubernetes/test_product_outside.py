@@ -25,8 +25,10 @@ from tests.lab.gluster import Gluster
 from tests.lab.kubernetes import Kubernetes
 from tests.lab.waiting import wait_for
 from tests.process.hub import clean_environment
+from tests.product import ssh
 from tests.product.code import in_node
 from tests.product.product import GALILEAN, ROOT, Person, Product
+from tests.product.ssh import Computer
 
 pytestmark = [
     pytest.mark.kubernetes,
@@ -200,6 +202,18 @@ def test_from_a_project_to_its_machine_time(product: Outside, ada: Person) -> No
     node_seconds = sum(held, timedelta()).total_seconds()
     assert abs(usage["cpu_core_minutes"] - node_seconds * 0.2 / 60) <= 2 / 60
     assert not product.disagreement()
+
+
+def test_ssh_from_outside_into_pods(product: Outside, ada: Person, tmp_path: Path) -> None:
+    """scp, rsync, a dynamic forward, and what VS Code Remote does, past the policies of the cluster."""
+    slug = ada.running("Remote", nodes=2, cpu=0.2)
+    computer = Computer(tmp_path / "ada", f"{product.url}/user/ada/", ada.token, "jovyan")
+    key = ada.portal("POST", "/ssh-keys", json={"public_key": computer.public})
+    assert key.status_code == 201, key.text
+    ssh.tell(computer, slug)
+    refused = computer.do("ssh", "-W", "169.254.169.254:80", f"{slug}.galilean")
+    assert refused.returncode != 0 and "administratively prohibited" in refused.stderr
+    released(product, ada, slug)
 
 
 def test_a_hub_that_is_killed_and_a_proxy_that_lost_its_routes_leave_people_working(
