@@ -97,6 +97,8 @@ class EnvironmentChoice:
         Licence servers that its nodes get a way to, as they are named.
     key
         Under which id the name and password are kept that the image is fetched with; empty = none is needed.
+    lock
+        Process backend: the lock file of a saved environment on top of ``python``; empty = none.
     """
 
     name: str
@@ -111,6 +113,7 @@ class EnvironmentChoice:
     key: str = ""
     containers: bool = False
     licences: tuple[LicenceServer, ...] = ()
+    lock: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -52,7 +52,7 @@ class FakeSaver:
         self.rights += 1
         return 0
 
-    async def keep(self, image: Pinned) -> None:
+    async def keep_all(self, images: Sequence[str]) -> None:
         """Fetches nothing."""
 
     async def named(self, user: str, name: ImageName) -> Pinned | None:
