@@ -158,6 +158,45 @@ def test_what_one_person_saved_another_runs_and_imports(
 
 
 @pytest.mark.timeout(900)
+def test_what_was_installed_in_a_workbench_is_saved(chromium: Browser, centre: Product) -> None:
+    mira = centre.person("mira", "researcher")
+    page = signed_in(chromium, centre, mira)
+    bench = mira.portal("POST", "/workbenches", json={"environment": "jupyter"}).raise_for_status().json()
+    page.goto(f"{centre.url}/services/portal/workbenches/{bench['id']}")
+    expect(page.get_by_text("by a lock file")).to_be_visible()
+    answer = mira.portal("POST", f"/workbenches/{bench['id']}/clusters", json={"cpu": 1, "memory": "1G"})
+    assert answer.status_code == 202, answer.text
+    wait_for(lambda: mira.is_ready(bench["server"]), "the workbench is ready", seconds=60)
+    told = in_node(mira, bench["server"], "%pip install --no-index --no-deps tinybase==1.5")
+    assert "Successfully installed" in told
+    page.reload()
+    picture(page, "workbench")
+    page.get_by_role("link", name="Save image").click()
+    expect(page.locator(".image-packages")).to_contain_text("tinybase 1.5")
+    picture(page, "workbench-save")
+    page.get_by_label("Name and tag").fill("bench:1")
+    page.get_by_role("button", name="Save image").click()
+    page.wait_for_url(re.compile(r"/images/[0-9A-Z]{26}$"))
+    page.get_by_role("button", name="Add to library").wait_for()
+    (saved,) = mira.portal("GET", "/images").json()["items"]
+    assert "tinybase==1.5" in mira.portal("GET", f"/images/{saved['id']}").json()["lock"]
+    page.get_by_role("link", name="My images").first.click()
+    expect(page.locator("#images")).to_contain_text("bench:1")
+
+    # In the library it has a workbench itself, and what was saved is there.
+    added = mira.portal("POST", f"/images/{saved['id']}/library", json={"title": "Bench"})
+    assert added.status_code in (200, 201), added.text
+    of_it = mira.portal("POST", "/workbenches", json={"environment": added.json()["id"]})
+    assert of_it.status_code == 201, of_it.text
+    answer = mira.portal(
+        "POST", f"/workbenches/{of_it.json()['id']}/clusters", json={"cpu": 1, "memory": "1G"}
+    )
+    assert answer.status_code == 202, answer.text
+    wait_for(lambda: mira.is_ready(of_it.json()["server"]), "its own workbench is ready", seconds=60)
+    assert "1.5" in in_node(mira, of_it.json()["server"], "import tinybase; print(tinybase.VERSION)")
+
+
+@pytest.mark.timeout(900)
 def test_what_only_a_node_has_is_refused_with_its_name(
     chromium: Browser, centre: Product, wheels: Path
 ) -> None:
