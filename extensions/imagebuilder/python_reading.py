@@ -136,7 +136,9 @@ def read(packages: Path, *, contents: bool) -> Reading:
         listed |= own
         listed |= {path for path in sizes if path.startswith(info + "/")}
     loose = sorted(
-        path for path in sizes if path not in listed and path != BELOW and "/__pycache__/" not in f"/{path}"
+        _shown(path)
+        for path in sizes
+        if path not in listed and path != BELOW and "/__pycache__/" not in f"/{path}"
     )
     return Reading(tuple(found), tuple(loose), sum(sizes.values()))
 
@@ -144,12 +146,12 @@ def read(packages: Path, *, contents: bool) -> Reading:
 def _package(packages: Path, info: str, sizes: Mapping[str, int], contents: bool) -> tuple[Found, set[str]]:
     match = _INFO.fullmatch(info)
     if match is None or not stat.S_ISDIR(os.lstat(packages / info).st_mode):
-        return Found(info.rpartition(".")[0][:80], "", refused="broken"), set()
+        return Found(_shown(info.rpartition(".")[0])[:80], "", refused="broken"), set()
     name, version = normal(match[1]), match[2]
     try:
         Pin(name, version)
     except ValueError:
-        return Found(name[:80], version[:80], refused="broken"), set()
+        return Found(name[:80], _shown(version)[:80], refused="broken"), set()
     rows = _record(read_text(packages / info / "RECORD"))
     refused = _refused(read_text(packages / info / "direct_url.json"))
     if not rows and not refused:
@@ -177,7 +179,8 @@ def _record(text: str) -> list[tuple[str, str, int | None]]:
         for row in csv.reader(io.StringIO(text)):
             if len(row) >= 3 and not row[0].startswith("/"):
                 path = os.path.normpath(row[0])
-                rows.append((path, row[1], int(row[2]) if row[2].isdigit() else None))
+                size = int(row[2]) if row[2].isdecimal() and len(row[2]) < 20 else None
+                rows.append((path, row[1], size))
     except csv.Error:
         return []
     return rows
@@ -194,14 +197,14 @@ def _refused(text: str) -> str:
         if "vcs_info" in said:
             return "repository"
         return "path" if str(said.get("url", "")).startswith("file:") else "address"
-    except (ValueError, AttributeError, TypeError):
+    except (ValueError, AttributeError, TypeError, RecursionError):
         return "broken"
 
 
 def _digest(path: Path) -> str:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
+    except (OSError, ValueError):  # a list may name what no file can be called
         return ""
     with open(fd, "rb") as file:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
@@ -209,6 +212,11 @@ def _digest(path: Path) -> str:
         return "sha256=" + urlsafe_b64encode(hashlib.file_digest(file, "sha256").digest()).decode().rstrip(
             "="
         )
+
+
+def _shown(name: str) -> str:
+    """A file's name as it can be written and kept: names on disk are bytes of any kind."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _names(folder: Path) -> Iterable[str]:

@@ -27,8 +27,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from packaging.requirements import InvalidRequirement, Requirement
-from packaging.version import InvalidVersion
+from packaging.requirements import Requirement
 
 from galilean import disk_reserve
 from galilean.errors import UserError, mark
@@ -111,7 +110,7 @@ def problem(lock: Lock, base: Base, texts: Mapping[str, str]) -> UserError | Non
                 other = normal(need.name)
                 fits = other in has and need.specifier.contains(has[other], prereleases=True)
                 fitted = other in had and need.specifier.contains(had[other], prereleases=True)
-            except (InvalidRequirement, InvalidVersion):
+            except (ValueError, RecursionError):  # what cannot be read is held against nobody
                 continue
             if fitted and not fits:
                 found = f"{need.name} {has[other]}" if other in has else "–"

@@ -226,6 +226,25 @@ async def test_links_pipes_and_paths_that_climb_lead_nowhere(ground: Ground, tmp
     assert (await asyncio.wait_for(ground.refused(), 20)).reason == "python-broken"
 
 
+def test_lists_and_names_of_any_bytes_are_told_and_break_nothing(ground: Ground) -> None:
+    ground.install("tinyheat", "1.0")
+    info = ground.packages / "tinyheat-1.0.dist-info"
+    rows = f"tinyheat.py,sha256=x,{'9' * 5000}\ntinyheat.py,sha256=x,²\nno\0such,sha256=x,1\n"
+    (info / "RECORD").write_text(rows)
+    (info / "direct_url.json").write_text("[" * 100_000)
+    odd = os.fsencode(ground.packages)
+    os.mkdir(odd + b"/\xff-1.dist-info")
+    os.mkdir(odd + b"/odd-\xff.dist-info")
+    with open(odd + b"/\xfe.py", "wb"):
+        pass
+    reading = python_reading.read(ground.packages, contents=True)
+    assert {one.refused for one in reading.packages} == {"broken"}
+    assert "\ufffd.py" in reading.loose
+    for refusal in reading.refusals():
+        json.dumps(refusal.params, ensure_ascii=False).encode()
+    json.dumps(reading.loose, ensure_ascii=False).encode()
+
+
 async def test_a_folder_of_packages_that_leads_elsewhere_is_none(ground: Ground, tmp_path: Path) -> None:
     ground.packages.rename(tmp_path / "moved")
     ground.packages.symlink_to(tmp_path / "moved")
