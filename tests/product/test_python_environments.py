@@ -184,7 +184,7 @@ def test_what_was_installed_in_a_workbench_is_saved(chromium: Browser, centre: P
     expect(page.locator("#images")).to_contain_text("bench:1")
 
     # In the library it has a workbench itself, and what was saved is there.
-    added = mira.portal("POST", f"/images/{saved['id']}/library", json={"title": "Bench"})
+    added = mira.portal("PUT", f"/images/{saved['id']}/library", json={"title": "Bench"})
     assert added.status_code in (200, 201), added.text
     of_it = mira.portal("POST", "/workbenches", json={"environment": added.json()["id"]})
     assert of_it.status_code == 201, of_it.text
