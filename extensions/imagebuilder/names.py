@@ -25,8 +25,10 @@ MOST_CHARACTERS = 60
 PEOPLE = "people"
 #: First component of saved Python environments, which lie in no registry.
 PYTHON = "python"
+#: The backends whose nodes have images.
+IMAGES = ("docker", "kubernetes")
 #: The backends whose nodes can be saved.
-BACKENDS = ("docker", "kubernetes", "process")
+BACKENDS = (*IMAGES, "process")
 #: Of a registry's repositories, by the specification's common implementations.
 REPOSITORY_MOST_CHARACTERS = 255
 _READABLE, _DIGEST_CHARACTERS = 24, 32

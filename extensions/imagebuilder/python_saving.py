@@ -92,6 +92,8 @@ class PythonSaver:
         The state directory.
     """
 
+    backends: Sequence[str] = ("process",)
+
     def __init__(self, db: Database, pythons: Pythons, state: Path) -> None:
         self._db, self._pythons, self._state = db, pythons, Path(state).absolute()
         self.directory = self._state / "images"
@@ -103,6 +105,10 @@ class PythonSaver:
     async def put_right(self) -> int:
         """Nothing: one that was interrupted is not whole, and made again or removed."""
         return 0
+
+    async def named(self, user: str, name: ImageName) -> Pinned | None:
+        """Nothing: it was pushed nowhere."""
+        return None
 
     async def forget(self, image: Pinned) -> None:
         """Nothing: what no row names is collected."""

@@ -29,7 +29,7 @@ from extensions.imagebuilder import container
 from extensions.imagebuilder.changes import Changes
 from extensions.imagebuilder.container import Copied, Found, GivenUp, Wanted
 from extensions.imagebuilder.dockerfile import dockerfile
-from extensions.imagebuilder.names import ImageName, Pinned, repository
+from extensions.imagebuilder.names import IMAGES, ImageName, Pinned, repository
 from extensions.imagebuilder.registry import manifests
 from extensions.imagebuilder.registry.access import Credentials
 from extensions.imagebuilder.registry.client import Registry
@@ -171,12 +171,15 @@ class NodeSaver(Protocol):
 
     Attributes
     ----------
+    backends
+        Whose nodes these are: an installation may have had another before.
     directory
         For what is on its way.
     needed
         Set by the service: whether somebody has an image.
     """
 
+    backends: Sequence[str]
     directory: Path
     needed: Needed
 
@@ -190,6 +193,10 @@ class NodeSaver(Protocol):
 
     async def look(self, wanted: Wanted) -> Mapping[str, Any]:
         """What a save of a node would hold."""
+        ...
+
+    async def named(self, user: str, name: ImageName) -> Pinned | None:
+        """What a save that was killed may have left under a name; None = nothing."""
         ...
 
     async def forget(self, image: Pinned) -> None:
@@ -217,6 +224,8 @@ class Saver:
     registry
         Makes a client of the registry; handed in for tests.
     """
+
+    backends: Sequence[str] = IMAGES
 
     def __init__(
         self,

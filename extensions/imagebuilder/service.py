@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -58,8 +58,10 @@ _RESTARTED_BUILD = mark("The image service was restarted in the middle. Nothing 
 _NOT_YOURS = mark("This is not a node of an open cluster of yours.")
 
 
-def wanted_of(conn: Connection, owner: str, run_id: str, rank: int) -> Wanted:
-    """The node that a person asks for, if it is theirs and the cluster is open.
+def wanted_of(
+    conn: Connection, owner: str, run_id: str, rank: int, backends: Sequence[str] = BACKENDS
+) -> Wanted:
+    """The node that a person asks for, if it is theirs, the cluster is open, and of one of ``backends``.
 
     Raises
     ------
@@ -71,7 +73,7 @@ def wanted_of(conn: Connection, owner: str, run_id: str, rank: int) -> Wanted:
         run is None
         or run.user != owner
         or not run.is_open
-        or run.backend not in BACKENDS
+        or run.backend not in backends
         or not 0 <= rank < run.nodes
     ):
         raise UserError(404, _NOT_YOURS, reason="node-unknown")
@@ -200,7 +202,9 @@ class Savers:
                 node = self._nodes.setdefault((row.run_id, row.rank), asyncio.Lock())
                 async with node, self._slots:
                     task.check()
-                    wanted = await self.db.run_read(wanted_of, row.owner, row.run_id, row.rank)
+                    wanted = await self.db.run_read(
+                        wanted_of, row.owner, row.run_id, row.rank, self.saver.backends
+                    )
                     result = await self.saver.save(task, wanted, ImageName(row.name, row.tag), history=True)
             await self._ready(row, task, result)
             return
@@ -432,6 +436,6 @@ class Look(PortalAsks):
     async def answer(self, body: Any) -> Mapping[str, Any]:
         savers: Savers = self.context.parts["savers"]
         wanted = await self.context.db.run_read(
-            wanted_of, str(body["owner"]), str(body["run"]), int(body["rank"])
+            wanted_of, str(body["owner"]), str(body["run"]), int(body["rank"]), savers.saver.backends
         )
         return await savers.saver.look(wanted)

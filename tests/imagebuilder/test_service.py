@@ -19,7 +19,7 @@ from extensions.imagebuilder import container, saved, store
 from extensions.imagebuilder.building import Order
 from extensions.imagebuilder.container import GivenUp, Wanted
 from extensions.imagebuilder.entries import Actor
-from extensions.imagebuilder.names import ImageName, Pinned
+from extensions.imagebuilder.names import IMAGES, ImageName, Pinned
 from extensions.imagebuilder.saving import Place, Result, Saver, Task
 from extensions.imagebuilder.service import Savers, wanted_of
 from extensions.imagebuilder.tables import saved_images
@@ -37,6 +37,8 @@ ADA = Actor(name="ada")
 
 class FakeSaver:
     """Saves nothing; does what a test says."""
+
+    backends = IMAGES
 
     def __init__(self, directory: Path, then: Callable[[Task], Any] = lambda _: None) -> None:
         self.directory, self.instance = directory, "t"
