@@ -516,6 +516,7 @@ class FakeBuilder:
     def __init__(self, directory: Path, then: Callable[[Task], Any] = lambda _: None) -> None:
         self.contexts, self.then = directory, then
         self.limits = Builds(allowed=True)
+        self.saver: Any = None
         self.orders: list[Order] = []
         self.wanted: set[str] | None = None
         directory.mkdir()
@@ -556,6 +557,7 @@ def building(
 ) -> tuple[Savers, FakeBuilder]:
     builder = FakeBuilder(tmp_path / "builds", then)
     saver: Any = DoingSaver(tmp_path / "images")
+    builder.saver = saver
     savers = Savers(db, saver, lambda: datetime.now(UTC), builder=builder)  # type: ignore[arg-type]
     return savers, builder
 
