@@ -232,11 +232,29 @@ class Process(Section):
         "its cluster. Empty = in the state directory.",
     )
 
+    index_url: str = Field(
+        default="",
+        description="Package index of nodes and of saved Python environments, such as "
+        "`https://mirror.example.edu/simple`; empty = as the machine's own `pip` and `uv` are configured. Everybody's "
+        "nodes can read it, so it takes no name and password.",
+    )
+    find_links: str = Field(
+        default="",
+        description="A folder of wheels, or a page with links to some, besides the index.",
+    )
+
     @field_validator("scratch")
     @classmethod
     def _absolute(cls, value: str) -> str:
         if value and (not value.startswith("/") or value.strip("/") == "" or ".." in value.split("/")):
             raise ValueError(f"is {value!r}: write the whole path of a directory, without “..”")
+        return value
+
+    @field_validator("index_url", "find_links")
+    @classmethod
+    def _without_login(cls, value: str) -> str:
+        if "@" in urlsplit(value).netloc:
+            raise ValueError("an address with a name and password would be told to everybody")
         return value
 
 

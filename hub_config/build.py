@@ -196,6 +196,8 @@ def hub_traits(
             "zygote_socket": str(zygote_socket(settings)) if settings.process.zygote else "",
             "portal_url": addresses.url("portal") + prefix,
             "scratch": settings.process.scratch,
+            "index_url": settings.process.index_url,
+            "find_links": settings.process.find_links,
         }
     return traits
 

@@ -10,14 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection
 
-from extensions.imagebuilder import keys
+from extensions.imagebuilder import keys, locks
 from extensions.imagebuilder import store as environments
 from extensions.imagebuilder.entries import Viewer, may_see
 from extensions.imagebuilder.keys import Seal
+from extensions.imagebuilder.names import is_python
 from extensions.quota.admission import QuotaAdmission
 from extensions.quota.policy import Policy
 from extensions.quota.room import RoomCheck
@@ -31,6 +33,7 @@ from services.catalog.resolver import CatalogResolver, Offered
 from services.portal.budgets import UsedByDays
 from services.release import rules as release
 from spawner.collaborators import Collaborators, Person, PullLogin
+from spawner.process.lock import Lock
 
 
 class Decisions:
@@ -67,10 +70,10 @@ class Decisions:
         return release.terms_for(rules, roles, policy, manual).to_json()
 
 
-def kept_environment(conn: Connection, person: Person, name: str) -> Kept | None:
-    """See :class:`services.catalog.environments.Shelf`."""
+def kept_environment(conn: Connection, person: Person, name: str, *, python: bool = False) -> Kept | None:
+    """See :class:`services.catalog.environments.Shelf`; ``python`` where nodes are processes, which have no images."""
     found = environments.by_name(conn, name)
-    if found is None:
+    if found is None or is_python(found.version.image) != python:
         return None
     viewer = Viewer(
         name=person.name, groups=frozenset(slugs_of(person.groups)), manages="admin" in person.roles
@@ -84,8 +87,14 @@ def kept_environment(conn: Connection, person: Person, name: str) -> Kept | None
             environment=found.title,
             reason="retired",
         )
+    lock = locks.text_of(conn, found.version.digest) or "" if python else ""
     return Kept(
-        name=found.name, settings=found.settings, digest=found.version.digest, key=found.version.key_id
+        name=found.name,
+        settings=found.settings,
+        digest=found.version.digest,
+        key=found.version.key_id,
+        lock=lock,
+        base=Lock.parse(lock).environment if python else "",
     )
 
 
@@ -120,9 +129,10 @@ def collaborators(
     passwords of registries are kept.
     """
     decisions = Decisions()
+    shelf = partial(kept_environment, python=settings.backend == "process")
     return Collaborators(
         database=database,
-        resolver=CatalogResolver(database, settings, clock, offers=decisions.offers, shelf=kept_environment),
+        resolver=CatalogResolver(database, settings, clock, offers=decisions.offers, shelf=shelf),
         admission=QuotaAdmission(
             database,
             decisions.policy,

@@ -230,9 +230,7 @@ def all_parts(
     zygote = ("zygote",) if settings.backend == "process" and settings.process.zygote else ()
     # The one machine is looked at by whoever shows it.
     services = [name for name in SERVICE_NAMES if not (one_machine and name == "machines")]
-    images = [name for name in registry.NAMES if name != "registry" or registry.is_own(settings)]
-    if not registry.can_save(settings):
-        images = []
+    images = [name for name in registry.parts(settings) if name != "registry" or registry.is_own(settings)]
     return [
         part_of(name, settings, secrets, addresses, proxy=proxy, config=config, environ=environ)
         for name in ("proxy", "hub", *zygote, *services, *images)

@@ -32,11 +32,19 @@ def is_own(settings: Settings) -> bool:
 
 
 def can_save(settings: Settings) -> bool:
-    """Whether there is a registry to save images to."""
+    """Whether nodes can be saved."""
     named = bool(settings.images.registry.address)
     if settings.backend == "kubernetes":
         return named and bool(settings.kubernetes.agents_namespace)
-    return settings.backend == "docker" and (named or is_own(settings))
+    # Processes have no images: a Python environment is saved by its lock file, and needs no registry.
+    return settings.backend == "process" or (settings.backend == "docker" and (named or is_own(settings)))
+
+
+def parts(settings: Settings) -> tuple[str, ...]:
+    """The parts that saving takes on one machine."""
+    if not can_save(settings):
+        return ()
+    return tuple(name for name in NAMES if name != "registry" or settings.backend != "process")
 
 
 def settings_file(settings: Settings) -> Path:

@@ -276,7 +276,7 @@ def _inner_addresses(settings: Settings, patience_seconds: float = 3.0) -> Addre
     until = time.monotonic() + patience_seconds
     while True:
         try:
-            more = registry.NAMES if registry.can_save(settings) else ()
+            more = registry.parts(settings)
             addresses = Addresses(settings, keep_ports(settings.state, but=said, more=more))
             for name in said:
                 _check_free(addresses, name)

@@ -99,6 +99,8 @@ class EnvironmentChoice:
         Under which id the name and password are kept that the image is fetched with; empty = none is needed.
     as_is
         The image has no node's part: its own single-user server is started.
+    lock
+        Process backend: the lock file of a saved environment on top of ``python``; empty = none.
     """
 
     name: str
@@ -114,6 +116,7 @@ class EnvironmentChoice:
     containers: bool = False
     licences: tuple[LicenceServer, ...] = ()
     as_is: bool = False
+    lock: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)

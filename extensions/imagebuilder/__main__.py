@@ -1,4 +1,4 @@
-"""``python -m extensions.imagebuilder``: the image service of the backends Docker and Kubernetes."""
+"""``python -m extensions.imagebuilder``: the image service; where nodes are processes it saves Python environments."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from galilean.settings import Settings
 from spawner.docker.api import DockerAPI
 
 INTERVAL_SECONDS = 1.0
+COLLECT_SECONDS = 60.0
 #: The registry that the product itself started, for this process alone.
 OWN_ADDRESS, OWN_PASSWORD, OWN_SETTINGS = (
     "GALILEAN_REGISTRY",
@@ -114,6 +115,8 @@ def adapter_of(settings: Settings, saver: Saver) -> Adapter | None:
 
 def build(context: Context) -> Tick:
     """The tick of this service."""
+    if context.settings.backend == "process":
+        return of_processes(context)
     settings, environ = context.settings, dict(context.environ)
     place = place_of(settings, environ)
     os.environ.pop(OWN_PASSWORD, None)
@@ -138,6 +141,36 @@ def build(context: Context) -> Tick:
         adapter=adapter_of(settings, saver),
         details=context.details,
     )
+    _serve(context, savers)
+    if (found := machines_of(settings, saver)) is not None:
+        machines, fixed = found
+        limits = settings.images.distribution
+        ours = place.name if settings.backend == "docker" else ""
+        distributor = Distributor(context.db, machines, context.clock, limits=limits, fixed=fixed, ours=ours)
+        context.beside.append(Beside(name="images", work=distributor.run, interval_seconds=1.0))
+    return savers.tick
+
+
+def of_processes(context: Context) -> Tick:
+    """The same where there are no images: no registry, no archives, no builds."""
+    from extensions.imagebuilder.python_saving import PythonSaver
+    from spawner.process.installer import Index, Installer
+    from spawner.process.pythons import Pythons
+
+    settings = context.settings
+    pythons = Pythons(
+        settings.state,
+        Installer(Index(settings.process.index_url, settings.process.find_links), context.environ),
+    )
+    saver = PythonSaver(context.db, pythons, settings.state)
+    savers = Savers(context.db, saver, context.clock, details=context.details)
+    _serve(context, savers)
+    context.beside.append(Beside(name="pythons", work=saver.collect, interval_seconds=COLLECT_SECONDS))
+    return savers.tick
+
+
+def _serve(context: Context, savers: Savers) -> None:
+    """Let requests find it, and what is under way end with the service."""
     context.parts["savers"] = savers
 
     async def until_it_ends() -> None:
@@ -147,13 +180,6 @@ def build(context: Context) -> Tick:
             await savers.close()
 
     context.beside.append(Beside(name="saves", work=until_it_ends, interval_seconds=1.0))
-    if (found := machines_of(settings, saver)) is not None:
-        machines, fixed = found
-        limits = settings.images.distribution
-        ours = place.name if settings.backend == "docker" else ""
-        distributor = Distributor(context.db, machines, context.clock, limits=limits, fixed=fixed, ours=ours)
-        context.beside.append(Beside(name="images", work=distributor.run, interval_seconds=1.0))
-    return savers.tick
 
 
 def routes(context: Context) -> list[Any]:

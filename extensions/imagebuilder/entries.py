@@ -199,11 +199,32 @@ def need_change(viewer: Viewer, entry: Entry) -> None:
         )
 
 
+def may_keep(viewer: Viewer, settings: Settings, *, centre: bool) -> bool:
+    """Whether they may make an entry of what they saved: one of the centre's, or their own."""
+    return viewer.has_role and (viewer.manages or (settings.images.own and not centre))
+
+
+def need_keep(viewer: Viewer, settings: Settings, *, centre: bool) -> None:
+    """Refuse whoever may not, in words.
+
+    Raises
+    ------
+    UserError
+        403.
+    """
+    if not may_keep(viewer, settings, centre=centre):
+        raise UserError(
+            403,
+            mark("Only administrators may make environments for everybody.")
+            if centre
+            else mark("Here only administrators keep environments. Ask one of them."),
+            reason="access",
+        )
+
+
 def may_make(viewer: Viewer, settings: Settings, *, centre: bool) -> bool:
-    """Whether they may make an entry: one of the centre's, or their own."""
-    if settings.backend == "process" or not viewer.has_role:
-        return False
-    return viewer.manages or (settings.images.own and not centre)
+    """Whether they may make an entry of an image: processes have none."""
+    return settings.backend != "process" and may_keep(viewer, settings, centre=centre)
 
 
 def need_make(viewer: Viewer, settings: Settings, *, centre: bool) -> None:
@@ -216,14 +237,7 @@ def need_make(viewer: Viewer, settings: Settings, *, centre: bool) -> None:
     """
     if settings.backend == "process":
         raise no_images()
-    if not may_make(viewer, settings, centre=centre):
-        raise UserError(
-            403,
-            mark("Only administrators may make environments for everybody.")
-            if centre
-            else mark("Here only administrators keep environments. Ask one of them."),
-            reason="access",
-        )
+    need_keep(viewer, settings, centre=centre)
 
 
 def no_images() -> UserError:
@@ -232,7 +246,7 @@ def no_images() -> UserError:
         409,
         mark(
             "On this installation nodes are processes, which have no images: an environment is a Python "
-            "environment named in galilean.yaml."
+            "environment, named in galilean.yaml or saved from a node."
         ),
         reason="no-images",
     )

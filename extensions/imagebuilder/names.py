@@ -23,8 +23,12 @@ from galilean.errors import UserError, mark
 MOST_CHARACTERS = 60
 #: First component of every person's repositories.
 PEOPLE = "people"
+#: First component of saved Python environments, which lie in no registry.
+PYTHON = "python"
+#: The backends whose nodes have images.
+IMAGES = ("docker", "kubernetes")
 #: The backends whose nodes can be saved.
-BACKENDS = ("docker", "kubernetes")
+BACKENDS = (*IMAGES, "process")
 #: Of a registry's repositories, by the specification's common implementations.
 REPOSITORY_MOST_CHARACTERS = 255
 _READABLE, _DIGEST_CHARACTERS = 24, 32
@@ -144,6 +148,16 @@ def name_space(user: str) -> str:
 def repository(user: str, name: ImageName) -> str:
     """Where a person's image lies in the registry, without address and tag."""
     return f"{PEOPLE}/{name_space(user)}/{name.name}"
+
+
+def python_repository(user: str, name: ImageName) -> str:
+    """What a person's saved Python environment is called, without its digest: no registry has it."""
+    return f"{PYTHON}/{repository(user, name)}"
+
+
+def is_python(image: str) -> bool:
+    """Whether a name is a saved Python environment's and no image's."""
+    return image.startswith(f"{PYTHON}/{PEOPLE}/")
 
 
 def require_own(user: str, path: str) -> None:

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Row, and_, delete, insert, or_, select, updat
 from sqlalchemy.exc import IntegrityError
 from ulid import ULID
 
-from extensions.imagebuilder import entries, store
+from extensions.imagebuilder import entries, locks, store
 from extensions.imagebuilder.entries import Actor, Entry, Grantee
 from extensions.imagebuilder.names import ImageName, Pinned, repository
 from extensions.imagebuilder.tables import environment_versions, environments, saved_images
@@ -205,8 +205,9 @@ def finish(
     changes: Mapping[str, Any] | None = None,
     dockerfile: str = "",
     log: str = "",
+    lock: str = "",
 ) -> SavedImage:
-    """It is pushed: from now on it can be used.
+    """It is pushed: from now on it can be used. Of a Python environment there is its ``lock``.
 
     Raises
     ------
@@ -232,6 +233,8 @@ def finish(
     ).rowcount
     if not done:
         raise UserError(409, mark("This image is not being saved any more."), reason="image-over")
+    if lock:
+        locks.keep(conn, lock, now=now)
     return _get(conn, saved_id)
 
 

@@ -18,18 +18,18 @@ import logging
 import tempfile
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from extensions.imagebuilder import container
 from extensions.imagebuilder.changes import Changes
 from extensions.imagebuilder.container import Copied, Found, GivenUp, Wanted
 from extensions.imagebuilder.dockerfile import dockerfile
-from extensions.imagebuilder.names import ImageName, Pinned, repository
+from extensions.imagebuilder.names import IMAGES, ImageName, Pinned, repository
 from extensions.imagebuilder.registry import manifests
 from extensions.imagebuilder.registry.access import Credentials
 from extensions.imagebuilder.registry.client import Registry
@@ -153,6 +153,8 @@ class Result:
     platform: str
     changes: Mapping[str, Any]
     dockerfile: str
+    #: Of a Python environment: its lock file, which is all that is kept of it.
+    lock: str = ""
 
 
 @dataclass(frozen=True)
@@ -162,6 +164,48 @@ class _Base:
     repository: str
     manifest: Manifest
     config: dict[str, Any]
+
+
+class NodeSaver(Protocol):
+    """What saves the nodes of one backend; the rows, the turns and the words are the service's.
+
+    Attributes
+    ----------
+    backends
+        Whose nodes these are: an installation may have had another before.
+    directory
+        For what is on its way.
+    needed
+        Set by the service: whether somebody has an image.
+    """
+
+    backends: Sequence[str]
+    directory: Path
+    needed: Needed
+
+    async def put_right(self) -> int:
+        """Let go what a killed service held; how many."""
+        ...
+
+    async def save(self, task: Task, wanted: Wanted, name: ImageName, *, history: bool = False) -> Result:
+        """Save a node: see :meth:`Saver.save`."""
+        ...
+
+    async def look(self, wanted: Wanted) -> Mapping[str, Any]:
+        """What a save of a node would hold."""
+        ...
+
+    async def named(self, user: str, name: ImageName) -> Pinned | None:
+        """What a save that was killed may have left under a name; None = nothing."""
+        ...
+
+    async def forget(self, image: Pinned) -> None:
+        """Give back what an image takes, unless somebody needs it."""
+        ...
+
+    async def keep_all(self, images: Sequence[str]) -> None:
+        """Have images of the library at hand."""
+        ...
 
 
 class Saver:
@@ -180,6 +224,8 @@ class Saver:
     registry
         Makes a client of the registry; handed in for tests.
     """
+
+    backends: Sequence[str] = IMAGES
 
     def __init__(
         self,
@@ -445,6 +491,17 @@ class Saver:
 
         await self.docker.do(fetch)
 
+    async def keep_all(self, images: Sequence[str]) -> None:
+        """The same for all of them, one at a time; of other registries' there is nothing to keep."""
+        for image in images:
+            place = Pinned.parse(image)
+            if place.registry != self.place.name:
+                continue
+            try:
+                await self.keep(place)
+            except UserError as error:
+                log.warning("%s is not on this machine: %s", image, error)
+
     async def fetch(self, task: Task, image: Pinned) -> None:
         """Have a pushed image on this machine."""
         await self._blocking(
@@ -487,18 +544,22 @@ class Saver:
         return await self.docker.do(function)
 
     async def _until_stopped(self, task: Task, work: Awaitable[T]) -> T:
-        """What can be given up only by being cancelled."""
-        going = asyncio.ensure_future(work)
-        try:
-            while not going.done():
-                await asyncio.wait({going}, timeout=0.2)
-                task.check()
-            return going.result()
-        finally:
-            if not going.done():
-                going.cancel()
-                with suppress(asyncio.CancelledError, Exception):
-                    await going
+        return await until_stopped(task, work)
+
+
+async def until_stopped(task: Task, work: Awaitable[T]) -> T:
+    """What can be given up only by being cancelled."""
+    going = asyncio.ensure_future(work)
+    try:
+        while not going.done():
+            await asyncio.wait({going}, timeout=0.2)
+            task.check()
+        return going.result()
+    finally:
+        if not going.done():
+            going.cancel()
+            with suppress(asyncio.CancelledError, Exception):
+                await going
 
 
 async def by_nobody(_: Pinned) -> bool:

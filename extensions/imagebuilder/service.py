@@ -1,5 +1,6 @@
 """The image service: a process of its own that saves nodes, because it alone has the registry's password for it, and
-Docker's socket or the key of the agents on a Kubernetes' machines.
+Docker's socket or the key of the agents on a Kubernetes' machines. Where nodes are processes it saves Python
+environments (:mod:`extensions.imagebuilder.python_saving`), by the same rows and pages.
 
 It is told what to do by rows: the portal writes one for a person who may, the service takes up every row that is
 *saving*, and writes how far it is, twice a second. So a save goes on whatever becomes of pages and portal, and is
@@ -18,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -34,7 +35,7 @@ from extensions.imagebuilder.collecting import Collects
 from extensions.imagebuilder.container import GivenUp, Wanted
 from extensions.imagebuilder.names import BACKENDS, ImageName, Pinned, name_space
 from extensions.imagebuilder.saved import SavedImage
-from extensions.imagebuilder.saving import Result, Saver, Task
+from extensions.imagebuilder.saving import NodeSaver, Result, Task
 from extensions.imagebuilder.tables import saved_images
 from extensions.imagebuilder.uploading import Uploader
 from galilean.clock import Clock
@@ -62,8 +63,10 @@ _RESTARTS = {
 _NOT_YOURS = mark("This is not a node of an open cluster of yours.")
 
 
-def wanted_of(conn: Connection, owner: str, run_id: str, rank: int) -> Wanted:
-    """The node that a person asks for, if it is theirs and the cluster is open.
+def wanted_of(
+    conn: Connection, owner: str, run_id: str, rank: int, backends: Sequence[str] = BACKENDS
+) -> Wanted:
+    """The node that a person asks for, if it is theirs, the cluster is open, and of one of ``backends``.
 
     Raises
     ------
@@ -75,7 +78,7 @@ def wanted_of(conn: Connection, owner: str, run_id: str, rank: int) -> Wanted:
         run is None
         or run.user != owner
         or not run.is_open
-        or run.backend not in BACKENDS
+        or run.backend not in backends
         or not 0 <= rank < run.nodes
     ):
         raise UserError(404, _NOT_YOURS, reason="node-unknown")
@@ -110,7 +113,7 @@ class Savers:
     def __init__(
         self,
         db: Database,
-        saver: Saver,
+        saver: NodeSaver,
         clock: Clock,
         *,
         collector: Collects | None = None,
@@ -182,7 +185,7 @@ class Savers:
             log.warning("put right after a service that was killed: %d containers", count)
         if (builder := self._builder) is not None:
             wanted = {_context(row) for row in await self.db.run_read(saved.saving) if not row.step}
-            await self.saver.docker.do(lambda: builder.put_right(wanted))
+            await builder.saver.docker.do(lambda: builder.put_right(wanted))
         for row in await self.db.run_read(saved.saving):
             # What only waited goes on waiting, and an archive still lies where it came in: it is taken up once more.
             if row.step not in ("", WAITING) and not row.uploaded:
@@ -212,7 +215,9 @@ class Savers:
                 node = self._nodes.setdefault((row.run_id, row.rank), asyncio.Lock())
                 async with node, self._slots:
                     task.check()
-                    wanted = await self.db.run_read(wanted_of, row.owner, row.run_id, row.rank)
+                    wanted = await self.db.run_read(
+                        wanted_of, row.owner, row.run_id, row.rank, self.saver.backends
+                    )
                     result = await self.saver.save(task, wanted, ImageName(row.name, row.tag), history=True)
             await self._ready(row, task, result)
             return
@@ -330,6 +335,7 @@ class Savers:
                 changes=result.changes,
                 dockerfile=result.dockerfile,
                 log=task.log,
+                lock=result.lock,
             )
 
         await self.db.run(finish)
@@ -383,7 +389,7 @@ class Savers:
             await self.db.run(_mark_cleared, saved_id)
         await self._clear_left()
         if (builder := self._builder) is not None:
-            await self.saver.docker.do(lambda: builder.forget_steps(self.clock()))
+            await builder.saver.docker.do(lambda: builder.forget_steps(self.clock()))
         if self._uploader is not None:
             rows = await self.db.run_read(saved.waiting_archives)
             known = {(name_space(owner), archive) for owner, archive in rows}
@@ -392,15 +398,8 @@ class Savers:
         self._collect()
 
     async def _keep(self) -> None:
-        """Have the library's images on this machine, one at a time."""
-        for image in await self.db.run_read(_in_library):
-            place = Pinned.parse(image)
-            if place.registry != self.saver.place.name:
-                continue
-            try:
-                await self.saver.keep(place)
-            except UserError as error:
-                log.warning("%s is not on this machine: %s", image, error)
+        """Have the library's images at hand."""
+        await self.saver.keep_all(await self.db.run_read(_in_library))
 
     def _collect(self) -> None:
         """Have the registry give back what nothing names, beside the ticks; nothing is begun meanwhile."""
@@ -460,6 +459,6 @@ class Look(PortalAsks):
     async def answer(self, body: Any) -> Mapping[str, Any]:
         savers: Savers = self.context.parts["savers"]
         wanted = await self.context.db.run_read(
-            wanted_of, str(body["owner"]), str(body["run"]), int(body["rank"])
+            wanted_of, str(body["owner"]), str(body["run"]), int(body["rank"]), savers.saver.backends
         )
         return await savers.saver.look(wanted)

@@ -18,6 +18,7 @@ from ulid import ULID
 
 from extensions.imagebuilder import entries
 from extensions.imagebuilder.entries import Actor, Entry, Grantee, Version, Viewer
+from extensions.imagebuilder.names import PYTHON
 from extensions.imagebuilder.tables import (
     environment_shares,
     environment_versions,
@@ -155,13 +156,22 @@ def versions(conn: Connection, entry_id: str) -> list[Version]:
 
 
 def list_entries(
-    conn: Connection, viewer: Viewer, wanted: Wanted, *, limit: int, after: tuple[str, str] | None = None
+    conn: Connection,
+    viewer: Viewer,
+    wanted: Wanted,
+    *,
+    limit: int,
+    after: tuple[str, str] | None = None,
+    python: bool = False,
 ) -> list[Entry]:
-    """What somebody finds, by title; at most ``limit + 1``: the one too many tells that there are more."""
+    """What somebody finds, by title; at most ``limit + 1``: the one too many tells that there are more.
+
+    ``python`` where nodes are processes: Python environments are found then, and no images.
+    """
     query = (
         select(*_BOTH)
         .select_from(_JOINED)
-        .where(environments.c.deleted_at.is_(None), *_visible(viewer, wanted.scope))
+        .where(environments.c.deleted_at.is_(None), _kind(python), *_visible(viewer, wanted.scope))
         .order_by(environments.c.sort_name, environments.c.id)
         .limit(limit + 1)
     )
@@ -180,12 +190,12 @@ def list_entries(
     return [_entry(row) for row in conn.execute(query)]
 
 
-def offered(conn: Connection, viewer: Viewer, *, most: int = 500) -> list[Entry]:
-    """What somebody may start: the centre's first, then their own, then others'."""
+def offered(conn: Connection, viewer: Viewer, *, most: int = 500, python: bool = False) -> list[Entry]:
+    """What somebody may start: the centre's first, then their own, then others'; ``python`` as in the list."""
     rows = conn.execute(
         select(*_BOTH)
         .select_from(_JOINED)
-        .where(environments.c.deleted_at.is_(None), *_visible(viewer, "offered"))
+        .where(environments.c.deleted_at.is_(None), _kind(python), *_visible(viewer, "offered"))
         .order_by(environments.c.owner != "", environments.c.owner != viewer.name, environments.c.sort_name)
         .limit(most)
     )
@@ -240,6 +250,12 @@ def holders(conn: Connection, name: str, *, most: int = 200) -> list[Holder]:
         )
         for row in rows
     ]
+
+
+def _kind(python: bool) -> Any:
+    """Of the one backend or of the others: an installation may have had another before."""
+    of_processes = environment_versions.c.image.startswith(f"{PYTHON}/", autoescape=True)
+    return of_processes if python else ~of_processes
 
 
 def _visible(viewer: Viewer, scope: str) -> list[Any]:

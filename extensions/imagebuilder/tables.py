@@ -173,6 +173,15 @@ saved_images = Table(
     Index(None, "state"),
 )
 
+#: Lock files of saved Python environments, by digest: what a run of last year ran can be read for good.
+environment_locks = Table(
+    "environment_locks",
+    metadata,
+    Column("digest", String(136), primary_key=True),
+    Column("text", Text, nullable=False),
+    Column("made_at", UTCDateTime(), nullable=False),
+)
+
 #: The current images of entries, on each machine: what a look at it showed, and how far a fetch is
 #: (:mod:`extensions.imagebuilder.distribution`). ``private``: only a run's own key fetches it. ``beforehand``: it is
 #: fetched without being asked for.

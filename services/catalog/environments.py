@@ -40,12 +40,16 @@ class Kept:
         Of the image; the run keeps it.
     key
         Under which id the registry's name and password are kept; empty = none is needed.
+    lock, base
+        Of a saved Python environment: its lock file, and the environment of the settings that it stands on.
     """
 
     name: str
     settings: EnvironmentSettings
     digest: str
     key: str = ""
+    lock: str = ""
+    base: str = ""
 
 
 class Shelf(Protocol):
@@ -148,6 +152,20 @@ def unlooked(settings: Settings, name: str, kept: Kept | None = None) -> Environ
     image = entry.image
     if not image and settings.backend in ("kubernetes", "docker"):
         image = settings.kubernetes.image if settings.backend == "kubernetes" else settings.docker.image
+    python = entry.python
+    if kept is not None and kept.lock:
+        if kept.base not in settings.environments:
+            raise UserError(
+                409,
+                mark(
+                    "“{environment}” was saved from “{base}”, which is no longer among the environments of "
+                    "galilean.yaml. Choose another environment."
+                ),
+                environment=entry.title,
+                base=kept.base,
+                reason="no-base",
+            )
+        python = settings.environments[kept.base].python
     said = start_variables(
         interfaces=entry.interfaces,
         ports=entry.ports,
@@ -163,8 +181,9 @@ def unlooked(settings: Settings, name: str, kept: Kept | None = None) -> Environ
         name=name,
         digest=kept.digest if kept else "",
         key=kept.key if kept else "",
-        python=entry.python,
-        image=image,
+        python=python,
+        image="" if kept is not None and kept.lock else image,
+        lock=kept.lock if kept else "",
         variables={**entry.variables, **said},
         interfaces=entry.interfaces,
         ports=entry.ports,

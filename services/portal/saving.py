@@ -181,7 +181,8 @@ async def begin(
             run_id=node.run.id,
             rank=node.rank,
             environment=node.run.environment,
-            parent=node.run.environment_digest,
+            # Of processes the digest of what is below says nothing to people.
+            parent=node.run.environment if node.run.backend == "process" else node.run.environment_digest,
         )
     )
 

@@ -36,11 +36,14 @@ def actor(person: Visitor, address: str = "") -> Actor:
     return Actor(name=person.name, address=address)
 
 
+def has_pythons(portal: Portal) -> bool:
+    """Whether environments are Python environments here, and not images."""
+    return portal.settings.backend == "process"
+
+
 async def kept_for(portal: Portal, person: Visitor) -> list[Entry]:
-    """Entries kept online that somebody may start; none where there are no images."""
-    if portal.settings.backend == "process":
-        return []
-    found = await portal.db.run_read(store.offered, viewer(person))
+    """Entries kept online that somebody may start."""
+    found = await portal.db.run_read(store.offered, viewer(person), python=has_pythons(portal))
     return [entry for entry in found if entry.name not in portal.settings.environments]
 
 

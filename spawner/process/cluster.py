@@ -17,17 +17,24 @@ from pathlib import Path
 from jupyterhub.spawner import SimpleLocalProcessSpawner
 from traitlets import Unicode
 
-from spawner.backend import NodeLook, NodeProgress
+from galilean.errors import UserError, mark
+from spawner.backend import NodeFailed, NodeLook, NodeProgress
 from spawner.cluster import VirtualCluster
 from spawner.node_env import node_environment
 from spawner.plan import ClusterPlan
+from spawner.process.installer import Index, Installer
 from spawner.process.layout import base_name
+from spawner.process.lock import Lock
 from spawner.process.nodes import THREADS, ProcessNodes, described
 from spawner.process.prepare import ClusterSpec
+from spawner.process.pythons import Pythons, Shared
 from spawner.records import Run
 from spawner.renewal import RESET
 from spawner.steps import NodeEnd
 
+_MAKING = mark("Its Python environment is made on this machine: {done} of {total} MB.")
+
+_pythons = Shared()
 _threads = ThreadPoolExecutor(THREADS, thread_name_prefix="galilean-nodes")
 
 
@@ -52,6 +59,13 @@ class ProcessCluster(VirtualCluster, SimpleLocalProcessSpawner):
         help="Where nodes reach the portal, such as http://127.0.0.1:8000/services/portal, to tell that "
         "somebody is there. Empty: they tell nothing, and a cluster may be released under its reader.",
     ).tag(config=True)
+    index_url = Unicode(
+        "",
+        help="Package index of nodes and of saved environments; empty: as the machine's tools are configured.",
+    ).tag(config=True)
+    find_links = Unicode("", help="A folder of wheels, or a page with links to some, besides the index.").tag(
+        config=True
+    )
 
     @property
     def nodes(self) -> ProcessNodes:
@@ -65,6 +79,8 @@ class ProcessCluster(VirtualCluster, SimpleLocalProcessSpawner):
 
     async def create_nodes(self, run: Run, plan: ClusterPlan, progress: NodeProgress) -> None:
         shared = self.get_env()
+        index = Index(self.index_url, self.find_links)
+        layer = await self._layer(plan, index, progress)
         python = plan.environment.python
         shared["PATH"] = os.pathsep.join(
             [os.path.dirname(python or sys.executable), shared.get("PATH") or os.defpath]
@@ -79,7 +95,7 @@ class ProcessCluster(VirtualCluster, SimpleLocalProcessSpawner):
                 rank=rank,
                 nodes=plan.nodes,
                 bind=bind,
-                variables=plan.environment.variables,
+                variables={**index.variables(), **plan.environment.variables},
             )
 
         spec = ClusterSpec(
@@ -100,8 +116,31 @@ class ProcessCluster(VirtualCluster, SimpleLocalProcessSpawner):
             scratch=Path(self.scratch) if self.scratch else None,
             language=plan.language,
             portal_url=self.portal_url,
+            layer=layer,
         )
         await self.nodes.create(spec, progress)
+
+    async def _layer(self, plan: ClusterPlan, index: Index, progress: NodeProgress) -> str:
+        """Where the plan's saved environment is, made here where it is not yet; empty when it has none."""
+        if not plan.environment.lock:
+            return ""
+        told = [-1]
+
+        def tell(done_bytes: int, total_bytes: int) -> None:
+            done = min(done_bytes, total_bytes or done_bytes) >> 20
+            if done != told[0]:
+                told[0] = done
+                progress.trouble(0, _MAKING, done=done, total=max(1, total_bytes >> 20))
+
+        for rank in range(plan.nodes):  # the place is certain; what takes long is not for want of room
+            progress.placed(rank, host=os.uname().nodename)
+        pythons = Pythons(Path(self.state_dir), Installer(index))
+        try:
+            lock = Lock.parse(plan.environment.lock)
+            base = pythons.base(plan.environment.python or sys.executable, lock.environment)
+            return str((await _pythons.make(pythons, lock, base, tell)).root)
+        except UserError as error:
+            raise NodeFailed(0, error.message, **error.params) from error
 
     async def look_at_nodes(self, run: Run) -> Mapping[int, NodeLook]:
         return self.nodes.look(self.user.name, self.name, run.id)

@@ -39,6 +39,7 @@ from spawner.process.prepare import (
     read_recipe,
     write_node,
 )
+from spawner.process.pythons import whole
 from spawner.process.start import Started, start_node
 
 THREADS = 8
@@ -150,6 +151,8 @@ class ProcessNodes:
             raise NodeFailed(rank, _NO_RECIPE)
         if recipe.python and not os.access(recipe.python, os.X_OK):
             raise NodeFailed(rank, _NO_PROGRAM, program=recipe.python)
+        if recipe.layer and whole(Path(recipe.layer)) is None:
+            raise NodeFailed(rank, _NO_PROGRAM, program=recipe.layer)
         if not Path(recipe.work).is_dir():
             raise NodeFailed(rank, _NO_WORK)
 

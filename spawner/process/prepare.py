@@ -14,6 +14,7 @@ import os
 import pwd
 import shutil
 import socket
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -25,6 +26,7 @@ from spawner.node.arguments import server_arguments
 from spawner.node.home import SCRATCH, write_home, write_links
 from spawner.node.place import Place
 from spawner.node.variables import HOSTS_PROGRAM, host_file, parallel_variables, shared_host_variables
+from spawner.process import overlay
 from spawner.process.layout import ClusterDirectory, read_json, remove_tree, write_json, write_secret
 from spawner.process.start import NodeCommand
 
@@ -60,6 +62,8 @@ class ClusterSpec:
         in the nodes' homes.
     python, language, portal_url
         Interpreter of the nodes (empty = ours), JupyterLab's language, where presence is reported.
+    layer
+        A saved environment on top of the interpreter's packages; empty = none.
     """
 
     user: str
@@ -75,6 +79,7 @@ class ClusterSpec:
     portal_url: str = ""
     datasets: Mapping[str, Path] = field(default_factory=dict)
     scratch: Path | None = None
+    layer: str = ""
 
 
 @dataclass
@@ -144,6 +149,8 @@ class Recipe:
         What its home leads to; an empty ``scratch`` is a directory of the home itself.
     arguments, environment, python
         As :class:`~spawner.process.start.NodeCommand` has them.
+    layer
+        The saved environment that its Python stands on; empty = none.
     """
 
     port: int
@@ -154,6 +161,7 @@ class Recipe:
     environment: Mapping[str, str] = field(repr=False)
     python: str = ""
     scratch: str = ""
+    layer: str = ""
 
     @property
     def url(self) -> str:
@@ -189,6 +197,8 @@ def _prepare_node(
         "SHELL": "/bin/bash",
     }
     environment["PATH"] = os.pathsep.join([str(directory.programs), environment.get("PATH", os.defpath)])
+    if overlay.Base.of(spec.python or sys.executable) is not None:
+        environment |= overlay.variables(home, environment, Path(spec.layer) if spec.layer else None)
     recipe = Recipe(
         port=port,
         ssh_port=int(ssh_socket.getsockname()[1]),
@@ -203,6 +213,7 @@ def _prepare_node(
         environment=environment,
         python=spec.python,
         scratch=str(spec.scratch / directory.path.name / node.name) if spec.scratch else "",
+        layer=spec.layer,
     )
     write_json(directory.recipe_file(rank), asdict(recipe))
     return _prepared(directory, rank, recipe, listen, ssh_socket)
@@ -264,6 +275,8 @@ def _prepared(
     home = directory.home(rank)
     write_home(home, Path(recipe.work), rank)
     write_scratch(home / SCRATCH, recipe.scratch)
+    if (base := overlay.Base.of(recipe.python or sys.executable)) is not None:
+        overlay.make_for_node(home, base, Path(recipe.layer) if recipe.layer else None)
     write_links(home / "datasets", {name: Path(path) for name, path in recipe.datasets.items()})
     _write_client(directory, home)
     # A pair of sockets, not a pipe: it closes itself when a cancelled start forgets it.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +19,7 @@ from extensions.imagebuilder import container, saved, store
 from extensions.imagebuilder.building import Order
 from extensions.imagebuilder.container import GivenUp, Wanted
 from extensions.imagebuilder.entries import Actor
-from extensions.imagebuilder.names import ImageName, Pinned
+from extensions.imagebuilder.names import IMAGES, ImageName, Pinned
 from extensions.imagebuilder.saving import Place, Result, Saver, Task
 from extensions.imagebuilder.service import Savers, wanted_of
 from extensions.imagebuilder.tables import saved_images
@@ -38,6 +38,8 @@ ADA = Actor(name="ada")
 class FakeSaver:
     """Saves nothing; does what a test says."""
 
+    backends = IMAGES
+
     def __init__(self, directory: Path, then: Callable[[Task], Any] = lambda _: None) -> None:
         self.directory, self.instance = directory, "t"
         self.then = then
@@ -52,7 +54,7 @@ class FakeSaver:
         self.rights += 1
         return 0
 
-    async def keep(self, image: Pinned) -> None:
+    async def keep_all(self, images: Sequence[str]) -> None:
         """Fetches nothing."""
 
     async def named(self, user: str, name: ImageName) -> Pinned | None:
@@ -514,6 +516,7 @@ class FakeBuilder:
     def __init__(self, directory: Path, then: Callable[[Task], Any] = lambda _: None) -> None:
         self.contexts, self.then = directory, then
         self.limits = Builds(allowed=True)
+        self.saver: Any = None
         self.orders: list[Order] = []
         self.wanted: set[str] | None = None
         directory.mkdir()
@@ -554,6 +557,7 @@ def building(
 ) -> tuple[Savers, FakeBuilder]:
     builder = FakeBuilder(tmp_path / "builds", then)
     saver: Any = DoingSaver(tmp_path / "images")
+    builder.saver = saver
     savers = Savers(db, saver, lambda: datetime.now(UTC), builder=builder)  # type: ignore[arg-type]
     return savers, builder
 

@@ -17,6 +17,7 @@ from sqlalchemy import Connection
 
 from extensions.imagebuilder import entries, store
 from extensions.imagebuilder.entries import Entry, Grantee
+from extensions.imagebuilder.names import is_python
 from extensions.imagebuilder.store import Use, Wanted
 from galilean.errors import UserError, mark, render
 from galilean.settings import EnvironmentSettings
@@ -107,9 +108,14 @@ async def find(
     of_file = [] if after else _of_file(portal, wanted)
 
     def look(conn: Connection) -> tuple[list[Entry], dict[str, Use]]:
-        found: list[Entry] = []
-        if portal.settings.backend != "process":
-            found = store.list_entries(conn, shelf.viewer(person), wanted, limit=limit, after=after)
+        found = store.list_entries(
+            conn,
+            shelf.viewer(person),
+            wanted,
+            limit=limit,
+            after=after,
+            python=shelf.has_pythons(portal),
+        )
         return found, store.uses(conn, [*of_file, *(one.name for one in found)])
 
     rows, uses = await portal.db.run_read(look)
@@ -166,11 +172,11 @@ async def reach(portal: Portal, person: Visitor, key: str, *, change: bool = Fal
             )
         uses = await portal.db.run_read(store.uses, [key])
         return _file_item(portal, key, uses[key])
-    if portal.settings.backend == "process":
-        raise entries.no_such_entry()
 
     def look(conn: Connection) -> tuple[Entry, Use]:
         found = store.reach(conn, shelf.viewer(person), key, change=change)
+        if is_python(found.version.image) != shelf.has_pythons(portal):
+            raise entries.no_such_entry()
         return found, store.uses(conn, [found.name])[found.name]
 
     entry, use = await portal.db.run_read(look)

@@ -6,8 +6,9 @@ from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import Field
+from sqlalchemy import Connection
 
-from extensions.imagebuilder import saved
+from extensions.imagebuilder import locks, saved
 from extensions.imagebuilder.entries import Actor
 from extensions.imagebuilder.saved import SavedImage
 from services.portal import saving
@@ -44,6 +45,11 @@ class WouldHold(Outgoing):
     added: int
     changed: int
     deleted: int
+    python: dict[str, Any] | None = Field(
+        default=None,
+        description="Where nodes are processes: files that belong to no package, packages that were changed by hand, and "
+        "why some cannot be saved.",
+    )
 
 
 class Saved(Outgoing):
@@ -59,7 +65,7 @@ class Saved(Outgoing):
     )
     step: str = Field(
         description="While it is being saved: copying, writing, base, pushing, placing; while it is built: building, "
-        "looking, pushing, placing."
+        "looking, pushing, placing; a Python environment: reading, locking, placing."
     )
     done_bytes: int
     total_bytes: int | None
@@ -76,10 +82,11 @@ class Saved(Outgoing):
     why: str = Field(description="Why it could not be saved.")
     changes: dict[str, Any] | None = Field(description="What differs from the parent; for one image alone.")
     dockerfile: str
+    lock: str = Field(default="", description="Of a Python environment; for one image alone.")
     log: str
 
 
-def model(image: SavedImage, translate: Translate, *, whole: bool = False) -> Saved:
+def model(image: SavedImage, translate: Translate, *, whole: bool = False, lock: str = "") -> Saved:
     """As the API tells it."""
     error = image.error
     return Saved(
@@ -105,6 +112,7 @@ def model(image: SavedImage, translate: Translate, *, whole: bool = False) -> Sa
         why=error.text(translate) if error else "",
         changes=dict(image.changes) if whole and image.changes else None,
         dockerfile=image.dockerfile if whole else "",
+        lock=lock,
         log=image.log if whole else "",
     )
 
@@ -138,7 +146,12 @@ class Image(Handler):
         return await self.portal.db.run_read(saved.get, self.person.name, image_id)
 
     async def get(self, image_id: str) -> None:
-        self.write_json(model(await self.found(image_id), self.translate, whole=True))
+        def look(conn: Connection) -> tuple[SavedImage, str]:
+            image = saved.get(conn, self.person.name, image_id)
+            return image, (locks.text_of(conn, image.digest) or "") if image.digest else ""
+
+        image, lock = await self.portal.db.run_read(look)
+        self.write_json(model(image, self.translate, whole=True, lock=lock))
 
     async def patch(self, image_id: str) -> None:
         text = self.body(Describe).description

@@ -53,7 +53,7 @@ async def add(portal: Portal, person: Visitor, image_id: str, body: ToLibrary, *
     UserError
         403 for whoever may not keep environments; 404, 409 as :func:`extensions.imagebuilder.saved.to_library`.
     """
-    entries.need_make(shelf.viewer(person), portal.settings, centre=body.centre)
+    entries.need_keep(shelf.viewer(person), portal.settings, centre=body.centre)
     entries.check_field(body.field, portal.settings)
     image = await portal.db.run_read(saved.get, person.name, image_id)
     if not entries.slug_of(image.name):

@@ -73,6 +73,7 @@ class EnvironmentPage(PageHandler):
             "images": settings.backend != "process",
             "may_make": entries.may_make(viewer, settings, centre=False),
             "may_make_centre": entries.may_make(viewer, settings, centre=True),
+            "may_keep_centre": entries.may_keep(viewer, settings, centre=True),
             "manages": viewer.manages,
             "can_upload": image_uploads.may_upload(self.portal, self.person),
             "said": said,
@@ -104,7 +105,7 @@ class List(EnvironmentPage):
         }
         known: Mapping[str, Any] = {"field": values["fields"], "interface": INTERFACES, "gpu": ("yes", "no")}
         chosen |= {key: "" for key, those in known.items() if chosen[key] not in those}
-        if chosen["scope"] not in SCOPES or not values["images"]:
+        if chosen["scope"] not in SCOPES:
             chosen["scope"] = "all"
         found = await calls.find(
             self.portal,
@@ -295,7 +296,7 @@ class Add(EnvironmentPage):
 
     async def get(self) -> None:
         viewer = shelf.viewer(self.person)
-        entries.need_make(viewer, self.portal.settings, centre=False)
+        entries.need_keep(viewer, self.portal.settings, centre=False)
 
         def look(conn: Connection) -> Any:
             image = saved.get(conn, self.person.name, self.get_query_argument("saved", "")[:26])

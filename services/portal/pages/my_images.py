@@ -6,13 +6,14 @@ from typing import Any
 
 from tornado.web import RequestHandler
 
-from extensions.imagebuilder import adapting, saved
+from extensions.imagebuilder import adapting, locks, python_saving, saved
 from extensions.imagebuilder.entries import Actor
+from extensions.imagebuilder.names import is_python
 from extensions.imagebuilder.saved import SavedImage
 from extensions.imagebuilder.saving import STEPS
 from galilean.errors import UserError, mark
 from galilean.web.handlers import PageHandler
-from services.portal import building, image_uploads, saving
+from services.portal import building, image_uploads, saving, shelf
 from services.portal.addresses import project_path
 from services.portal.api import library
 from services.portal.api.environments import told
@@ -43,9 +44,18 @@ UPLOADED = {
     "placing": mark("Ready on this machine"),
 }
 
+#: Of a Python environment, which is saved by its lock file.
+PYTHON = {
+    "reading": mark("What you installed is read"),
+    "locking": mark("Found in the package index, with digests"),
+    "placing": mark("Made from its lock file on this machine"),
+}
 
-def course_of(image: SavedImage) -> tuple[tuple[str, ...], dict[str, str]]:
+
+def course_of(image: SavedImage, *, python: bool = False) -> tuple[tuple[str, ...], dict[str, str]]:
     """The steps that an image goes through, by how it is made, and what they are called."""
+    if python:
+        return python_saving.STEPS, PYTHON
     if image.how == "built":
         return builds.STEPS, builds.TITLES
     if image.uploaded:
@@ -55,9 +65,9 @@ def course_of(image: SavedImage) -> tuple[tuple[str, ...], dict[str, str]]:
     return STEPS, TITLES
 
 
-def steps_of(image: SavedImage) -> list[dict[str, str]]:
+def steps_of(image: SavedImage, *, python: bool = False) -> list[dict[str, str]]:
     """The steps with their states: done, now, todo, failed."""
-    steps, titles = course_of(image)
+    steps, titles = course_of(image, python=python)
     at = steps.index(image.step) if image.step in steps else -1
     found: list[dict[str, str]] = []
     for number, key in enumerate(steps):
@@ -82,6 +92,12 @@ def packages_of(image: SavedImage) -> list[dict[str, Any]]:
     return found
 
 
+def other_versions(image: SavedImage) -> list[str]:
+    """Packages of which an image has another version than its parent."""
+    changed = (image.changes or {}).get("packages_changed") or []
+    return [f"{one['name']} {one['before']} → {one['version']}" for one in changed]
+
+
 class Save(PageHandler):
     """What would be saved of a node, and under which name."""
 
@@ -95,7 +111,17 @@ class Save(PageHandler):
                 told, refusal = dict(await saving.look(self.portal, node)), ""
             except UserError as error:
                 told, refusal = {}, error.text(self.translate)
-            await self.render_fragment("image_look.html", told=told, refusal=refusal, names_shown=NAMES_SHOWN)
+            await self.render_fragment(
+                "image_look.html",
+                told=told,
+                refusal=refusal,
+                names_shown=NAMES_SHOWN,
+                python=told.get("python"),
+                refused=[
+                    UserError(422, one["message"], **one["params"]).text(self.translate)
+                    for one in (told.get("python") or {}).get("refused", ())
+                ],
+            )
             return
         if "name" in self.request.query_arguments:
             await self._say_of_name(self.get_query_argument("name", ""))
@@ -108,6 +134,7 @@ class Save(PageHandler):
             project_url=self.portal.prefix
             + project_path(node.run.project_owner, node.run.project_slug).lstrip("/"),
             own=saving.name_space(self.person.name),
+            python=shelf.has_pythons(self.portal),
         )
 
     async def _say_of_name(self, text: str) -> None:
@@ -156,6 +183,7 @@ class Images(PageHandler):
             "can_save": saving.offered(self.portal),
             "can_upload": image_uploads.may_upload(self.portal, self.person),
             "can_build": building.offered(self.portal),
+            "python": shelf.has_pythons(self.portal),
             "words": lambda: words(self.translate),
             "busy": any(row.state == "saving" for row in rows[:SHOWN]),
         }
@@ -173,12 +201,15 @@ class Image(PageHandler):
 
     async def show(self, image: SavedImage) -> None:
         refusal = image.error
+        python = is_python(image.image) or (not image.image and shelf.has_pythons(self.portal))
         entry = await self.portal.db.run_read(saved.entry_of, image)
         values = {
             "image": image,
             "whole": f"{saving.name_space(self.person.name)}/{image.name}:{image.tag}",
-            "steps": steps_of(image),
+            "steps": steps_of(image, python=python),
             "packages": packages_of(image),
+            "other_versions": other_versions(image),
+            "python": python,
             "changes": image.changes or {},
             "why": refusal.text(self.translate) if refusal else "",
             "told": [told(one, self.translate) for one in (image.changes or {}).get("told") or ()],
@@ -262,6 +293,21 @@ class Dockerfile(PageHandler):
         self.finish(image.dockerfile)
 
 
+class LockFile(PageHandler):
+    """What a saved Python environment is, as a file that pip reads."""
+
+    async def get(self, image_id: str) -> None:
+        def look(conn: Any) -> str | None:
+            return locks.text_of(conn, saved.get(conn, self.person.name, image_id).digest)
+
+        text = await self.portal.db.run_read(look)
+        if text is None:
+            raise UserError(404, mark("There is no lock file of this."))
+        self.set_header("Content-Type", "text/plain; charset=utf-8")
+        self.set_header("Content-Disposition", 'attachment; filename="requirements.lock.txt"')
+        self.finish(text)
+
+
 def routes() -> list[tuple[str, type[RequestHandler]]]:
     """Addresses of this module, relative to the portal's prefix."""
     return [
@@ -269,4 +315,5 @@ def routes() -> list[tuple[str, type[RequestHandler]]]:
         (r"/images", Images),
         (r"/images/([0-9A-Z]{26})", Image),
         (r"/images/([0-9A-Z]{26})/Dockerfile", Dockerfile),
+        (r"/images/([0-9A-Z]{26})/lock", LockFile),
     ]
