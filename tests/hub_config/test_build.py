@@ -33,7 +33,7 @@ from hub_config.secrets import (
 )
 from hub_config.wiring import configure, lay
 
-PORTS = {name: number for number, name in enumerate(INNER, 1)}
+PORTS = {name: number for number, name in enumerate((*INNER, "imagebuilder"), 1)}
 
 
 def places(settings: Settings) -> Addresses:
@@ -188,6 +188,7 @@ def test_no_secret_is_in_a_command_line(tmp_path: Path) -> None:
         "metering",
         "release",
         "queue",
+        "imagebuilder",
     ]
 
 
