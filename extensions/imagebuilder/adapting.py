@@ -15,18 +15,17 @@ import io
 import json
 import tempfile
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from extensions.imagebuilder import container, guard, looks, stock
-from extensions.imagebuilder.container import GivenUp, need_space
+from extensions.imagebuilder.container import need_space
 from extensions.imagebuilder.names import ImageName, Pinned, repository
 from extensions.imagebuilder.registry import manifests
 from extensions.imagebuilder.registry.client import Registry
 from extensions.imagebuilder.registry.manifests import Descriptor, Manifest
-from extensions.imagebuilder.saving import GZIP_LAYER, OCI_NAMES, Result, Saver, Task
+from extensions.imagebuilder.saving import GZIP_LAYER, OCI_NAMES, Result, Saver, Task, until_stopped
 from extensions.imagebuilder.sources import Sources
 from extensions.imagebuilder.stock import Node, View
 from extensions.imagebuilder.tarstream import LIMIT_BYTES, Source
@@ -309,12 +308,12 @@ class Adapter:
             return "present"
         need_space(folder, blob.size_bytes)
         with tempfile.TemporaryFile(dir=folder) as file:
-            await _until_stopped(task, source.pull_blob(repository, blob, file))
+            await until_stopped(task, source.pull_blob(repository, blob, file))
             if seen is not None:
                 file.seek(0)
                 await asyncio.to_thread(seen.look, file)
             mount = repository if source.name == registry.name else ""
-            return str(await _until_stopped(task, registry.push_blob(path, blob, file, mount_from=mount)))
+            return str(await until_stopped(task, registry.push_blob(path, blob, file, mount_from=mount)))
 
     # -------------------------------------------------------------------------------------------------- the push
 
@@ -337,7 +336,7 @@ class Adapter:
         for blob in parts.layers:
             with tempfile.TemporaryFile(dir=folder) as file:
                 if await registry.blob_size(path, blob.digest) is None:
-                    await _until_stopped(task, _give(registry, path, blob, parts.repository, file))
+                    await until_stopped(task, _give(registry, path, blob, parts.repository, file))
         for one in own:
             await registry.push_blob(path, one.descriptor, io.BytesIO(one.packed))
         added = [
@@ -444,17 +443,3 @@ async def _give(registry: Registry, path: str, blob: Descriptor, source: str, fi
             raise
         await registry.pull_blob(source, blob, file)
         await registry.push_blob(path, blob, file)
-
-
-async def _until_stopped(task: Task, work: Any) -> Any:
-    going = asyncio.ensure_future(work)
-    try:
-        while not going.done():
-            await asyncio.wait({going}, timeout=0.2)
-            task.check()
-        return going.result()
-    finally:
-        if not going.done():
-            going.cancel()
-            with suppress(asyncio.CancelledError, GivenUp, Exception):
-                await going
