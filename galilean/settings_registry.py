@@ -19,7 +19,7 @@ _Bytes = Annotated[int, BeforeValidator(parse_bytes, json_schema_input_type=int 
 
 
 class Registry(Section):
-    """Where saved images are kept. Backend docker."""
+    """Where saved images are kept. Backends docker and kubernetes."""
 
     address: str = Field(
         default="",
@@ -47,6 +47,11 @@ class Registry(Section):
         default=32 << 30,
         ge=0,
         description="The most that a packed image may have which somebody uploads; 0 = nobody uploads any.",
+    )
+    upload_folder: str = Field(
+        default="",
+        description="Where packed images come in; empty = `image-uploads` below the state directory. Portal and image "
+        "service both read and write there, on whichever machines they are.",
     )
 
     @field_validator("address")

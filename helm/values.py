@@ -27,7 +27,7 @@ DECIDED: dict[str, tuple[str, ...]] = {
         "agents_namespace",
         "images_namespace",
     ),
-    "Registry": ("password_file", "upload"),
+    "Registry": ("password_file", "upload_folder"),
 }
 
 
@@ -270,7 +270,8 @@ class Imagebuilder(Part):
     enabled: bool = Field(
         default=False,
         description="Let people save their nodes as images: the image service, and an agent on every machine. Needs "
-        "`config.images.registry.address`, a registry that the machines' kubelets reach.",
+        "`config.images.registry.address`, a registry that the machines' kubelets reach. Packed images that people "
+        "upload (`config.images.registry.upload`) come in on the projects' volume.",
     )
     registrySecret: str = Field(
         default="",

@@ -23,7 +23,7 @@ from extensions.imagebuilder.saving import Place, Saver
 from extensions.imagebuilder.service import Look, Savers
 from extensions.imagebuilder.sources import sources_of
 from extensions.imagebuilder.stock import Node
-from extensions.imagebuilder.uploading import Uploader
+from extensions.imagebuilder.uploading import Uploader, folder
 from galilean.service import Beside, Context, Tick, run_service
 from galilean.settings import Settings
 from spawner.docker.api import DockerAPI
@@ -130,7 +130,7 @@ def build(context: Context) -> Tick:
         Collector(program, Path(own)) if program and own and not settings.images.registry.address else None
     )
     most = settings.images.registry.upload
-    uploader = Uploader(saver, settings.state, lambda: platform_of(settings), most) if most else None
+    uploader = Uploader(saver, folder(settings), lambda: platform_of(settings), most) if most else None
     savers = Savers(
         context.db,
         saver,

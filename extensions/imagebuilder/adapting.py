@@ -28,7 +28,7 @@ from extensions.imagebuilder.registry.manifests import Descriptor, Manifest
 from extensions.imagebuilder.saving import GZIP_LAYER, OCI_NAMES, Result, Saver, Task, until_stopped
 from extensions.imagebuilder.sources import Sources
 from extensions.imagebuilder.stock import Node, View
-from extensions.imagebuilder.tarstream import LIMIT_BYTES, Source
+from extensions.imagebuilder.tarstream import LIMIT_BYTES, Source, need_readable
 from galilean.amounts import format_bytes
 from galilean.errors import UserError, mark
 from spawner.docker.api import ImageNotFound
@@ -252,6 +252,7 @@ class Adapter:
                     pinned.repository, pinned.digest, self._sources.platform
                 )
                 looks.need_labels(config.labels)
+                need_readable(one.media_type for one in manifest.layers)
                 self._need_room(manifest, order, parts, ours)
                 body = io.BytesIO()
                 await source.pull_blob(pinned.repository, manifest.config, body)

@@ -220,6 +220,7 @@ def _oci(archive: BinaryIO, found: Mapping[str, Member], machine: Platform) -> I
         manifest = manifests.read_manifest(body, pointer.media_type, digest=pointer.digest)
     if isinstance(manifest, Index):
         raise refused("an index in an index")
+    tarstream.need_readable(one.media_type for one in manifest.layers)
     config_body = _small(archive, _blob(found, manifest.config))
     config = manifests.read_config(config_body, manifest, machine)
     layers = tuple(

@@ -15,7 +15,7 @@ so that every name survives.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -39,6 +39,31 @@ def broken(what: str) -> UserError:
     return UserError(
         422, mark("This layer cannot be read as a tar archive: {what}."), reason="layer", what=what
     )
+
+
+def zstd() -> UserError:
+    """The refusal of a layer whose packing is not read here, and what to do."""
+    return UserError(
+        422,
+        mark(
+            "The image has layers packed by zstd; only gzip is read here. Copy it with gzip layers, by "
+            "“skopeo copy --dest-compress-format gzip --dest-force-compress-format” or by docker buildx with "
+            "“compression=gzip,force-compression=true”, then try again."
+        ),
+        reason="layer-zstd",
+    )
+
+
+def need_readable(media_types: Iterable[str]) -> None:
+    """Refuse an image by what its manifest says of its layers, before any of them is fetched or read.
+
+    Raises
+    ------
+    UserError
+        422.
+    """
+    if any(one.endswith("+zstd") for one in media_types):
+        raise zstd()
 
 
 class Source:
@@ -78,7 +103,7 @@ class Source:
         while 0 < len(first) < 4 and (more := self._stream.read(CHUNK_BYTES)):
             first += more
         if first[:4] == b"\x28\xb5\x2f\xfd":
-            raise broken("zstd")
+            raise zstd()
         if first[:2] == b"\x1f\x8b":
             self._unpacker, self._packed = zlib.decompressobj(31), first
             return self._unpack()

@@ -5,7 +5,8 @@ other. Nothing is visible before it is whole: the manifest is put last. Whatever
 begun, and at the end, also of a refusal, the archive goes.
 
 Archives wait in a folder of their own for each person, put there by the portal under a name that it chose; the row says
-which, and a row that says anything else moves nothing.
+which, and a row that says anything else moves nothing. Where portal and image service are pods, on machines of their own
+perhaps, that folder is on a volume that both have (:func:`folder`); else it is below the state directory.
 """
 
 from __future__ import annotations
@@ -37,12 +38,13 @@ from extensions.imagebuilder.writing import THREADS, Packer
 from galilean import disk_reserve
 from galilean.amounts import format_bytes
 from galilean.errors import UserError, mark
+from galilean.settings import Settings
 
 log = logging.getLogger("galilean.imagebuilder")
 
 #: What is done, in this order; words of the row's ``step``.
 STEPS = ("checking", "pushing", "placing")
-#: Below the state directory.
+#: Below the state directory, unless the settings name another place.
 FOLDER = "image-uploads"
 #: An archive that nobody's row names, which a portal that was killed may leave.
 FORGOTTEN = timedelta(hours=1)
@@ -52,9 +54,15 @@ _GONE = mark("The archive is not there any more. Upload it again.")
 _LARGE = mark("The image unpacks to more than {most}, which is the most that is taken.")
 
 
-def folder_of(state: Path, owner: str) -> Path:
+def folder(settings: Settings) -> Path:
+    """Where everybody's archives come in."""
+    said = settings.images.registry.upload_folder
+    return Path(said) if said else settings.state / FOLDER
+
+
+def folder_of(settings: Settings, owner: str) -> Path:
     """Where a person's archives come in."""
-    return state / FOLDER / name_space(owner)
+    return folder(settings) / name_space(owner)
 
 
 class Site(Protocol):
@@ -78,8 +86,8 @@ class Uploader:
     ----------
     site
         Registry and machine.
-    state
-        The state directory: archives wait below it.
+    folder
+        Where archives wait (:func:`folder`).
     platform
         What the machines are.
     most_bytes
@@ -87,7 +95,7 @@ class Uploader:
     """
 
     site: Site
-    state: Path
+    folder: Path
     platform: Callable[[], Platform]
     most_bytes: int
 
@@ -101,7 +109,7 @@ class Uploader:
         """
         if not _NAME.fullmatch(name):
             raise UserError(404, _GONE, reason="archive-gone")
-        return folder_of(self.state, owner) / name
+        return self.folder / name_space(owner) / name
 
     def drop(self, owner: str, name: str) -> None:
         """Delete an archive; one that is gone is success."""
@@ -111,7 +119,7 @@ class Uploader:
     def sweep(self, known: set[tuple[str, str]], now: datetime) -> int:
         """Delete archives that came in whole and nobody takes up; ``known`` are name spaces and names of rows."""
         count = 0
-        for path in (self.state / FOLDER).glob("*/*.tar"):
+        for path in self.folder.glob("*/*.tar"):
             with suppress(OSError):
                 old = now.timestamp() - path.lstat().st_mtime > FORGOTTEN.total_seconds()
                 if old and (path.parent.name, path.name) not in known:

@@ -18,7 +18,7 @@ from extensions.imagebuilder.entries import Entry
 from extensions.imagebuilder.names import ImageName
 from extensions.imagebuilder.saved import SavedImage
 from extensions.imagebuilder.tables import environments, saved_images
-from extensions.imagebuilder.uploading import folder_of
+from extensions.imagebuilder.uploading import folder, folder_of
 from extensions.quota.limits import ABOVE_ALL
 from galilean import disk_reserve
 from galilean.amounts import format_bytes
@@ -30,6 +30,8 @@ from services.portal import saving, shelf
 from services.portal.my_limits import limits_of
 
 ENTRIES_SHOWN = 500
+#: Threads of their own: the folder may be on a network disk, which keeps nobody else then.
+LANE = "image-uploads"
 
 _TOO_LARGE = mark("The archive has {size}; you may upload {most} at once.")
 _FULL = mark(
@@ -51,7 +53,7 @@ def offered(portal: Portal) -> bool:
     """Whether archives can be uploaded here."""
     return (
         saving.offered(portal)
-        and portal.settings.backend == "docker"
+        and portal.settings.backend != "process"
         and portal.settings.images.registry.upload > 0
     )
 
@@ -122,7 +124,7 @@ async def check_room(portal: Portal, person: Visitor, size_bytes: int) -> None:
     most = await most_bytes(portal, person)
     if size_bytes > most:
         raise UserError(413, _TOO_LARGE, size=format_bytes(size_bytes), most=format_bytes(most))
-    disk_reserve.need(portal.settings.state, size_bytes)
+    await portal.files.run(LANE, disk_reserve.need, folder(portal.settings), size_bytes)
     kept = portal.settings.images.registry.per_person
     if not kept:
         return
@@ -141,14 +143,14 @@ def keep_reserve(portal: Portal) -> None:
     UserError
         507.
     """
-    disk_reserve.need(portal.settings.state, disk_reserve.ASK_EVERY_BYTES)
+    disk_reserve.need(folder(portal.settings), disk_reserve.ASK_EVERY_BYTES)
 
 
 def root_of(portal: Portal, person: Visitor) -> Root:
     """Where a person's archives come in. Blocks."""
-    folder = folder_of(portal.settings.state, person.name)
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return Root(folder)
+    own = folder_of(portal.settings, person.name)
+    own.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return Root(own)
 
 
 async def take_up(

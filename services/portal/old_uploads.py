@@ -11,7 +11,7 @@ import os
 
 from sqlalchemy import Connection, select
 
-from extensions.imagebuilder.uploading import FOLDER
+from extensions.imagebuilder import uploading
 from galilean.errors import UserError
 from galilean.file_threads import beside
 from galilean.web.context import Portal
@@ -23,6 +23,7 @@ from services.catalog.store import Project
 from services.files.paths import HIDDEN
 from services.files.root import Root
 from services.files.shelf import Shelf
+from services.portal.image_uploads import LANE
 
 log = logging.getLogger("galilean.portal.uploads")
 
@@ -32,7 +33,7 @@ KINDS: tuple[Kind, ...] = ("project", "dataset")
 
 async def sweep(portal: Portal) -> None:
     """One round over all projects, data sets and packed images; a volume that is away is left alone."""
-    if removed := await portal.files.ask("", _sweep_images, portal):
+    if removed := await portal.files.ask(beside(LANE), _sweep_images, portal):
         log.info("packed images: %d uploads that nobody went on with are ended", removed)
     for kind in KINDS:
         after = ""
@@ -66,7 +67,7 @@ def _items(conn: Connection, kind: Kind, after: str) -> list[Project | Dataset]:
 
 def _sweep_images(portal: Portal) -> int:
     count = 0
-    for folder in (portal.settings.state / FOLDER).glob("*"):
+    for folder in uploading.folder(portal.settings).glob("*"):
         if os.path.lexists(folder / HIDDEN):
             count += Shelf(Root(folder), clock=portal.clock).sweep()
     return count

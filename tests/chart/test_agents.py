@@ -95,6 +95,39 @@ def test_both_know_one_key_which_stands_in_two_secrets(saving: Objects) -> None:
     ]
 
 
+def test_packed_images_come_in_where_portal_and_image_service_both_have_them(
+    chart: Chart, saving: Objects
+) -> None:
+    folder = saving.config["images"]["registry"]["upload_folder"]
+    assert folder == "/srv/galilean/volumes/default/.galilean-images"
+    service = saving.pods()["galilean-imagebuilder"]
+    (mount,) = [one for one in service["containers"][0]["volumeMounts"] if one["name"] == "uploads"]
+    assert mount == {"name": "uploads", "mountPath": folder, "subPath": ".galilean-images"}
+    (claim,) = [one["persistentVolumeClaim"] for one in service["volumes"] if one["name"] == "uploads"]
+    portal = saving.pods()["galilean-portal"]
+    claims = [one["persistentVolumeClaim"] for one in portal["volumes"] if one["name"] == "volume-default"]
+    assert claims == [claim]
+    first = service["initContainers"][0]
+    assert first["command"] == ["mkdir", "-p", "-m", "0700", "/uploads/.galilean-images"], (
+        "before it is mounted"
+    )
+    assert "subPath" not in first["volumeMounts"][0]
+
+    none = chart.render(
+        {
+            "imagebuilder": {"enabled": True},
+            "config": {"images": {"registry": {"address": "https://r.example", "upload": 0}}},
+        }
+    )
+    assert none.config["images"]["registry"]["upload_folder"] == ""
+    assert "uploads" not in str(none.pods()["galilean-imagebuilder"])
+    moved = chart.render(
+        {**SAVING, "config": {**NAMED, "volumes": {"default": {"path": "/srv/other", "claim": "mine"}}}}
+    )
+    assert moved.config["images"]["registry"]["upload_folder"] == "/srv/other/.galilean-images"
+    assert "'claimName': 'mine'" in str(moved.pods()["galilean-imagebuilder"]["volumes"])
+
+
 def test_the_image_service_may_list_and_no_more(saving: Objects) -> None:
     (rule,) = saving["Role", "galilean-imagebuilder"]["rules"]
     assert (rule["resources"], rule["verbs"]) == (["pods", "secrets"], ["list"])

@@ -57,10 +57,11 @@ def oci_files(
     document: dict[str, Any] | None = None,
     *,
     packed: bool = True,
+    kind: str = "",
     platform: dict[str, str] | None = None,
 ) -> tuple[list[tuple[str, bytes]], str]:
     """An OCI layout and the digest of its manifest; ``packed``: its layers by gzip, else bare as Docker 25 has them."""
-    kind = manifests.LAYERS[1 if packed else 0]
+    kind = kind or manifests.LAYERS[1 if packed else 0]
     stored = [gzip.compress(one, 1, mtime=0) for one in layers] if packed else list(layers)
     body = json.dumps(document or config(layers)).encode()
     manifest = manifests.written(

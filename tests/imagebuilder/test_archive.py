@@ -91,6 +91,15 @@ def test_another_way_of_packing_is_said_in_words(first: bytes) -> None:
     assert refused.value.reason == "archive-kind"
 
 
+def test_layers_packed_by_zstd_are_refused_with_what_to_do_about_it() -> None:
+    files, _ = oci_files(layers=(b"\x28\xb5\x2f\xfd" + b"\0" * 600,), packed=False)
+    assert reason(tarred(files)) == "layer-zstd", "whatever the manifest says of it"
+    files, _ = oci_files(kind="application/vnd.oci.image.layer.v1.tar+zstd")
+    with pytest.raises(UserError, match="skopeo copy --dest-compress-format gzip"):
+        file = io.BytesIO(tarred(files))
+        archive.image(file, archive.members(file), HERE)  # before a layer is read
+
+
 @pytest.mark.parametrize(
     "packed",
     [b"", b"hello" * 500, tarred([("README", b"no image")]), tarred([("index.json", b"{}")])],

@@ -14,11 +14,11 @@ import pytest
 
 from extensions.imagebuilder import uploading
 from extensions.imagebuilder.container import GivenUp
-from extensions.imagebuilder.names import ImageName, Pinned
+from extensions.imagebuilder.names import ImageName, Pinned, name_space
 from extensions.imagebuilder.registry.client import Registry
 from extensions.imagebuilder.registry.manifests import Manifest, Platform
 from extensions.imagebuilder.saving import Place, Result, Task
-from extensions.imagebuilder.uploading import Uploader, folder_of
+from extensions.imagebuilder.uploading import FOLDER, Uploader
 from galilean import disk_reserve
 from galilean.clock import utcnow
 from galilean.errors import UserError
@@ -68,14 +68,14 @@ def machine(server: RegistryServer, tmp_path: Path) -> Iterator[Machine]:
 
 
 def put(state: Path, packed: bytes, owner: str = "ada") -> Path:
-    path = folder_of(state, owner) / ARCHIVE
+    path = state / FOLDER / name_space(owner) / ARCHIVE
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(packed)
     return path
 
 
 def uploader(machine: Machine, state: Path, most_bytes: int = 1 << 30) -> Uploader:
-    return Uploader(machine, state, lambda: Platform("linux", "amd64"), most_bytes)
+    return Uploader(machine, state / FOLDER, lambda: Platform("linux", "amd64"), most_bytes)
 
 
 def go(machine: Machine, state: Path, task: Task | None = None, *, most_bytes: int = 1 << 30) -> Result:

@@ -38,6 +38,15 @@ images: {registry: {upload: 1M, per_person: 2M}}
 environments:
   jupyter: {title: JupyterLab}
 """
+#: Portal and image service are pods there: archives come in on a volume that both have.
+KUBERNETES = """
+backend: kubernetes
+kubernetes: {namespace: centre, image: "registry.example.edu/galilean/jupyter:1"}
+volumes: {default: {kind: claim, claim: projects, path: "VOLUME"}}
+images: {registry: {upload: 1M, upload_folder: "VOLUME/.galilean-images"}}
+environments:
+  jupyter: {title: JupyterLab}
+"""
 BODY = b"an archive" * 50
 TUS = {"Tus-Resumable": "1.0.0"}
 
@@ -95,7 +104,7 @@ def _address(site: LiveSite, made: httpx.Response) -> str:
 
 
 def archives(site: LiveSite, name: str = "alice") -> list[str]:
-    return sorted(path.name for path in folder_of(site.settings.state, name).glob("*.tar"))
+    return sorted(path.name for path in folder_of(site.settings, name).glob("*.tar"))
 
 
 def rows(site: LiveSite) -> list[Any]:
@@ -126,8 +135,28 @@ def test_nothing_is_there_before_the_last_byte_and_then_one_row(site: LiveSite, 
     assert (answer.status_code, answer.headers["Galilean-Path"]) == (204, row.id)
     assert (row.owner, row.name, row.tag, row.description) == ("alice", "tools", "1", "Heat")
     assert (row.state, row.how, archives(site)) == ("saving", "uploaded", [row.archive])
-    assert (folder_of(site.settings.state, "alice") / row.archive).read_bytes() == BODY
+    assert (folder_of(site.settings, "alice") / row.archive).read_bytes() == BODY
     assert alice.get(f"/images/{row.id}").json()["state"] == "saving"
+
+
+def test_where_nodes_are_pods_it_comes_in_on_the_volume_that_the_image_service_has_too(
+    tmp_path: Path,
+) -> None:
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    live = LiveSite(tmp_path / "state", KUBERNETES.replace("VOLUME", str(volume)))
+    live.hub.add("alice", "researcher")
+    headers = {"Authorization": f"token {live.hub.token('alice', None)}", "Accept": "application/json"}
+    with live, httpx.Client(base_url=live.url + "api/v1", headers=headers, timeout=20) as alice:
+        assert begin(alice).status_code == 501, "no image service"
+        live.portal.parts["images_url"] = "http://127.0.0.1:9"
+        answer = go_on(live, alice, begin(alice), 0, BODY)
+        assert answer.status_code == 204
+        (row,) = rows(live)
+        place = volume / ".galilean-images"
+        assert [path.read_bytes() for path in place.rglob("*.tar")] == [BODY]
+        assert folder_of(live.settings, "alice") / row.archive in place.rglob("*.tar")
+        assert not (live.settings.state / "image-uploads").exists()
 
 
 def test_whoever_lost_the_last_answer_is_told_the_same_once_more(site: LiveSite, sign: Any) -> None:
@@ -282,7 +311,7 @@ def test_the_command_uploads_and_waits(
     assert found.exit_code == 1
     assert "no image: {x}" in found.output + str(found.exception)
     (row,) = rows(site)
-    assert (folder_of(site.settings.state, "alice") / row.archive).read_bytes() == BODY
+    assert (folder_of(site.settings, "alice") / row.archive).read_bytes() == BODY
 
 
 def test_a_disk_that_fills_up_refuses_the_next_piece_and_goes_on_where_it_was(

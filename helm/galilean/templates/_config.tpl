@@ -36,7 +36,7 @@ chart's own: without those nodes would be sealed off from their hub.
   ))
 -}}
 {{- if .Values.imagebuilder.enabled -}}
-{{- $registry := dict "upload" 0 -}}
+{{- $registry := dict "upload_folder" (include "galilean.uploads" .) -}}
 {{- if .Values.imagebuilder.registrySecret }}{{ $_ := set $registry "password_file" "/etc/galilean/registry/password" }}{{ end -}}
 {{- $_ := set $own "images" (dict "registry" $registry) -}}
 {{- $_ := set $own.kubernetes "agents_namespace" (include "galilean.agentsNamespace" .) -}}

@@ -68,6 +68,17 @@ imagebuilder: {port: 8087, health: /health, live: /metrics, patience: 6, account
 {{- if $path }}/{{ $path }}/{{ else }}/{{ end }}
 {{- end }}
 
+{{/*
+Where packed images come in: a folder of the first volume, which the portal has all of and the image service nothing
+else. Empty = nobody uploads any.
+*/}}
+{{- define "galilean.uploadFolder" -}}.galilean-images{{- end }}
+{{- define "galilean.uploads" -}}
+{{- if and .Values.imagebuilder.enabled (ne (dig "images" "registry" "upload" "some" .Values.config | toString) "0") -}}
+{{- dig "volumes" "default" "path" "/srv/galilean/volumes/default" .Values.config }}/{{ include "galilean.uploadFolder" . }}
+{{- end -}}
+{{- end }}
+
 {{/* Whether the databases are files of the claim "state": "true" or nothing. */}}
 {{- define "galilean.sqlite" -}}
 {{- if not (or .Values.database.url .Values.database.existingSecret) }}true{{ end }}

@@ -88,6 +88,9 @@ volumeMounts:
 {{- if and (eq .name "imagebuilder") $root.Values.imagebuilder.registrySecret }}
   - {name: registry, mountPath: /etc/galilean/registry, readOnly: true}
 {{- end }}
+{{- if and (eq .name "imagebuilder") (include "galilean.uploads" $root) }}
+  - {name: uploads, mountPath: {{ include "galilean.uploads" $root }}, subPath: {{ include "galilean.uploadFolder" $root }}}
+{{- end }}
 {{- if $root.Values.authority.configMap }}
   - {name: authority, mountPath: /etc/galilean/authority, readOnly: true}
 {{- end }}
@@ -139,6 +142,10 @@ volumeMounts:
     secretName: {{ $root.Values.imagebuilder.registrySecret }}
     defaultMode: 0440
     items: [{key: password, path: password}]
+{{- end }}
+{{- if and (eq .name "imagebuilder") (include "galilean.uploads" $root) }}
+- name: uploads
+  persistentVolumeClaim: {claimName: {{ (include "galilean.config" $root | fromYaml).volumes.default.claim }}}
 {{- end }}
 {{- with $root.Values.authority.configMap }}
 - name: authority

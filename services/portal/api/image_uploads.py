@@ -37,6 +37,7 @@ class _Archive(Tus):
     """One archive on its way; the answer to its last byte says which image it becomes."""
 
     image = ""
+    volume = image_uploads.LANE
 
     async def _begin_upload(self, path: str, length: int, taken: Taken, metadata: str = "") -> None:
         await image_uploads.check_room(self.portal, self.person, length)
