@@ -154,7 +154,8 @@ def tell(product: Product, person: Person, tmp_path: Path) -> None:
         drawer = page.locator("#run-drawer")
         drawer.locator('[data-stepper] [data-step="1"]').first.click()
         drawer.locator("#run-start").click()
-        wait_for(lambda: person.is_ready(slug), "two nodes are ready", seconds=400)
+        # Who watches is taken to the first node; a page that is opened before that would be taken along, too.
+        page.wait_for_url(f"**/user/{name}/**", timeout=400_000, wait_until="commit")
         (cluster,) = person.clusters()
         assert cluster["nodes"] == 2
         desktops = []
