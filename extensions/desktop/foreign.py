@@ -16,10 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
-import shutil
 import struct
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -28,6 +25,7 @@ from cryptography.hazmat.decrepit.ciphers.algorithms import TripleDES
 from cryptography.hazmat.primitives.ciphers import Cipher, modes
 
 from extensions.desktop.session import NotUp
+from extensions.desktop.short_place import ShortPlace
 from spawner.node.listening import Who
 
 #: What the environment says: see ``vnc`` in its settings.
@@ -260,13 +258,13 @@ class ForeignSession:
         self.state = "new"
         self.why: NotUp | None = None
         self._lock = asyncio.Lock()
-        self._folder = ""
+        self._place: ShortPlace | None = None
         self._server: asyncio.Server | None = None
 
     @property
     def socket(self) -> str:
         """Path of the socket that our page is led to."""
-        return os.path.join(self._folder, "vnc")
+        return str(self._place.path / "vnc") if self._place is not None else ""
 
     def status(self) -> dict[str, Any]:
         """How it stands, as of a desktop of ours."""
@@ -290,7 +288,7 @@ class ForeignSession:
             try:
                 await self._try()
                 if self._server is None:
-                    self._folder = tempfile.mkdtemp(prefix="galilean-vnc-")  # 0700
+                    self._place = self._place or ShortPlace()
                     self._server = await asyncio.start_unix_server(self._serve, self.socket)
             except (Refused, OSError, EOFError, TimeoutError) as error:
                 said = str(error) or "The VNC server of this environment does not answer."
@@ -366,9 +364,9 @@ class ForeignSession:
         if server is not None:
             with contextlib.suppress(RuntimeError):  # the loop has ended
                 server.close()
-        if self._folder:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            self._folder = ""
+        if self._place is not None:
+            self._place.remove()
+            self._place = None
 
     async def run(self, *arguments: str, seconds: float = 10.0) -> tuple[int, str]:
         """There is no display of ours to run anything on."""

@@ -7,7 +7,8 @@ ended is kept, with the last lines of its log, until it is started anew.
 
 All its processes carry a mark in their environment; the end of a desktop is the end of every process with that mark,
 those that hang or hid themselves included. The X server is also told to end with the Jupyter server.
-Sockets of its programs are in a directory of its own in ``/tmp``, where paths are short, and go with it.
+Sockets of its programs are in a directory of its own in ``/tmp`` (:mod:`extensions.desktop.short_place`) and go with it.
+A desktop removes nothing but its own: the late end of one may come while the next one of the same folder begins.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ import secrets
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -29,6 +29,7 @@ from typing import Any
 
 from extensions.desktop import available, command, home
 from extensions.desktop.choices import Application, Choices
+from extensions.desktop.short_place import ShortPlace
 
 #: Many may start at once on a machine that has much else to do.
 SERVER_SECONDS = 60.0
@@ -37,8 +38,6 @@ EARLY_SECONDS = 8.0
 TERM_SECONDS = 3.0
 LOG_LINES = 15
 LOG_BYTES = 6000
-#: In a desktop's folder: leads to the directory of its sockets.
-RUNTIME, RUNTIME_PREFIX = "run", "galilean-desktop-"
 _PR_SET_PDEATHSIG = 1
 
 
@@ -101,6 +100,7 @@ class Session:
         self._mark = ""
         self._display = ""
         self._folder_fd = -1
+        self._runtime: ShortPlace | None = None
         self._began = 0.0
         self.state = "new"
         self.why: NotUp | None = None
@@ -216,7 +216,7 @@ class Session:
 
     def _prepare_folder(self) -> None:
         self._close_folder()
-        self._remove_runtime()  # of one that ended by a kill
+        self._remove_runtime()
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(mode=0o700, parents=True)
         self.folder.chmod(0o700)
@@ -224,18 +224,14 @@ class Session:
         key = os.open(self.folder / command.KEY_FILE, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with open(key, "wb") as file:
             file.write(command.key_file(secrets.token_bytes(16)))
-        runtime = Path(tempfile.mkdtemp(prefix=RUNTIME_PREFIX))
-        (self.folder / RUNTIME).symlink_to(runtime)
-        (self.folder / command.BUS_FILE).write_text(command.bus_file(runtime), encoding="utf-8")
+        self._runtime = ShortPlace()
+        text = command.bus_file(self._runtime.path)
+        (self.folder / command.BUS_FILE).write_text(text, encoding="utf-8")
 
     def _remove_runtime(self) -> None:
-        """Remove the directory of its sockets; whoever is not its owner cannot."""
-        link = self.folder / RUNTIME
-        if link.is_symlink():
-            place = Path(os.readlink(link))
-            if place.name.startswith(RUNTIME_PREFIX):
-                shutil.rmtree(place, ignore_errors=True)
-            link.unlink(missing_ok=True)
+        if self._runtime is not None:
+            self._runtime.remove()
+            self._runtime = None
 
     async def _start_server(self, program: str) -> None:
         read, write = os.pipe()
@@ -336,11 +332,13 @@ class Session:
         return self.application.name if self.application else "whole"
 
     def _programs(self) -> dict[str, str]:
+        if self._runtime is None:
+            raise FileNotFoundError("the desktop has ended")
         return command.session_environment(
             self._environ,
             display=self._display,
             key=self.folder / command.KEY_FILE,
-            runtime=Path(os.readlink(self.folder / RUNTIME)),
+            runtime=self._runtime.path,
             mark=self._mark,
             language=self.language,
             locales=installed_locales(),

@@ -18,6 +18,7 @@ from websockets.typing import Origin
 
 from extensions.desktop.choices import Choices, applications
 from extensions.desktop.session import NotUp, Session
+from extensions.desktop.short_place import remove_abandoned
 from tests.desktop.conftest import TOKEN, Node, node, processes_of
 from tests.product.product import wait_for
 
@@ -121,13 +122,21 @@ async def test_sockets_of_its_programs_go_with_a_desktop(tmp_path: Path) -> None
     await made.stop()
     assert not os.path.exists(runtime)  # noqa: ASYNC240
 
-    await made.ensure()  # killed with its node: the next one clears up
-    other = os.readlink(made.folder / "run")
-    next_one = session(tmp_path)
+
+async def test_the_late_end_of_a_desktop_leaves_the_next_one_of_its_folder_alone(tmp_path: Path) -> None:
+    made, next_one = session(tmp_path), session(tmp_path)
+    await made.ensure()
     await next_one.ensure()
-    assert not os.path.exists(other)  # noqa: ASYNC240
-    await next_one.stop()
+    home = tmp_path / "home"
+    wait_for(lambda: processes_of(home).count("openbox"), "its window manager runs")
+    before = next_one._programs()["XDG_RUNTIME_DIR"]
     await made.stop()
+    assert next_one.state == "running"
+    assert os.path.exists(before)  # noqa: ASYNC240
+    code, said = await next_one.run("xset", "q")
+    assert code == 0, said
+    await next_one.stop()
+    assert not os.path.exists(before)  # noqa: ASYNC240
 
 
 async def test_programs_that_hang_keep_nobody_from_a_restart(tmp_path: Path) -> None:
@@ -333,6 +342,7 @@ def test_a_desktop_ends_with_its_node(tmp_path: Path) -> None:
             lambda: not {"openbox", "Xtigervnc"} & {*processes_of(home)},
             "the screen and its windows are gone",
         )
+        remove_abandoned()  # as the next desktop does, which nobody starts here
     for pid in Path("/proc").iterdir():
         if pid.name.isdigit():
             try:
