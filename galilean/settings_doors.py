@@ -16,8 +16,8 @@ class Ssh(Section):
     keys_most: int = Field(default=20, ge=1, le=200, description="Public keys that one person keeps.")
     forward: Literal["localhost", "anywhere", "no"] = Field(
         default="localhost",
-        description="Where `ssh -L` leads: to programs of the node (editors need it), anywhere that the node "
-        "reaches, or nowhere.",
+        description="Where `ssh -L` leads: to ports of the node (editors need it), anywhere that the node "
+        "reaches and to sockets by their path, or nowhere.",
     )
     account: str = Field(
         default="",

@@ -8,7 +8,9 @@ answer opens nothing either. While somebody is connected the portal is asked aga
 or a token, that is no more is cut off.
 
 sshd runs as the account of the node and ends with the connection. What it says of a login tells which key it
-was. Forwarding is as the centre says: to programs of the node alone, to anywhere, or not at all.
+was. Forwarding is as the centre says: to ports of the node alone, to anywhere, or not at all. To a socket by its
+path only where it may go anywhere: sshd's list of permitted targets names hosts and ports, and where there is one it
+takes no path at all.
 """
 
 from __future__ import annotations
@@ -80,7 +82,7 @@ def options(allowed: Allowed, keys_file: Path) -> list[str]:
     said = {
         "AuthorizedKeysFile": f'"{keys_file}"',
         "AllowTcpForwarding": forwards,
-        "AllowStreamLocalForwarding": forwards,
+        "AllowStreamLocalForwarding": "yes" if allowed.forward == "anywhere" else "no",
         "PermitOpen": "any" if allowed.forward == "anywhere" else _LOOPBACK,
         "GatewayPorts": "no",
         "X11Forwarding": "no",

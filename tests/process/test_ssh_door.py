@@ -25,7 +25,7 @@ from galilean import ssh_proxy
 from services.people.ssh_keys import parse
 from spawner.node import ssh_door
 from spawner.node.ssh_door import Allowed, fingerprint_of, options
-from tests.process.hub import Hub, eventually
+from tests.process.hub import BUSY, Hub, eventually
 from tests.product import ssh
 from tests.product.ssh import Computer
 
@@ -147,6 +147,37 @@ def test_nothing_is_forwarded_where_the_centre_says_so(ada: Computer, keys: Keys
     keys.forward = "no"
     done = ada.do("ssh", "-W", "localhost:22", "heat.galilean")
     assert done.returncode != 0 and "prohibited" in done.stderr
+
+
+@pytest.mark.parametrize(("forward", "answers"), [("localhost", False), ("anywhere", True)])
+def test_a_socket_of_a_node_is_reached_by_its_path_where_forwarding_goes_anywhere(
+    tmp_path: Path, ada: Computer, keys: Keys, forward: str, answers: bool
+) -> None:
+    """sshd's list of permitted targets has no paths: where there is one, none is taken, and a port is what remains."""
+    keys.forward = forward
+    there, here = tmp_path / "there.sock", tmp_path / "here.sock"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(there))
+        server.listen()
+        server.settimeout(30 * BUSY)
+        opened = ada.open("-L", f"{here}:{there}", "heat.galilean", "echo in; cat")
+        try:
+            assert opened.stdout is not None and opened.stdout.readline() == "in\n"
+            eventually(here.exists, 20, "the path is there")
+            with socket.socket(socket.AF_UNIX) as line:
+                line.settimeout(30 * BUSY)
+                line.connect(str(here))
+                if answers:
+                    connection, _ = server.accept()
+                    with connection:
+                        connection.sendall(b"from the node")
+                        assert line.recv(100) == b"from the node"
+                else:
+                    assert line.recv(100) == b""
+        finally:
+            opened.kill()
+            said = opened.communicate()[1]
+    assert ("open failed" in said) is not answers, said
 
 
 def test_no_port_of_the_machine_is_opened_through_a_node(ada: Computer) -> None:
