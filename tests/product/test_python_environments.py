@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
+from extensions.desktop import available
 from tests.browser.conftest import ARGUMENTS, CHROMIUM, PATIENCE_MS, serious_faults
 from tests.product.code import in_node
 from tests.product.conftest import SETTINGS
@@ -31,7 +33,11 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def centre(tmp_path_factory: pytest.TempPathFactory, wheels: Path) -> Iterator[Product]:
     """A centre whose packages come from a folder alone."""
-    settings = {**SETTINGS, "process": {**SETTINGS["process"], "find_links": str(wheels)}}
+    settings = {
+        **SETTINGS,
+        "process": {**SETTINGS["process"], "find_links": str(wheels)},
+        "environments": {"jupyter": {"title": "JupyterLab", "interfaces": ["jupyter", "desktop"]}},
+    }
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PIP_NO_INDEX", "1")
         patch.setenv("UV_NO_INDEX", "1")
@@ -63,6 +69,16 @@ def signed_in(browser: Browser, centre: Product, person: Person, **more: object)
     return page
 
 
+def saved_from(page: Page, address: str) -> Page:
+    """The page to which *Save image …* in the menu of JupyterLab, or of a desktop, leads."""
+    page.goto(address)
+    page.locator(".galilean-pill").click()
+    with page.expect_popup() as opened:
+        page.locator("#galilean-menu").get_by_role("link", name="Save image …").click()
+    opened.value.set_default_timeout(PATIENCE_MS)
+    return opened.value
+
+
 def picture(page: Page, name: str) -> None:
     if PICTURES:
         page.screenshot(path=f"{PICTURES}/python-{name}.png", full_page=True)
@@ -80,9 +96,17 @@ def test_what_one_person_saved_another_runs_and_imports(
     assert "/home/node-0/.python" in told
     assert "1.0" in in_node(ada, heat, "import tinyheat, jupyterlab; print(tinyheat.VERSION)")
 
-    # The page says plainly what is saved here, what is in it, and how much.
-    page = signed_in(chromium, centre, ada)
-    page.goto(f"{centre.url}/services/portal/clusters/{run['id']}/nodes/0/save")
+    # From the menu of JupyterLab and from that of the desktop to the page, which says plainly what is saved
+    # here, what is in it, and how much.
+    first = signed_in(chromium, centre, ada)
+    node = f"{centre.url}/user/ada/{heat}/"
+    page = saved_from(first, f"{node}lab")
+    page.wait_for_url(f"**/clusters/{run['id']}/nodes/0/save")
+    if available.server(shutil.which):
+        other = saved_from(first, f"{node}desktop/")
+        other.wait_for_url(page.url)
+        expect(other.locator(".lead")).to_contain_text("a Python environment")
+        other.close()
     expect(page.locator(".lead")).to_contain_text("a Python environment")
     expect(page.locator(".image-packages")).to_contain_text("tinyheat 1.0")
     expect(page.locator(".image-packages")).to_contain_text("tinybase 1.5")
