@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import tempfile
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -89,7 +88,8 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
         yield f"sqlite:///{tmp_path / 'galilean.sqlite'}"
     else:
         server: PostgresServer = request.getfixturevalue("postgres_server")
-        yield server.create_database(f"t{uuid.uuid4().hex[:12]}")
+        with server.database() as url:
+            yield url
 
 
 @pytest.fixture

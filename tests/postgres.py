@@ -14,6 +14,9 @@ import signal
 import socket
 import subprocess
 import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
@@ -112,3 +115,12 @@ class PostgresServer:
         with self._connect() as conn:
             conn.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         return f"postgresql+psycopg://galilean@127.0.0.1:{self.port}/{name}"
+
+    @contextmanager
+    def database(self) -> Iterator[str]:
+        """A new empty database's URL. It goes at the end, also when somebody still has a connection: at once, while
+        most of it is in memory still, for hundreds of them together take minutes to be unlinked."""
+        name = f"t{uuid.uuid4().hex[:12]}"
+        yield self.create_database(name)
+        with self._connect() as conn:
+            conn.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -135,7 +135,7 @@ Make = Callable[..., Installation]
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
+def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Make]:
     """``make("name")``: an installation that was never started, on both kinds of databases."""
 
     def new(name: str = "one", **settings: Any) -> Installation:
@@ -146,14 +146,15 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
         if request.param == "postgresql":
             server: PostgresServer = request.getfixturevalue("postgres_server")
             file["database"] = {
-                "url": server.create_database(f"t{uuid.uuid4().hex[:12]}"),
-                "hub_url": server.create_database(f"h{uuid.uuid4().hex[:12]}"),
+                "url": kept.enter_context(server.database()),
+                "hub_url": kept.enter_context(server.database()),
             }
         Path(environ["GALILEAN_CONFIG"]).write_text(yaml.safe_dump(file), encoding="utf-8")
         return Installation(folder, load_settings(environ=environ), environ)
 
     new.kind = request.param  # type: ignore[attr-defined]
-    return new
+    with ExitStack() as kept:
+        yield new
 
 
 @pytest.fixture
