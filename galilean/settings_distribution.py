@@ -38,6 +38,12 @@ class Distribution(Section):
         le=90,
         description="Of a machine's disk: what stays free. Below 15 kubelets usually begin to remove images themselves.",
     )
+    reserve_most: _Bytes = Field(
+        default=20 << 30,
+        ge=0,
+        description="No more than this stays free where nothing removes images by itself, as Docker: a fifth of a large disk "
+        "would be hundreds of gigabytes. Kubelets go by percent whatever the size, so there it does not count.",
+    )
     minutes: int = Field(
         default=60, ge=1, le=24 * 60, description="Longest that a machine may fetch one image."
     )

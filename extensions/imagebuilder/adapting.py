@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from extensions.imagebuilder import container, guard, looks, stock
-from extensions.imagebuilder.container import need_space
 from extensions.imagebuilder.names import ImageName, Pinned, repository
 from extensions.imagebuilder.registry import manifests
 from extensions.imagebuilder.registry.client import Registry
@@ -29,6 +28,7 @@ from extensions.imagebuilder.saving import GZIP_LAYER, OCI_NAMES, Result, Saver,
 from extensions.imagebuilder.sources import Sources
 from extensions.imagebuilder.stock import Node, View
 from extensions.imagebuilder.tarstream import LIMIT_BYTES, Source, need_readable
+from galilean import disk_reserve
 from galilean.amounts import format_bytes
 from galilean.errors import UserError, mark
 from spawner.docker.api import ImageNotFound
@@ -127,14 +127,8 @@ class Adapter:
         """
         self.site.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         with tempfile.TemporaryDirectory(dir=self.site.directory, prefix="adapt-") as folder:
-            try:
+            with disk_reserve.in_words(self.site.directory):
                 return await self._adapt(task, order, name, Path(folder))
-            except OSError as error:
-                if error.errno == 28:
-                    raise UserError(
-                        507, mark("The disk of the machine is full. Nothing was kept."), reason="disk-full"
-                    ) from error
-                raise
 
     async def _adapt(self, task: Task, order: Order, name: ImageName, folder: Path) -> Result:
         task.begin("base")
@@ -307,7 +301,7 @@ class Adapter:
         """Fetch a blob, look at it, and have it in a repository of ours."""
         if seen is None and await registry.blob_size(path, blob.digest) is not None:
             return "present"
-        need_space(folder, blob.size_bytes)
+        disk_reserve.need(folder, blob.size_bytes)
         with tempfile.TemporaryFile(dir=folder) as file:
             await until_stopped(task, source.pull_blob(repository, blob, file))
             if seen is not None:

@@ -19,7 +19,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-import errno
 import hmac
 import json
 import logging
@@ -53,6 +52,7 @@ from extensions.imagebuilder.saving import STATUS_MOST_BYTES, Task, answered
 from extensions.imagebuilder.secrets_scan import require_clean
 from extensions.imagebuilder.summary import DELETED, as_record, difference, preview
 from extensions.imagebuilder.writing import write_layer
+from galilean import disk_reserve
 from galilean.clock import utcnow
 from galilean.errors import UserError, mark
 
@@ -187,19 +187,15 @@ class Agent:
     def _run(self, job: Job, node: Node, secrets: Mapping[str, bytes], name: str) -> None:
         state = "failed"
         try:
-            job.result = self._save(job, node, secrets, name)
+            with disk_reserve.in_words(job.folder):
+                job.result = self._save(job, node, secrets, name)
             state = "done"
         except GivenUp:
             state = "cancelled"
         except UserError as error:
             job.error = error
-        except Exception as error:
-            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-                job.error = UserError(
-                    507, mark("The disk of the machine is full. Nothing was kept."), reason="disk-full"
-                )
-            else:
-                log.exception("a node could not be saved")
+        except Exception:
+            log.exception("a node could not be saved")
         if state != "done" or job.task.stop.is_set():
             shutil.rmtree(job.folder, ignore_errors=True)
         job.state = state

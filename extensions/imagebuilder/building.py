@@ -62,7 +62,6 @@ LINE_MOST = 2000
 _FAILED = mark("The build ended with an error: {what}. The log tells more.")
 _TIME = mark("The build took longer than the {minutes} minutes that it may take. Nothing was kept.")
 _LARGE = mark("The build wrote more than the {most} MB that it may add to its image. Nothing was kept.")
-_DISK = mark("The disk of the machine is full. Nothing was kept.")
 _NO_BASE = mark(
     "{image} is not on this machine yet. Run a project in that environment once, then build again."
 )
@@ -154,11 +153,8 @@ class Builder:
         self._going.add(order.id)
         with tempfile.TemporaryDirectory(dir=self.saver.directory, prefix="build-") as folder:
             try:
-                return await self._build(task, order, name, Path(folder))
-            except OSError as error:
-                if error.errno in disk_reserve.FULL:
-                    raise UserError(507, _DISK, reason="disk-full") from error
-                raise
+                with disk_reserve.in_words(self.saver.directory):
+                    return await self._build(task, order, name, Path(folder))
             finally:
                 self._going.discard(order.id)
 
@@ -302,7 +298,7 @@ class Builder:
         if watch.why == "size":
             raise UserError(507, _LARGE, reason="build-large", most=limits.size >> 20)
         if watch.why == "disk":
-            raise UserError(507, _DISK, reason="disk-full")
+            raise disk_reserve.refused(RESERVE_BYTES, watch.free_bytes)
         if what or not made:
             raise UserError(422, _FAILED, reason="build-failed", what=_plain(what or "?")[:300])
         return made
@@ -394,6 +390,7 @@ class _Watch:
         self._until = task.monotonic() + limits.minutes * 60
         self._bounded: set[str] = set()
         self.why = ""
+        self.free_bytes = 0
 
     def begin(self, line: Any) -> None:
         self._line = line
@@ -447,7 +444,8 @@ class _Watch:
         root = str(client.info().get("DockerRootDir") or "/")
         if os.path.isdir(root):
             place = os.statvfs(root)
-            if place.f_bavail * place.f_frsize < RESERVE_BYTES:
+            self.free_bytes = place.f_bavail * place.f_frsize
+            if self.free_bytes < RESERVE_BYTES:
                 return "disk"
         below = int(client.inspect_image(self._base).get("Size") or 0)
         for one in there:

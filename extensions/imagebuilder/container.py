@@ -15,10 +15,8 @@ the disk, so nothing needs to be written out first.
 from __future__ import annotations
 
 import contextlib
-import errno
 import io
 import logging
-import os
 import re
 import tarfile
 import threading
@@ -32,7 +30,7 @@ import requests
 
 from extensions.imagebuilder.strip import Rules
 from extensions.imagebuilder.summary import Path as Changed
-from galilean.disk_reserve import RESERVE_BYTES
+from galilean import disk_reserve
 from galilean.errors import UserError, mark
 from spawner.docker import names
 from spawner.docker.api import APIError, Client, ImageNotFound, NotFound, said
@@ -63,9 +61,6 @@ _UNKNOWN_DRIVER = mark(
 )
 _WRITTEN_TO = mark(
     "{path} was written to while it was copied, each of {tries} times. Stop the program that writes it, then save again."
-)
-_NO_SPACE = mark(
-    "The disk of the machine is full: {needed} MB are needed to save this image, {free} MB are free."
 )
 _AWAY = mark("Docker does not answer just now. Try again in a moment.")
 
@@ -310,7 +305,7 @@ def copy_changes(
     Raises
     ------
     UserError
-        409 when the container ended meanwhile, 507 when the disk is full.
+        409 when the container ended meanwhile. A full disk is the kernel's own error, for whoever called.
     """
     begun = clock()
     held = _Hold(pauser, found.id, freeze_seconds, clock)
@@ -324,8 +319,6 @@ def copy_changes(
         out.flush()
         whole = held.holds
     except OSError as error:
-        if error.errno == errno.ENOSPC and not isinstance(error, requests.RequestException):
-            raise no_space(out, found.size_bytes) from error
         if isinstance(error, requests.RequestException):
             raise UserError(503, _AWAY, reason="docker-away") from error
         raise
@@ -418,21 +411,7 @@ def need_space(folder: Path, size_bytes: int) -> None:
     UserError
         507.
     """
-    place = os.statvfs(folder)
-    free = place.f_bavail * place.f_frsize
-    needed = 2 * size_bytes + RESERVE_BYTES
-    if free < needed:
-        raise UserError(507, _NO_SPACE, reason="disk-full", needed=needed >> 20, free=free >> 20)
-
-
-def no_space(file: BinaryIO, size_bytes: int) -> UserError:
-    """For a disk that became full in the middle."""
-    try:
-        place = os.fstatvfs(file.fileno())
-        free = place.f_bavail * place.f_frsize
-    except (OSError, ValueError):
-        free = 0
-    return UserError(507, _NO_SPACE, reason="disk-full", needed=(2 * size_bytes) >> 20, free=free >> 20)
+    disk_reserve.need(folder, 2 * size_bytes)
 
 
 def written_to(path: str) -> UserError:

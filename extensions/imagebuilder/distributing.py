@@ -118,13 +118,14 @@ class Distributor:
         self._going = {machine: task for machine, task in self._going.items() if not task.done()}
         known = await self.db.run_read(distribution.spots)
         if not self.limits.beforehand:
-            known = [one for one in known if one.asked_at]
+            known = [one for one in known if one.asked_at or self._is_ours(one.image)]
         begins = distribution.chosen(
             known,
             ready={one.machine for one in sights if one.takes},
             going=self._going,
             at_once=self.limits.at_once,
             now=self.clock(),
+            tidy=self.machines.tidy,
         )
         for one in begins:
             now = self.clock()
@@ -136,6 +137,10 @@ class Distributor:
             )
             await self._set(one.image, one.machine, PULLING, what="begun")
             self._going[one.machine] = asyncio.create_task(self._fetch(image, one.machine))
+
+    def _is_ours(self, image: str) -> bool:
+        """Whether nobody but this service could fetch it, a run neither."""
+        return bool(self._ours) and image.startswith(f"{self._ours}/")
 
     async def _fetch(self, image: Image, machine: str) -> None:
         far = [0, 0]
@@ -192,7 +197,8 @@ class Distributor:
         except Exception as error:
             log.warning("room on %s: %s", machine, error)
             raise UserError(503, _UNKNOWN_ROOM, reason="room-unknown") from error
-        if (refused := distribution.refusal(image, room, self.limits.reserve_percent)) is not None:
+        reserve = distribution.reserve_bytes(room, self.limits, tidy=self.machines.tidy)
+        if (refused := distribution.refusal(image, room, reserve)) is not None:
             raise refused
 
     async def _set(self, image: str, machine: str, state: str, **more: Any) -> None:
@@ -203,6 +209,8 @@ class Distributor:
 
 class DockerMachine:
     """The one machine that all of it runs on, by its Docker; implements :class:`distribution.Machines`."""
+
+    tidy = False
 
     def __init__(self, saver: Saver) -> None:
         self.name = os.uname().nodename

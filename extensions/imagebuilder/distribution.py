@@ -32,6 +32,7 @@ from extensions.imagebuilder.tables import (
 )
 from galilean.errors import UserError, mark
 from galilean.settings import Settings
+from galilean.settings_distribution import Distribution
 
 PRESENT, PULLING, FAILED, ABSENT = "present", "pulling", "failed", "absent"
 #: A fetch that failed is tried again after so long; what vanished after it was fetched comes back no sooner.
@@ -154,7 +155,15 @@ class Event:
 
 
 class Machines(Protocol):
-    """Those that images are fetched to."""
+    """Those that images are fetched to.
+
+    Attributes
+    ----------
+    tidy
+        Whether they remove images by themselves when their disk fills, by percent of it, as kubelets do.
+    """
+
+    tidy: bool
 
     async def begin(self) -> None:
         """Put right what a killed service left."""
@@ -176,10 +185,15 @@ class Machines(Protocol):
 # ------------------------------------------------------------------------------------------------------------ rules
 
 
-def refusal(image: Image, room: Room, reserve_percent: int) -> UserError | None:
-    """Why an image is not fetched to a disk; None when it may be."""
+def reserve_bytes(room: Room, limits: Distribution, *, tidy: bool) -> int:
+    """What stays free of a disk."""
+    part = room.disk_bytes * limits.reserve_percent // 100
+    return part if tidy else min(part, limits.reserve_most)
+
+
+def refusal(image: Image, room: Room, reserve: int) -> UserError | None:
+    """Why an image is not fetched to a disk of which so many bytes are to stay free; None when it may be."""
     needed = UNPACKED_TIMES * (image.size_bytes or UNKNOWN_BYTES)
-    reserve = room.disk_bytes * reserve_percent // 100
     if room.free_bytes - needed >= reserve:
         return None
     return UserError(
@@ -198,22 +212,32 @@ def images_named(settings: Settings) -> list[str]:
     return sorted(image for image in said if image and not image.startswith("localhost/"))
 
 
-def next_of(found: Iterable[Spot], now: datetime) -> Spot | None:
-    """What is fetched next to a machine: what was asked for first, then what is new, then what failed long ago."""
+def next_of(found: Iterable[Spot], now: datetime, *, tidy: bool = True) -> Spot | None:
+    """What is fetched next to a machine: what was asked for first, then what is new, then what failed long ago.
+
+    What a ``tidy`` machine fetched and removed by itself is not pressed upon it at once; where nothing but a person
+    removes images, one that is to be there comes back.
+    """
     fetchable = [one for one in found if not one.private]
     asked = sorted((one for one in fetchable if one.asked_at), key=lambda one: (one.asked_at, one.image))
     by_itself = [one for one in fetchable if one.beforehand]
     new = [
         one
         for one in by_itself
-        if one.state == ABSENT and (one.fetched_at is None or now - one.fetched_at >= AGAIN)
+        if one.state == ABSENT and (not tidy or one.fetched_at is None or now - one.fetched_at >= AGAIN)
     ]
     again = [one for one in by_itself if one.state == FAILED and now - one.changed_at >= AGAIN]
     return next(iter((*asked, *new, *again)), None)
 
 
 def chosen(
-    known: Iterable[Spot], *, ready: Collection[str], going: Collection[str], at_once: int, now: datetime
+    known: Iterable[Spot],
+    *,
+    ready: Collection[str],
+    going: Collection[str],
+    at_once: int,
+    now: datetime,
+    tidy: bool = True,
 ) -> list[Spot]:
     """What is begun now: one image for each machine that is ready and idle, as long as places are left.
 
@@ -223,7 +247,7 @@ def chosen(
     for spot in known:
         if spot.machine in ready and spot.machine not in going:
             of.setdefault(spot.machine, []).append(spot)
-    found = [one for spots_there in of.values() if (one := next_of(spots_there, now)) is not None]
+    found = [one for spots_there in of.values() if (one := next_of(spots_there, now, tidy=tidy)) is not None]
     found.sort(key=lambda one: (one.asked_at is None, one.asked_at or one.changed_at, one.machine))
     return found[: max(0, at_once - len(going))]
 

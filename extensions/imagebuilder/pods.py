@@ -30,7 +30,7 @@ from kubespawner.clients import load_config
 
 from extensions.imagebuilder import guard
 from extensions.imagebuilder.agent import PORT
-from extensions.imagebuilder.container import SECRET_LEAST_BYTES, GivenUp, Wanted, need_space
+from extensions.imagebuilder.container import SECRET_LEAST_BYTES, GivenUp, Wanted
 from extensions.imagebuilder.looks import HUB
 from extensions.imagebuilder.names import ImageName, Pinned
 from extensions.imagebuilder.registry.access import Credentials
@@ -39,6 +39,7 @@ from extensions.imagebuilder.registry.manifests import Manifest
 from extensions.imagebuilder.saving import Needed, Place, Result, Saver, Task, _Base, by_nobody
 from extensions.imagebuilder.sources import Sources
 from extensions.imagebuilder.writing import Written
+from galilean import disk_reserve
 from galilean.errors import UserError, mark
 from galilean.settings import Settings
 from spawner.kubernetes import names
@@ -313,7 +314,7 @@ class PodSaver(Saver):
                 if job["state"] != "done":
                     raise _told(job.get("error"))
                 result: dict[str, Any] = job["result"]
-                need_space(folder, int(result["size_bytes"]))
+                disk_reserve.need(folder, int(result["size_bytes"]))
                 await self._fetch_layer(task, agent, f"{where}/layer", result, folder / "layer.tar.gz")
             finally:
                 with suppress(httpx.HTTPError):
@@ -398,7 +399,7 @@ class PodSaver(Saver):
         done = 0
         for blob in blobs:
             if await registry.blob_size(path, blob.digest) is None:
-                need_space(folder, blob.size_bytes // 2)
+                disk_reserve.need(folder, blob.size_bytes)
                 with tempfile.TemporaryFile(dir=folder) as file:
                     await self._until_stopped(task, source.pull_blob(repository, blob, file))
                     await self._until_stopped(task, registry.push_blob(path, blob, file))

@@ -238,6 +238,8 @@ class KubeMachines:
         A client of an agent by its address, with the key that it wants.
     """
 
+    tidy = True
+
     def __init__(
         self,
         nodes: KubeAPI,

@@ -113,9 +113,6 @@ class PythonSaver:
     async def forget(self, image: Pinned) -> None:
         """Nothing: what no row names is collected."""
 
-    async def keep_all(self, images: Sequence[str]) -> None:
-        """Nothing: one that nobody has run for a month is made again by whoever runs it."""
-
     async def collect(self) -> None:
         """Remove what nobody needs from this machine."""
 

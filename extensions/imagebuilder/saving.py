@@ -38,6 +38,7 @@ from extensions.imagebuilder.secrets_scan import require_clean
 from extensions.imagebuilder.summary import Preview, as_record, difference, preview
 from extensions.imagebuilder.tarstream import broken
 from extensions.imagebuilder.writing import Written, write_layer
+from galilean import disk_reserve
 from galilean.errors import UserError, mark
 from spawner.docker.api import DockerAPI, NotFound
 
@@ -203,9 +204,6 @@ class NodeSaver(Protocol):
         """Give back what an image takes, unless somebody needs it."""
         ...
 
-    async def keep_all(self, images: Sequence[str]) -> None:
-        """Have images of the library at hand."""
-        ...
 
 
 class Saver:
@@ -258,14 +256,8 @@ class Saver:
         """
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         with tempfile.TemporaryDirectory(dir=self.directory, prefix="save-") as folder:
-            try:
+            with disk_reserve.in_words(self.directory):
                 return await self._save(task, wanted, name, Path(folder), history)
-            except OSError as error:
-                if error.errno == 28:
-                    raise UserError(
-                        507, mark("The disk of the machine is full. Nothing was kept."), reason="disk-full"
-                    ) from error
-                raise
 
     async def _save(self, task: Task, wanted: Wanted, name: ImageName, folder: Path, history: bool) -> Result:
         task.begin("copying")
@@ -482,25 +474,6 @@ class Saver:
             }
 
         return await self.docker.do(ask)
-
-    async def keep(self, image: Pinned) -> None:
-        """Have an image of the library on this machine."""
-
-        def fetch() -> None:
-            container.fetch(self.docker.client(), str(image), self.place.for_docker, lambda *_: None)
-
-        await self.docker.do(fetch)
-
-    async def keep_all(self, images: Sequence[str]) -> None:
-        """The same for all of them, one at a time; of other registries' there is nothing to keep."""
-        for image in images:
-            place = Pinned.parse(image)
-            if place.registry != self.place.name:
-                continue
-            try:
-                await self.keep(place)
-            except UserError as error:
-                log.warning("%s is not on this machine: %s", image, error)
 
     async def fetch(self, task: Task, image: Pinned) -> None:
         """Have a pushed image on this machine."""

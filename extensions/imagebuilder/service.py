@@ -8,8 +8,8 @@ cancelled by a mark in the row. Nothing in a row is believed: the run must be op
 must carry this run's labels. Two are saved at once, one at a time of each node.
 
 When it begins it puts right what a killed service left: containers that are held, half-written folders, rows of saves
-that nobody goes on with. Beside its work it keeps images of the library on this machine, and takes deleted ones out of
-registry and machine.
+that nobody goes on with. Beside its work it takes deleted images out of registry and machine, and has images fetched to where they run
+(:mod:`extensions.imagebuilder.distributing`).
 
 ``POST /look`` answers the portal alone (by the portal's own token) what a save of a node would hold.
 """
@@ -156,7 +156,6 @@ class Savers:
         self._details["saving"] = len(self._going)
         if self._ticks % CLEAR_EVERY_TICKS == 0:
             await self._clear()
-            await self._keep()
         self._ticks += 1
 
     def _may_begin(self) -> bool:
@@ -397,10 +396,6 @@ class Savers:
                 log.warning("archives that nobody takes up any more are deleted: %d", count)
         self._collect()
 
-    async def _keep(self) -> None:
-        """Have the library's images at hand."""
-        await self.saver.keep_all(await self.db.run_read(_in_library))
-
     def _collect(self) -> None:
         """Have the registry give back what nothing names, beside the ticks; nothing is begun meanwhile."""
         if self._collecting is not None and self._collecting.done():
@@ -434,18 +429,6 @@ def _context(row: SavedImage) -> str:
 
 def _mark_cleared(conn: Connection, saved_id: str) -> None:
     conn.execute(update(saved_images).where(saved_images.c.id == saved_id).values(image=""))
-
-
-def _in_library(conn: Connection) -> list[str]:
-    return list(
-        conn.execute(
-            select(saved_images.c.image).where(
-                saved_images.c.state == "ready",
-                saved_images.c.environment_id != "",
-                saved_images.c.deleted_at.is_(None),
-            )
-        ).scalars()
-    )
 
 
 # ------------------------------------------------------------------------------------------- what the portal asks

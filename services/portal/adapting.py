@@ -40,15 +40,13 @@ def proposed(entry: Entry, version: Version) -> str:
     return f"{slug}:{tag}-adapted"
 
 
+def _going(conn: Connection, entry: Entry) -> SavedImage | None:
+    return next((row for row in saved.saving(conn) if row.how == "adapted" and row.into_id == entry.id), None)
+
+
 async def going(portal: Portal, entry: Entry) -> SavedImage | None:
     """One that is under way for an entry, whoever began it."""
-
-    def look(conn: Connection) -> SavedImage | None:
-        return next(
-            (row for row in saved.saving(conn) if row.how == "adapted" and row.into_id == entry.id), None
-        )
-
-    return await portal.db.run_read(look)
+    return await portal.db.run_read(_going, entry)
 
 
 def refusal(version: Version) -> UserError | None:
@@ -80,16 +78,17 @@ async def begin(
         raise why
     name = await saving.check_name(portal, person, text.strip() or proposed(entry, version))
     _need_free(name, [one.tag for one in there], entry)
-    if other := await going(portal, entry):
-        raise UserError(
-            409,
-            mark("“{title}” is being adapted already, as {name}. Wait for it, or cancel it."),
-            title=entry.title,
-            name=f"{other.name}:{other.tag}",
-            reason="adapting",
-        )
-    return await portal.db.run(
-        lambda conn: saved.begin(
+
+    def start(conn: Connection) -> SavedImage:
+        if other := _going(conn, entry):
+            raise UserError(
+                409,
+                mark("“{title}” is being adapted already, as {name}. Wait for it, or cancel it."),
+                title=entry.title,
+                name=f"{other.name}:{other.tag}",
+                reason="adapting",
+            )
+        return saved.begin(
             conn,
             actor=shelf.actor(person, address),
             name=name,
@@ -99,7 +98,9 @@ async def begin(
             into_id=entry.id,
             adapts={"entry": entry.name, "title": entry.title, "version": version.tag},
         )
-    )
+
+    # Whoever comes second under another name, a moment later, has to see the first one's row.
+    return await portal.db.run_serialised("adapting", start)
 
 
 def _need_free(name: ImageName, tags: list[str], entry: Entry) -> None:

@@ -98,6 +98,9 @@ def test_a_packed_image_is_uploaded_added_and_run(product: DockerProduct, daemon
     wait_for(lambda: place()[0] == "present", "the image is known to be here", seconds=120)
     daemon.client.remove_image(image["image"], force=True)  # somebody tidied up: it comes back by itself
     wait_for(lambda: here() and place()[0] == "present", "it came back", seconds=120)
+    log = admin.portal("GET", "/image-places/log", params={"image": image["image"]}).json()["items"]
+    assert [one["what"] for one in log[:3]] == ["present", "begun", "gone"], "nobody but one brings it back"
+    assert log[0]["seconds"] is not None
     start = {"start": {"variables": {"PYTHONPATH": str(ROOT)}}}
     assert ada.portal("PATCH", f"/environments/{entry['id']}", json=start).status_code == 200
     slug = ada.project("Heat")

@@ -24,6 +24,8 @@ ROOT = Actor(name="root")
 class FakeMachines:
     """Machines that have what they fetched, and disks of a size."""
 
+    tidy = True
+
     def __init__(self, *names: str) -> None:
         self.there: dict[str, set[str]] = {name: set() for name in names or ("host",)}
         self.fetched: list[str] = []
@@ -380,6 +382,46 @@ async def test_a_disk_keeps_its_reserve_and_the_reason_names_the_numbers(sqlite_
     clock.now += AGAIN
     await keeper.tick()
     assert len(machine.fetched) == 1
+
+
+@pytest.mark.parametrize(
+    ("disk_gb", "tidy", "kept_gb"), [(50, False, 10), (1000, False, 20), (1000, True, 200)]
+)
+def test_the_reserve_of_a_large_disk_is_bounded_where_nothing_removes_images_by_percent(
+    disk_gb: int, tidy: bool, kept_gb: int
+) -> None:
+    room = Room(free_bytes=0, disk_bytes=disk_gb << 30)
+    assert distribution.reserve_bytes(room, Distribution(), tidy=tidy) == kept_gb << 30
+
+
+async def test_where_only_people_remove_images_one_that_is_to_be_there_comes_back_at_once(
+    sqlite_db: Database,
+) -> None:
+    image = add(sqlite_db, "a")
+    machine, clock = FakeMachines(), Clock()
+    machine.tidy = False
+    keeper = of(sqlite_db, machine, clock)
+    await keeper.tick()
+    machine.there["host"].clear()
+    clock.now += LAG
+    await keeper.tick()
+    assert (states(sqlite_db), machine.fetched) == ({image: "present"}, [image, image])
+    with sqlite_db.read() as conn:
+        (spot,) = distribution.spots(conn)
+    assert spot.fetched_at == clock.now
+
+
+async def test_what_nobody_else_could_fetch_comes_though_it_is_switched_off(sqlite_db: Database) -> None:
+    image = add(sqlite_db, "a")
+    keeper = Keeper(
+        sqlite_db,
+        machine := FakeMachines(),
+        Clock(),
+        limits=Distribution(beforehand=False),
+        ours=image.partition("/")[0],
+    )
+    await keeper.tick()
+    assert machine.fetched == [image]
 
 
 async def test_even_an_administrator_does_not_fill_a_disk(sqlite_db: Database) -> None:

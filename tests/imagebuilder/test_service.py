@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -53,9 +53,6 @@ class FakeSaver:
     async def put_right(self) -> int:
         self.rights += 1
         return 0
-
-    async def keep_all(self, images: Sequence[str]) -> None:
-        """Fetches nothing."""
 
     async def named(self, user: str, name: ImageName) -> Pinned | None:
         """Nothing was pushed."""
