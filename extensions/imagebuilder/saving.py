@@ -205,7 +205,6 @@ class NodeSaver(Protocol):
         ...
 
 
-
 class Saver:
     """Saves nodes of one Docker daemon to one registry.
 
