@@ -94,6 +94,7 @@ ROOMS = (
     "services.portal.pages.builds",
     "services.portal.pages.my_images",
     "services.portal.pages.renewals",
+    "services.portal.pages.losses",
     "services.portal.pages.port_people",
     "services.portal.pages.machine_time",
     "services.portal.api.handlers",

@@ -17,6 +17,7 @@ from galilean.web.handlers import PageHandler
 from services.machines.store import Notice, open_orders
 from services.metering.work import differing
 from services.people.waiting import count_waiting
+from services.portal import losses
 from services.portal.admin import entries_for, is_current
 from services.portal.api.clusters import cluster_for, release_cluster
 from services.portal.api.usage import limits_of
@@ -201,6 +202,7 @@ class Release(PageHandler):
             "release_dialog.html",
             cluster=view_of(self.portal, run, rows),
             others=run.user != self.person.name,
+            losses=losses.address(self.portal, run),
         )
 
     async def post(self, run_id: str) -> None:
@@ -263,7 +265,12 @@ class ReleaseAll(PageHandler):
     """Release everything that the visitor holds, from the foot of the meter's menu."""
 
     async def get(self) -> None:
-        await self.render_fragment("release_all_dialog.html", mine=await mine_for(self))
+        mine = await mine_for(self)
+        await self.render_fragment(
+            "release_all_dialog.html",
+            mine=mine,
+            losses_of={one.run.id: losses.address(self.portal, one.run) for one in mine.clusters},
+        )
 
     async def post(self) -> None:
         mine = await mine_for(self)

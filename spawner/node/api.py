@@ -198,6 +198,23 @@ class RenewHandler(_Handler):
         parts.live.tell()
 
 
+class LossesHandler(_Handler):
+    """``galilean/api/losses``, ``?rank=n`` for one node: what a release or a reset would lose outside “work”."""
+
+    @web.authenticated
+    @authorized
+    async def get(self) -> None:
+        rank = self.get_query_argument("rank", "")
+        if rank and not (rank.isascii() and rank.isdigit() and len(rank) <= 4):
+            raise web.HTTPError(400, "There is no such node.")
+        try:
+            found = await self.parts.standing.losses(self.language_key, int(rank) if rank else None)
+        except Refused as error:
+            self.refuse(error)
+            return
+        self.finish(json.dumps(found))
+
+
 class LiveSocket(_Language, WebSocketMixin, WebSocketHandler, JupyterHandler):
     """``galilean/api/live``: pinged, so that one whose other side is gone is closed. What it is sent is ignored."""
 
@@ -249,6 +266,7 @@ def routes(base: str) -> list[tuple[Any, ...]]:
     return [
         (f"{base}galilean/api/status", StatusHandler),
         (f"{base}galilean/api/live", LiveSocket),
+        (f"{base}galilean/api/losses", LossesHandler),
         (f"{base}galilean/api/(extend|when-done|release)", ActionHandler),
         (f"{base}galilean/api/(restart|reset)-node", RenewHandler),
     ]

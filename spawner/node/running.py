@@ -16,7 +16,7 @@ from spawner.node.place import Place
 from spawner.node.presence import Reporter, http_sender
 from spawner.node.ssh import SshListener
 from spawner.node.ssh_door import Door, portal_asks
-from spawner.node.standing import Standing, http_fetch
+from spawner.node.standing import PATIENT_SECONDS, Standing, http_fetch
 from spawner.node.visitors import SETTING as VISITORS
 from spawner.node.visitors import Visitors, say_guarded
 from spawner.node.visitors import portal_asks as asks_of_visitors
@@ -60,6 +60,7 @@ async def start(app: Any) -> None:
             "headless": headless.told() if headless is not None else [],
         },
         log=app.log,
+        patient=http_fetch(place.portal_url, token, seconds=PATIENT_SECONDS),
     )
     app.web_app.settings["galilean_parts"] = NodeParts(
         standing=standing,

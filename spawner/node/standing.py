@@ -22,6 +22,8 @@ ASK_SECONDS = 15.0
 #: Close to an end, and right after somebody asked for something.
 SOON_SECONDS = 5.0
 SOON_BEFORE_SECONDS = 90.0
+#: For an answer that the portal has to wait for, 20 s at most.
+PATIENT_SECONDS = 30.0
 LANGUAGES = {"en": "en", "zh_CN": "zh-CN"}
 
 #: ``fetch(method, path, body, language)`` → HTTP status and JSON; raises ``OSError`` when nobody answers.
@@ -53,6 +55,8 @@ class Standing:
         Speaks to the portal.
     own
         What the node alone knows: ``busy``, ``headless``.
+    patient
+        The same as ``fetch`` for what the portal has to wait for itself.
     """
 
     def __init__(
@@ -63,9 +67,11 @@ class Standing:
         *,
         log: logging.Logger,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        patient: Fetch | None = None,
     ) -> None:
         self._place = place
         self._fetch = fetch
+        self._patient = patient or fetch
         self._own = own
         self._log = log
         self._clock = clock
@@ -125,6 +131,26 @@ class Standing:
         problem = said if isinstance(said, dict) else {}
         message = problem.get("detail") or problem.get("title") or say(language, PORTAL_AWAY)
         raise Refused(status, str(problem.get("reason", "")), str(message))
+
+    async def losses(self, language: str = "en", node: int | None = None) -> Any:
+        """What a release, or a reset of one node, would lose outside “work”; takes as long as the portal looks.
+
+        Raises
+        ------
+        Refused
+            503 when nobody can tell.
+        """
+        query = {**self._self(), **({} if node is None else {"node": node})}
+        try:
+            status, said = await self._patient(
+                "GET", f"/api/v1/node/losses?{urlencode(query)}", None, language
+            )
+        except Exception as error:  # the person releases all the same
+            self._log.info("What would be lost is not known: %s", error)
+            status, said = 503, None
+        if status != 200 or not isinstance(said, dict):
+            raise Refused(503, "portal-away", say(language, PORTAL_AWAY))
+        return said
 
     def status(self, language: str = "en") -> dict[str, Any]:
         """How things stand as far as is known, with what the node itself knows now."""
@@ -211,8 +237,8 @@ def language_of(cookie: str, accept_language: str, started: str = "en") -> str:
     return started if started in LANGUAGES else "en"
 
 
-def http_fetch(portal_url: str, token: str) -> Fetch:
-    """Speaks to the portal with the node's own token."""
+def http_fetch(portal_url: str, token: str, *, seconds: float = 10.0) -> Fetch:
+    """Speaks to the portal with the node's own token, and waits so long for an answer."""
 
     async def fetch(method: str, path: str, body: Mapping[str, Any] | None, language: str) -> tuple[int, Any]:
         from tornado.httpclient import AsyncHTTPClient, HTTPRequest
@@ -229,7 +255,7 @@ def http_fetch(portal_url: str, token: str) -> Fetch:
                 },
                 body=None if body is None else json.dumps(body),
                 connect_timeout=5,
-                request_timeout=10,
+                request_timeout=seconds,
                 follow_redirects=False,
             ),
             raise_error=False,

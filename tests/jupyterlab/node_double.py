@@ -6,6 +6,7 @@ a real Jupyter server with a real JupyterLab; the real node is tried in ``tests/
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -25,6 +26,7 @@ class Said:
         self.asked: list[str] = []
         self.sockets: set[Live] = set()
         self.opened = 0
+        self.answered = asyncio.Event()
 
     def tell(self, message: dict[str, Any]) -> None:
         for socket in list(self.sockets):
@@ -56,6 +58,23 @@ class Ask(Status):
         if self.said.status:
             self.said.status.update(answer)
         self.finish(self.said.status if not what.endswith("-node") else {})
+
+
+class Losses(Status):
+    """When the test has said what would be lost; the page waits until then."""
+
+    @web.authenticated
+    async def get(self) -> None:
+        self.said.asked.append(
+            "losses" + (f" of {rank}" if (rank := self.get_query_argument("rank", "")) else "")
+        )
+        while "losses" not in self.said.answers:
+            self.said.answered.clear()
+            await self.said.answered.wait()
+        answer = self.said.answers["losses"]
+        if "message" in answer:
+            self.set_status(503)
+        self.finish(answer)
 
 
 class Live(WebSocketMixin, WebSocketHandler, JupyterHandler):
@@ -93,6 +112,7 @@ class Control(JupyterHandler):
             self.said.status = body["status"]
             self.said.tell({"type": "status", "status": self.said.status})
         self.said.answers = body.get("answers", self.said.answers)
+        self.said.answered.set()
         if "tell" in body:
             self.said.tell(body["tell"])
         if "close" in body:
@@ -115,6 +135,7 @@ def _load_jupyter_server_extension(app: Any) -> None:
             (f"{base}/galilean/api/status", Status, {"said": said}),
             (f"{base}/galilean/api/live", Live, {"said": said}),
             (f"{base}/galilean/api/(extend|when-done|release|restart-node|reset-node)", Ask, {"said": said}),
+            (f"{base}/galilean/api/losses", Losses, {"said": said}),
             (f"{base}/double", Control, {"said": said}),
         ],
     )

@@ -178,6 +178,62 @@ def test_restart_and_release_name_the_loss_first_and_do_nothing_without_a_yes(
         double.says()
 
 
+LOST = {
+    "parts": [
+        {"name": "node-0", "lines": ["1 system package: cowsay", "3 files added"], "save_url": "/save"},
+        {"name": "node-1", "lines": ["<b>Could not be looked at.</b>"], "save_url": "javascript:alert(1)"},
+    ],
+    "nothing": "On 2 other nodes nothing was installed.",
+}
+
+
+def test_what_is_lost_outside_work_is_filled_in_while_the_dialog_is_open_and_nobody_waits_for_it(
+    lab: OpenLab, double: Double
+) -> None:
+    (own,) = status()["nodes"]
+    double.says(nodes=[own | {"save_url": "/save"}])
+    asked: list[str] = []
+
+    def tell(**body: Any) -> None:
+        asked.extend(double(**body)["asked"])
+
+    tell(answers={})
+    page = lab()
+    dialog = page.locator(".jp-Dialog")
+
+    def ask(row: str) -> None:
+        pill(page).click()
+        menu(page).get_by_role("button", name=row).click()
+
+    ask("Release …")
+    expect(dialog).to_contain_text("Looking at what changed outside work")
+    expect(dialog).to_contain_text("All files in work stay")
+    tell(answers={"losses": LOST})
+    expect(dialog).to_contain_text("1 system package: cowsay")
+    expect(dialog).to_contain_text("<b>Could not be looked at.</b>")
+    expect(dialog).to_contain_text("On 2 other nodes nothing was installed.")
+    expect(dialog.get_by_role("link")).to_have_count(1)
+    expect(dialog.get_by_role("link", name="Save image …")).to_have_attribute("href", "/save")
+    assert our_faults(page) == []
+    picture(page, "losses")
+    dialog.get_by_role("button", name="Cancel").click()
+    tell(answers={"losses": {"message": "away"}})
+    ask("Reset node …")
+    expect(dialog).to_contain_text("could not be looked at")
+    dialog.get_by_role("button", name="Cancel").click()
+    ask("Restart node …")
+    expect(dialog).to_contain_text("Files stay.")
+    expect(dialog.locator(".galilean-losses")).to_have_count(0)
+    dialog.get_by_role("button", name="Cancel").click()
+    tell(answers={})
+    assert asked == ["losses", "losses of 0"]
+    ask("Release …")
+    expect(dialog).to_contain_text("Looking at what changed outside work")
+    dialog.get_by_role("button", name="Release", exact=True).click()
+    wait_for(lambda: "release" in double()["asked"], "released without waiting", seconds=10)
+    double(answers={"losses": LOST})  # lets the page's question go
+
+
 def test_what_the_backend_cannot_do_is_not_offered_and_a_lost_node_may_be_had_again(
     lab: OpenLab, double: Double
 ) -> None:

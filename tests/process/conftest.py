@@ -21,6 +21,7 @@ class FakePortal(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Reports)
         self.told: list[dict[str, Any]] = []
         self.asked: list[dict[str, Any]] = []
+        self.losses: dict[str, Any] = {"nodes": [], "parts": [], "nothing": "Nothing."}
         self.url = f"http://127.0.0.1:{self.server_port}/services/portal"
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
@@ -38,6 +39,18 @@ class _Reports(BaseHTTPRequestHandler):
         self.end_headers()
         if renewal:
             self.wfile.write(b"{}")
+
+    def do_GET(self) -> None:
+        """What would be lost, and nothing else: nodes are to go on without the rest."""
+        portal: Any = self.server
+        known = "/node/losses?" in self.path
+        if known:
+            portal.asked.append({"path": self.path, "token": self.headers["Authorization"]})
+        told = json.dumps(portal.losses).encode() if known else b""
+        self.send_response(200 if known else 501)
+        self.send_header("Content-Length", str(len(told)))
+        self.end_headers()
+        self.wfile.write(told)
 
     def log_message(self, *args: Any) -> None:
         pass

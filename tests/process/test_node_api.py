@@ -94,6 +94,29 @@ def test_a_restart_is_asked_of_the_portal_and_told_to_pages_and_the_node_ends_no
     assert hub.ready("nora", "desk")
 
 
+@pytest.mark.process
+def test_what_would_be_lost_is_asked_of_the_portal_by_its_person_alone(
+    hub: Hub, browser: httpx.Client, portal: FakePortal
+) -> None:
+    portal.losses = {
+        "nodes": [],
+        "parts": [{"name": "", "lines": ["2 files"], "save_url": ""}],
+        "nothing": "",
+    }
+    assert browser.get(f"{API}losses").json() == portal.losses
+    assert browser.get(f"{API}losses?rank=3").json() == portal.losses
+    asked = [said["path"].partition("?")[2] for said in portal.asked if "/node/losses" in said["path"]]
+    assert "node=" not in asked[0] and asked[0].startswith("server=desk&run=")
+    assert asked[1].endswith("&rank=0&node=3")
+    for rank in ("x", "-1", "99999", "١"):
+        assert browser.get(f"{API}losses", params={"rank": rank}).status_code == 400, rank
+    hub.user("mallory")
+    mallory = hub.browser("mallory")
+    mallory.get(f"{BASE}lab")
+    assert mallory.get(f"{API}losses").status_code == 403
+    assert httpx.get(f"{hub.url}{API}losses").status_code in (302, 403)
+
+
 @pytest.mark.parametrize(
     ("cookie", "header", "started", "language"),
     [

@@ -7,7 +7,7 @@ import type { Say } from "./words.js";
 
 export function hands(link: Link, say: Say, connect: () => void, spoken: (text: string) => void): Hands {
   return {
-    sure: (title, lines, label, danger) => sure(say, title, lines, label, danger),
+    sure: (title, lines, label, danger, beside) => sure(say, title, lines, label, danger, beside),
     refused: text => tell(text, [], say("Close")),
     tell: spoken,
     saved: async () => true,

@@ -4,10 +4,17 @@ import { el } from "./dom.js";
 import type { Say } from "./words.js";
 
 /** Ask; whether the person wants it. */
-export function sure(say: Say, title: string, lines: string[], label: string, danger = true): Promise<boolean> {
+export function sure(
+  say: Say,
+  title: string,
+  lines: string[],
+  label: string,
+  danger = true,
+  beside?: HTMLElement
+): Promise<boolean> {
   const cancel = el("button", { type: "button", class: "secondary" }, say("Cancel"));
   const yes = el("button", { type: "button", class: danger ? "danger" : "primary" }, label);
-  return show(title, lines, [cancel, yes], danger ? cancel : yes).then(button => button === yes);
+  return show(title, lines, [cancel, yes], danger ? cancel : yes, beside).then(button => button === yes);
 }
 
 /** Say something that needs one answer. */
@@ -20,7 +27,8 @@ function show(
   title: string,
   lines: string[],
   buttons: HTMLButtonElement[],
-  first: HTMLButtonElement
+  first: HTMLButtonElement,
+  beside?: HTMLElement
 ): Promise<HTMLButtonElement | null> {
   const heading = el("h1", { id: "dialog-title" }, title);
   const dialog = el(
@@ -28,6 +36,7 @@ function show(
     { "aria-labelledby": heading.id },
     heading,
     ...lines.filter(Boolean).map(text => el("p", {}, text)),
+    beside,
     el("div", { class: "buttons" }, ...buttons)
   );
   document.body.append(dialog);

@@ -5,13 +5,14 @@
  */
 
 import { type Ask, type Link, Refused } from "./link.js";
+import { lossPart } from "./losses.js";
 import { busyWords, moment } from "./times.js";
 import type { Say } from "./words.js";
 
 /** What a page does for the menu. */
 export interface Hands {
-  /** The second step before a loss; whether the person wants it. */
-  sure(title: string, lines: string[], label: string, danger: boolean): Promise<boolean>;
+  /** The second step before a loss; whether the person wants it. `beside` stands below the lines, if anything does. */
+  sure(title: string, lines: string[], label: string, danger: boolean, beside?: HTMLElement): Promise<boolean>;
   /** Says that something did not work. */
   refused(text: string): Promise<void>;
   /** Says one quiet line, also to a screen reader. */
@@ -67,7 +68,8 @@ export class Actions {
   async release(): Promise<void> {
     const { say } = this;
     const title = say("Release {project}?", { project: this.project });
-    if ((await this.sure(title, [this.hands.words.release], say("Release"))) && (await this.hands.saved())) {
+    const lines = [this.hands.words.release];
+    if ((await this.sure(title, lines, say("Release"), true, this.losses())) && (await this.hands.saved())) {
       await this.done("release");
     }
   }
@@ -84,7 +86,8 @@ export class Actions {
       : [say("All programs of this node end, and what they hold in memory is lost."), this.hands.words.restart];
     const title = how === "restart" ? say("Restart {node}?", { node }) : say("Reset {node}?", { node });
     const label = how === "restart" ? say("Restart node") : say("Reset node");
-    if ((await this.sure(title, lines.filter(Boolean), label)) && (await this.hands.saved())) {
+    const beside = how === "reset" ? this.losses(other?.rank ?? own) : undefined;
+    if ((await this.sure(title, lines.filter(Boolean), label, true, beside)) && (await this.hands.saved())) {
       await this.done(`${how}-node`, other ? { rank } : {});
     }
   }
@@ -122,9 +125,22 @@ export class Actions {
     };
   }
 
-  private sure(title: string, lines: string[], label: string, danger = true): Promise<boolean> {
+  /** What is lost outside of work, filled in by and by; nothing where no node could be looked at. */
+  private losses(rank?: number): HTMLElement | undefined {
+    return this.link.status?.nodes.some(node => node.save_url)
+      ? lossPart(this.say, this.link.losses(rank))
+      : undefined;
+  }
+
+  private sure(
+    title: string,
+    lines: string[],
+    label: string,
+    danger = true,
+    beside?: HTMLElement
+  ): Promise<boolean> {
     const busy = busyWords(this.say, this.link.status?.busy ?? { kernels: 0, terminals: 0, batch: 0 });
-    return this.hands.sure(title, [...(busy ? [this.say("Now: {busy}.", { busy })] : []), ...lines], label, danger);
+    return this.hands.sure(title, [...(busy ? [this.say("Now: {busy}.", { busy })] : []), ...lines], label, danger, beside);
   }
 
   private async done(what: Ask, body: object = {}): Promise<boolean> {

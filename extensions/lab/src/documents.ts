@@ -1,7 +1,8 @@
 /** The hands that JupyterLab lends to the cluster's menu: its dialogs, open documents, kernels and terminals. */
 
 import type { Hands } from "./actions.js";
-import type { AppUtils, JupyterFrontEnd, MainWidget } from "./jupyter.js";
+import { el } from "./dom.js";
+import type { AppUtils, JupyterFrontEnd, LuminoWidget, MainWidget } from "./jupyter.js";
 import type { Say } from "./words.js";
 
 export class Documents implements Hands {
@@ -11,6 +12,7 @@ export class Documents implements Hands {
     private readonly app: JupyterFrontEnd,
     private readonly ui: AppUtils,
     private readonly say: Say,
+    private readonly widget: (node: HTMLElement) => LuminoWidget,
     readonly tell: (text: string) => void
   ) {
     this.words = {
@@ -22,11 +24,17 @@ export class Documents implements Hands {
     };
   }
 
-  async sure(title: string, lines: string[], label: string, danger: boolean): Promise<boolean> {
+  async sure(
+    title: string,
+    lines: string[],
+    label: string,
+    danger: boolean,
+    beside?: HTMLElement
+  ): Promise<boolean> {
     const { Dialog } = this.ui;
     const { button } = await this.ui.showDialog({
       title,
-      body: lines.join(" "),
+      body: beside ? this.widget(el("div", {}, el("p", {}, lines.join(" ")), beside)) : lines.join(" "),
       buttons: [
         Dialog.cancelButton({ label: this.say("Cancel") }),
         (danger ? Dialog.warnButton : Dialog.okButton)({ label })

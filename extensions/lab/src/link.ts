@@ -7,7 +7,7 @@
  */
 
 import type { Services, ServerSettings } from "./jupyter.js";
-import type { Message, Status } from "./status.js";
+import type { Losses, Message, Status } from "./status.js";
 
 export type State =
   | { kind: "waiting" }
@@ -126,6 +126,15 @@ export class Link {
     if (/^re(start|set)-node$/.test(what) && !("rank" in body) && this.heard === before) {
       this.restarting(); // the socket says it, too, where it is open
     }
+  }
+
+  /** What a release, or a reset of one node, would lose outside of work; takes as long as nodes are looked at. */
+  async losses(rank?: number): Promise<Losses> {
+    const answer = await this.request(rank === undefined ? "losses" : `losses?rank=${rank}`);
+    if (!answer.ok) {
+      throw new Refused("");
+    }
+    return (await answer.json()) as Losses;
   }
 
   private request(what: string, init: RequestInit = {}): Promise<Response> {

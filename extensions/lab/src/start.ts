@@ -32,7 +32,7 @@ export async function start(app: JupyterFrontEnd, share: Share): Promise<void> {
 
   await style();
   const item = new Item(link, say, locale);
-  const documents = new Documents(app, ui, say, text => item.tell(text));
+  const documents = new Documents(app, ui, say, node => new lumino.Widget({ node }), text => item.tell(text));
   const actions = new Actions(link, documents, say, locale);
   const menu = new Menu(item, link, actions, say, locale);
   const warnings = new Warnings(ui, link, actions, say, locale);

@@ -31,6 +31,14 @@ export interface Status {
   portal_away: boolean;
 }
 
+/** What a release, or a reset of one node, would lose outside of work; said by the portal. */
+export interface Losses {
+  /** `name` is empty where there is one node only; `save_url` where it cannot be saved first. */
+  parts: { name: string; lines: string[]; save_url: string }[];
+  /** Of the nodes that lose nothing. */
+  nothing: string;
+}
+
 export interface NodeDoors {
   rank: number;
   name: string;

@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 
 from galilean.errors import UserError, mark
 from galilean.web.handlers import PageHandler
+from services.portal import losses
 from services.portal.api.clusters import cluster_for, release_cluster
 from services.portal.machines import park_of
 from services.portal.my_limits import site_grace_seconds
@@ -33,6 +34,8 @@ from services.portal.usage_csv import csv_text, send_csv, stamp
 from spawner import records
 
 PAGE_SIZE = 50
+#: Of so many clusters the dialog tells what each would lose.
+LOOKED_AT = 5
 
 
 class OnlinePage(PageHandler):
@@ -153,7 +156,10 @@ class ReleaseMany(PageHandler):
         runs = [run for run in await self.portal.db.run_read(records.all_open) if run.id in wanted]
         if not runs:
             raise UserError(409, mark("None of these clusters is held any more."))
-        return {"runs": runs, "together": sums(runs)}
+        # Of a few it is told what they would lose; a whole centre is not looked at for one press.
+        looked = runs if len(runs) <= LOOKED_AT else []
+        losses_of = {run.id: losses.address(self.portal, run) for run in looked}
+        return {"runs": runs, "together": sums(runs), "losses_of": losses_of}
 
 
 def routes() -> list[tuple[str, type[Any]]]:

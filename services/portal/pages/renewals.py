@@ -6,6 +6,7 @@ from typing import Any
 
 from galilean.errors import mark
 from galilean.web.handlers import PageHandler
+from services.portal import losses
 from services.portal.api.clusters import cluster_for
 from services.portal.api.renewals import check_owner, renew_node
 from spawner import records, renewal
@@ -28,6 +29,7 @@ class Renew(PageHandler):
             rank=int(rank),
             node=f"node-{int(rank)}",
             how=how,
+            losses=losses.address(self.portal, run, int(rank)) if how == renewal.RESET else "",
             url=f"{self.portal.prefix}clusters/{run.id}/nodes/{int(rank)}/{how}",
             loss={
                 "goes": [self.translate(line) for line in loss.goes],
