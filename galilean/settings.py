@@ -36,6 +36,7 @@ from galilean.settings_environments import Workbench as Workbench
 from galilean.settings_images import Images as Images
 from galilean.settings_machines import Machines
 from galilean.settings_places import ENTRY, Addresses, Bytes, GPUModel, Kubernetes, Pool, Section, Volume
+from galilean.settings_places import Disks as Disks
 from galilean.settings_places import Network as Network
 from galilean.settings_places import Toleration as Toleration
 from galilean.settings_registry import Registry as Registry
@@ -326,6 +327,7 @@ class Settings(Section):
     images: Images = Images()
     defaults: Defaults = Defaults()
     release: Release = Release()
+    disks: Disks = Disks()
     volumes: dict[str, Volume] = Field(default_factory=lambda: {"default": Volume()}, min_length=1)
     pools: dict[str, Pool] = Field(default_factory=lambda: {"default": Pool()})
     gpu_models: dict[str, GPUModel] = {}
@@ -462,6 +464,16 @@ class Settings(Section):
     def limits_storage(self) -> bool:
         """Whether a node's local storage is kept to what was asked for."""
         return self.backend == "kubernetes"
+
+    @property
+    def disks_offered(self) -> bool:
+        """Whether people may have disks."""
+        return self.disks.offered and self.backend != "kubernetes"
+
+    @property
+    def disks_directory(self) -> Path:
+        """Where each disk is a directory."""
+        return Path(self.disks.directory) if self.disks.directory else self.state / "disks"
 
     def volume_path(self, volume_id: str) -> Path:
         """The directory at which this machine (or pod) has a volume."""

@@ -267,6 +267,26 @@ class GPUModel(Section):
         return extended_resource(value) if value else value
 
 
+class Disks(Section):
+    """Storage that people make for themselves, in whole GiB, to be mounted in runs: many readers or one writer."""
+
+    offered: bool = Field(
+        default=True, description="Whether people may make disks. With backend kubernetes there are none yet."
+    )
+    directory: str = Field(
+        default="",
+        description="Backends process and docker: the directory in which each disk is one, for nobody else's files. A "
+        "disk's size is counted there and not enforced. Empty = `disks` in the state directory.",
+    )
+
+    @field_validator("directory")
+    @classmethod
+    def _absolute(cls, value: str) -> str:
+        if value and (not value.startswith("/") or value.strip("/") == "" or ".." in value.split("/")):
+            raise ValueError(f"is {value!r}: write the whole path of a directory, without “..”")
+        return value
+
+
 class Volume(Section):
     """A place where projects live."""
 

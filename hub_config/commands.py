@@ -37,6 +37,7 @@ def register(root: typer.Typer) -> None:
     from hub_config.backup.commands import register as register_backup
     from hub_config.database_commands import register as register_database
     from hub_config.decided_commands import register as register_decided
+    from hub_config.disk_commands import register as register_disks
     from hub_config.people_commands import people_app
     from hub_config.project_commands import project_app
     from hub_config.storage_commands import dataset_app
@@ -54,6 +55,7 @@ def register(root: typer.Typer) -> None:
     register_database(root)
     register_decided(root)
     register_storage(root)
+    register_disks(root)
     add_project_commands(project_app, _portal_here)
     add_dataset_commands(dataset_app, _portal_here)
     add_environment_commands(root, _portal_here)

@@ -28,6 +28,7 @@ from galilean.db import Database
 from galilean.errors import UserError, mark
 from galilean.rights import slugs_of
 from galilean.settings import Settings
+from services.catalog.disk_store import Leases
 from services.catalog.environments import Kept
 from services.catalog.resolver import CatalogResolver, Offered
 from services.portal.budgets import UsedByDays
@@ -142,6 +143,7 @@ def collaborators(
             terms_of=decisions.terms_of,
             usage_of=UsedByDays(settings.site.zone),
             zone=settings.site.zone,
+            leases=Leases(),
         ),
         clock=clock,
         language=settings.site.language,

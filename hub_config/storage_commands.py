@@ -37,7 +37,8 @@ def register(root: typer.Typer) -> None:
 
 
 @contextmanager
-def _site() -> Iterator[tuple[Settings, Database]]:
+def open_site() -> Iterator[tuple[Settings, Database]]:
+    """Settings and database of this machine, for commands that need nothing that runs."""
     settings = load_settings()
     if (
         not settings.database_url.startswith("postgresql")
@@ -71,7 +72,7 @@ def list_datasets(
 
     wanted = search.Wanted(kind="dataset", text=query, author=owner)
     root = Viewer(name="", admin=True)
-    with _site() as (_settings, database):
+    with open_site() as (_settings, database):
         cursor: str | None = None
         while True:
             with database.read() as conn:
@@ -103,7 +104,7 @@ def create_dataset(
     from services.catalog.collection import Datasets
     from services.catalog.projects import Projects
 
-    with _site() as (settings, database):
+    with open_site() as (settings, database):
         projects = Projects(database, settings)
         try:
             made = asyncio.run(
@@ -122,7 +123,7 @@ def dataset_path(address: Annotated[str, typer.Argument(help="owner/slug, or its
     from services.catalog import datasets
     from services.catalog.access import no_such_thing
 
-    with _site() as (settings, database):
+    with open_site() as (settings, database):
         owner, slash, slug = address.rpartition("/")
         with database.read() as conn:
             found = datasets.get(conn, owner, slug) if slash else datasets.by_id(conn, address)
@@ -142,7 +143,7 @@ def list_volumes(as_json: AsJson = False) -> None:
     from services.catalog import volume_store
     from services.catalog.placing import Looker
 
-    with _site() as (settings, database):
+    with open_site() as (settings, database):
         looker = Looker(database, settings)
         try:
             rows = asyncio.run(looker.look())
@@ -176,7 +177,7 @@ def register_volume(
     from services.catalog import placement, volume_store, volumes
     from services.catalog.shares import Actor
 
-    with _site() as (settings, database):
+    with open_site() as (settings, database):
         kind = "claim" if settings.backend == "kubernetes" else "directory"
         row = placement.VolumeRow(id=volume_id, kind=kind, path=str(path), claim=claim, holds=holds)
         with database.read() as conn:
@@ -213,7 +214,7 @@ def list_volumes_quietly() -> None:
     """Look at the disks, so that what is free is known as it is now."""
     from services.catalog.placing import Looker
 
-    with _site() as (settings, database):
+    with open_site() as (settings, database):
         looker = Looker(database, settings)
         try:
             asyncio.run(looker.look())
@@ -232,7 +233,7 @@ def _change(act: str, volume_id: str, *arguments: Any, **more: Any) -> None:
     from services.catalog import volume_store
     from services.catalog.shares import Actor
 
-    with _site() as (settings, database):
+    with open_site() as (settings, database):
         if "configured" in more:
             more["configured"] = volume_id in settings.volumes
         with database.write() as conn:

@@ -43,8 +43,16 @@ class DataUsed:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DiskUsed:
+    """Which disk a mount is."""
+
+    id: str
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Mount:
-    """A directory that every node of the cluster sees at the same place.
+    """A directory that every node of the cluster sees at the same place; of a disk that is written, only ``node-0``.
 
     Attributes
     ----------
@@ -59,6 +67,8 @@ class Mount:
         mounted. Empty = the settings say which claim is mounted where.
     data
         The data set that it is; ``None`` for the project's own directory.
+    disk
+        The disk that it is; ``None`` for everything else.
     """
 
     source: str
@@ -67,6 +77,11 @@ class Mount:
     claim: str = ""
     root: str = ""
     data: DataUsed | None = None
+    disk: DiskUsed | None = None
+
+    def is_of(self, rank: int) -> bool:
+        """Whether the node of this rank has it: a disk has one writer, which is one node."""
+        return self.disk is None or self.read_only or rank == 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +143,8 @@ class ClusterPlan:
     Attributes
     ----------
     mounts
-        The project's directory, ``work``, and its data sets, ``datasets/<mount directory>``.
+        The project's directory, ``work``, its data sets, ``datasets/<mount directory>``, and the disks that were asked
+        for, ``disks/<name>``.
     missing
         Mount directories of data sets of the project that this run does not get; told at its start.
     """
@@ -159,3 +175,8 @@ class ClusterPlan:
     def work(self) -> Mount:
         """The project's own directory, ``~/work`` on every node (CG-7)."""
         return next(mount for mount in self.mounts if mount.target == "work")
+
+    @property
+    def disks(self) -> tuple[Mount, ...]:
+        """The disks among what is mounted."""
+        return tuple(mount for mount in self.mounts if mount.disk is not None)

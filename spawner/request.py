@@ -19,6 +19,8 @@ NODES_MOST = 1024
 NODE_LOSS = ("release", "keep")
 GPU_MOST = 1024
 PORTS_MOST = 32
+DISKS_MOST = 16
+DISK_MODES = ("read", "write")
 PORT_FIRST, PORT_LAST = 1024, 65535
 
 
@@ -42,6 +44,8 @@ class ClusterRequest:
         Name of the release policy.
     on_node_loss
         ``release`` the whole or ``keep`` the rest (BX-20).
+    disks
+        Names of the person's own disks with ``read`` or ``write``, by name.
     """
 
     project: str | None = None
@@ -56,6 +60,7 @@ class ClusterRequest:
     ports: tuple[int, ...] = ()
     release: str | None = None
     on_node_loss: str | None = None
+    disks: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def parse(cls, user_options: object) -> ClusterRequest:
@@ -94,12 +99,16 @@ class ClusterRequest:
         values["ports"] = list(self.ports)
         if not self.ports:
             del values["ports"]
+        values["disks"] = dict(self.disks)
+        if not self.disks:
+            del values["disks"]
         return values
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> ClusterRequest:
         """The request that :meth:`as_dict` stored with a run."""
         values: dict[str, Any] = {**stored, "ports": tuple(stored.get("ports", ()))}
+        values["disks"] = tuple(sorted(stored.get("disks", {}).items()))
         return cls(**values)
 
 
@@ -179,6 +188,27 @@ def _ports(key: str, value: object) -> tuple[int, ...]:
         raise refusal from None
 
 
+def _disks(key: str, value: object) -> tuple[tuple[str, str], ...]:
+    refusal = UserError(
+        400,
+        mark("“{key}” takes at most {most} names of disks, each with one of: {choices}."),
+        key=key,
+        most=DISKS_MOST,
+        choices=", ".join(DISK_MODES),
+    )
+    if not isinstance(value, Mapping):
+        raise refusal
+    named = cast(Mapping[object, object], value)
+    if len(named) > DISKS_MOST:
+        raise refusal
+    found: list[tuple[str, str]] = []
+    for name, mode in named.items():
+        if not isinstance(name, str) or not 0 < len(name) <= 64 or mode not in DISK_MODES:
+            raise refusal
+        found.append((name, str(mode)))
+    return tuple(sorted(found))
+
+
 _KEYS: dict[str, tuple[str, Callable[[str, object], object]]] = {
     "project": ("project", _word),
     "nodes": ("nodes", _count(1, NODES_MOST)),
@@ -192,4 +222,5 @@ _KEYS: dict[str, tuple[str, Callable[[str, object], object]]] = {
     "ports": ("ports", _ports),
     "release": ("release", _word),
     "on_node_loss": ("on_node_loss", _one_of(*NODE_LOSS)),
+    "disks": ("disks", _disks),
 }

@@ -75,6 +75,24 @@ class TermsOf(Protocol):
         ...
 
 
+class Leases(Protocol):
+    """Who knows of what one run has alone, such as disks."""
+
+    def check(self, conn: Connection, plan: ClusterPlan, run_id: str) -> None:
+        """Refuse a plan that wants what another run has; ``run_id`` is the plan's own that waits, or empty.
+
+        Raises
+        ------
+        UserError
+            404, 409.
+        """
+        ...
+
+    def take(self, conn: Connection, plan: ClusterPlan, run_id: str, *, anew: bool) -> None:
+        """Write down what the run has; ``anew`` = it waited, maybe with another plan. It has it while its row is open."""
+        ...
+
+
 @dataclass(frozen=True)
 class Fixed:
     """The same limits for everybody; for tests and measurements."""
@@ -109,6 +127,8 @@ class QuotaAdmission:
         What a person used, for budgets.
     zone
         The site's, in which a budget's period begins.
+    leases
+        Who hands out what one run has alone; ``None`` = there is nothing of the kind.
     """
 
     def __init__(
@@ -122,6 +142,7 @@ class QuotaAdmission:
         terms_of: TermsOf | None = None,
         usage_of: UsageOf = used_by_intervals,
         zone: tzinfo = UTC,
+        leases: Leases | None = None,
     ) -> None:
         self._database = database
         self._policy = policy
@@ -131,6 +152,7 @@ class QuotaAdmission:
         self._terms_of = terms_of
         self._usage_of = usage_of
         self._zone = zone
+        self._leases = leases
 
     async def admit(
         self, person: Person, plan: ClusterPlan, request: ClusterRequest, names: Sequence[str]
@@ -180,6 +202,8 @@ class QuotaAdmission:
         refusal = decide(plan, sums.held, limits, spent)
         if refusal is not None:
             raise refusal
+        if self._leases is not None:
+            self._leases.check(conn, plan, sums.mine)
         role = _role(person, plan, limits, snapshot, sums, spent)
         terms = dict(
             self._terms_of(
@@ -230,6 +254,8 @@ class QuotaAdmission:
         else:
             run_id = waiting.id
             run = None if queued else steps.begin_start(conn, run_id, names=names)
+        if self._leases is not None:
+            self._leases.take(conn, plan, run_id, anew=waiting is not None)
         return _waits(before) if queued else Admitted(run_id=run_id, run=run)
 
     def _look(

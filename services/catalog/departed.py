@@ -4,6 +4,7 @@ Whoever is given the same name later is somebody else: they must find, restore a
 everything leaves its name behind: the owner becomes :func:`galilean.names.departed`, which no account can be
 called. Projects go to the bin. Data sets go there, too, unless others rest on them (public, or taken into
 somebody else's project): these stay, read-only for everybody, until an administrator gives them to somebody.
+Disks have no bin: they are deleted.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from sqlalchemy import Connection, select, update
 from ulid import ULID
 
 from galilean.names import departed
-from services.catalog import cards, counts, datasets, shares, store
+from services.catalog import cards, counts, datasets, disk_store, shares, store
 from services.catalog.access import Kind
 from services.catalog.datasets import Dataset
 from services.catalog.store import Project
@@ -30,6 +31,7 @@ def delete_owned(conn: Connection, owner: str, *, now: datetime) -> list[Project
     shares.forget_person(conn, owner)
     counts.forget_person(conn, owner)
     nobody = departed(owner, str(ULID.from_datetime(now)).lower())
+    disk_store.leave(conn, owner, nobody, now=now)
     gone: list[Project | Dataset] = []
     for row in conn.execute(
         select(projects.c.id, projects.c.deleted_at).where(projects.c.owner == owner)

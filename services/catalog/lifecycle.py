@@ -15,7 +15,7 @@ from sqlalchemy import Connection, delete, func, select, update
 
 from galilean import audit
 from galilean.errors import UserError, mark
-from services.catalog import cards, shares
+from services.catalog import cards, disk_store, shares
 from services.catalog.access import Kind, no_such_thing, visibility_with
 from services.catalog.publication import check_publish, check_unpublish
 from services.catalog.shares import Actor, table_of
@@ -224,8 +224,8 @@ def measured(
 
 
 def used_bytes(conn: Connection, owner: str) -> int:
-    """How much somebody stores, as last counted: projects and data sets, those in the bin included."""
-    total = 0
+    """How much somebody stores: projects and data sets as last counted, those in the bin included; disks as a whole."""
+    total = disk_store.kept_bytes(conn, owner)
     kinds: Sequence[Kind] = ("project", "dataset")
     for kind in kinds:
         table = table_of(kind)

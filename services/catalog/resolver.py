@@ -4,7 +4,7 @@ The hub calls this before anything is started, on every path that leads to a run
 and the person's right to it checked in one read; what the request leaves out comes from the project's own
 defaults, then from the site's. What a person may not see answers exactly as what does not exist. The data sets
 of the project that the person may read at this moment are mounted, the others are named as missing; no request
-can name one.
+can name one. Disks are the person's own, and each request names those that it wants.
 Files are touched in a thread with a time limit, so that a network disk that hangs delays one start and
 never the hub.
 """
@@ -29,6 +29,8 @@ from galilean.errors import UserError, mark
 from galilean.names import check_slug
 from galilean.settings import RELEASE_POLICIES, Settings
 from services.catalog import (
+    disk_store,
+    disks,
     environments,
     forking,
     links,
@@ -41,10 +43,11 @@ from services.catalog import (
 )
 from services.catalog.access import Access, Viewer, access, may_see, need, work_read_only
 from services.catalog.datasets import Dataset
+from services.catalog.disks import Disk
 from services.catalog.mounts import BELOW
 from services.catalog.store import WORKBENCH, Project
 from spawner.collaborators import Person
-from spawner.plan import ClusterPlan, Mount
+from spawner.plan import ClusterPlan, DiskUsed, Mount
 from spawner.request import ClusterRequest
 
 MEMORY_LEAST_BYTES = 64 * MIB
@@ -138,6 +141,10 @@ class CatalogResolver:
                 claims = volume_store.claims(conn) if project.volume_root or data.registered else {}
                 offered = self._offers(conn, person, self._clock()) if self._offers else None
                 kept = self._kept(conn, person, environment_of(self._settings, project, asked))
+                found = disks_of(conn, self._settings, person, asked)
+            pinned = disks.pool_of([disk for disk, _ in found], asked.pool)
+            if pinned is not None:
+                asked = replace(asked, pool=pinned)
             plan = fill(self._settings, person, server, project, asked, offered, kept)
             environment = environments.choose(self._settings, plan.environment.name, kept)
             if project.kind == WORKBENCH:
@@ -146,6 +153,7 @@ class CatalogResolver:
             work = replace(plan.work, read_only=work_read_only(level))
             there, away = present(data.mounts)
             mounts = tuple(claimed(mount, claims) for mount in (work, *there))
+            mounts += tuple(disk_mount(self._settings, disk, mode) for disk, mode in found)
             missing = tuple(sorted((*data.missing, *away)))
             return replace(plan, environment=environment, mounts=mounts, missing=missing)
 
@@ -226,6 +234,52 @@ def find(conn: Connection, person: Person, server: str, named: str | None) -> tu
             server=server,
         )
     return project, level
+
+
+def disks_of(
+    conn: Connection, settings: Settings, person: Person, request: ClusterRequest
+) -> list[tuple[Disk, str]]:
+    """The disks that a request names, each with ``read`` or ``write``, in the order of their names.
+
+    Raises
+    ------
+    UserError
+        404 for one that the person does not have.
+    """
+    if not request.disks:
+        return []
+    if not settings.disks_offered:
+        raise disks.not_offered()
+    mine = disk_store.named(conn, person.name, [name for name, _ in request.disks])
+    for name, _ in request.disks:
+        if name not in mine:
+            raise disks.no_such_disk(name)
+    return [(mine[name], mode) for name, mode in sorted(request.disks)]
+
+
+def disk_mount(settings: Settings, disk: Disk, mode: str) -> Mount:
+    """The mount of a disk. Touches the disk.
+
+    Raises
+    ------
+    UserError
+        503 when its directory is not there: made anew it would lie below a mount point.
+    """
+    source = settings.disks_directory / disk.id
+    if not source.is_dir():
+        raise UserError(
+            503,
+            mark(
+                "The disk “{disk}” is not there just now. Leave it out, or ask an administrator to look at it."
+            ),
+            disk=disk.name,
+        )
+    return Mount(
+        source=str(source),
+        target=f"{disks.BELOW}/{disk.name}",
+        read_only=mode == "read",
+        disk=DiskUsed(id=disk.id, name=disk.name),
+    )
 
 
 def present(mounts: Iterable[Mount]) -> tuple[list[Mount], list[str]]:

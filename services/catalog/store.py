@@ -601,6 +601,9 @@ def request_of(stored: Mapping[str, Any]) -> ClusterRequest:
     known = {field.name for field in fields(ClusterRequest)}
     values = {key: value for key, value in stored.items() if key in known}
     values["ports"] = tuple(values.get("ports") or ())
+    values.pop(
+        "disks", None
+    )  # one's own, named by each request: a project that is run by others or forked names none
     return ClusterRequest(**values)
 
 

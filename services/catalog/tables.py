@@ -284,3 +284,39 @@ covers = Table(
     Column("data", LargeBinary, nullable=False),
     Column("used_at", UTCDateTime(), nullable=False),
 )
+
+#: Disks: storage of one person's that a run has in pieces of whole GiB (:mod:`services.catalog.disks`). A row that is
+#: deleted goes on being counted until its files are gone (``purged_at``).
+disks = Table(
+    "disks",
+    metadata,
+    Column("id", String(26), primary_key=True),
+    Column("owner", String(255), nullable=False),
+    Column("name", by_bytes(64), nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("pool", String(64), nullable=False),
+    Column("created_at", UTCDateTime(), nullable=False),
+    Column("used_bytes", BigInteger),
+    Column("measured_at", UTCDateTime()),
+    Column("deleted_at", UTCDateTime()),
+    Column("purged_at", UTCDateTime()),
+    CheckConstraint("size_bytes > 0", name="size"),
+    Index("uq_disks_name", "owner", "name", unique=True, **_LIVING),
+    Index(
+        "ix_disks_to_purge",
+        "deleted_at",
+        sqlite_where=text("deleted_at IS NOT NULL AND purged_at IS NULL"),
+        postgresql_where=text("deleted_at IS NOT NULL AND purged_at IS NULL"),
+    ),
+)
+
+#: Which run has which disk, written with the row of the run. It holds for as long as that row is open, and nobody takes
+#: it back: there is no second word on whether a disk is held.
+disk_uses = Table(
+    "disk_uses",
+    metadata,
+    Column("run_id", String(26), ForeignKey("clusters.id"), primary_key=True),
+    Column("disk_id", String(26), ForeignKey("disks.id"), primary_key=True),
+    Column("writes", Boolean, nullable=False),
+    Index(None, "disk_id"),
+)

@@ -79,6 +79,7 @@ ROOMS = (
     "services.portal.pages.sign_out",
     "services.portal.pages.schedules",
     "services.portal.pages.datasets",
+    "services.portal.pages.disks",
     "services.portal.pages.all_datasets",
     "services.portal.pages.volumes",
     "services.portal.pages.projects",

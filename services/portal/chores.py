@@ -24,7 +24,17 @@ from galilean.web.context import Portal
 from services.catalog import cards, covers, lifecycle
 from services.catalog.starters import install as starters
 from services.catalog.tables import covers as pictures
-from services.portal import archives, binned, copying, drains, freezing, old_uploads, storage, withdrawn
+from services.portal import (
+    archives,
+    binned,
+    copying,
+    disks,
+    drains,
+    freezing,
+    old_uploads,
+    storage,
+    withdrawn,
+)
 
 log = logging.getLogger("galilean.portal.chores")
 
@@ -80,6 +90,7 @@ CHORES: tuple[Chore, ...] = (
     Chore(name="versions", work=freezing.go_on, interval_seconds=2),
     Chore(name="withdrawn", work=withdrawn.look, interval_seconds=30),
     Chore(name="sizes", work=storage.count_sizes, interval_seconds=5),
+    Chore(name="disks", work=disks.purge, interval_seconds=10),
     Chore(name="drains", work=drains.go_on, interval_seconds=30),
     Chore(name="archives", work=archives.sweep, interval_seconds=3600),
     Chore(name="bin", work=binned.empty, interval_seconds=600),

@@ -97,6 +97,7 @@ def host_config(spec: ClusterSpec, rank: int, given: Given) -> Body:
                 "ReadOnly": mount.read_only,
             }
             for mount in spec.mounts
+            if mount.is_of(rank)
         ),
         scratch.mount(spec.home, labels(spec)),
     ]

@@ -26,7 +26,7 @@ from spawner.process.installer import Index, Installer
 from spawner.process.layout import base_name
 from spawner.process.lock import Lock
 from spawner.process.nodes import THREADS, ProcessNodes, described
-from spawner.process.prepare import ClusterSpec
+from spawner.process.prepare import ClusterSpec, DiskLink
 from spawner.process.pythons import Pythons, Shared
 from spawner.records import Run
 from spawner.renewal import RESET
@@ -108,7 +108,12 @@ class ProcessCluster(VirtualCluster, SimpleLocalProcessSpawner):
             datasets={
                 mount.target.removeprefix("datasets/"): Path(mount.source)
                 for mount in plan.mounts
-                if mount.target != "work"
+                if mount.target.startswith("datasets/")
+            },
+            disks={
+                mount.disk.name: DiskLink(path=Path(mount.source), written=not mount.read_only)
+                for mount in plan.mounts
+                if mount.disk is not None
             },
             prefix=prefix,
             environment=environment,

@@ -39,6 +39,14 @@ NodeEnvironment = Callable[[int, str], Mapping[str, str]]
 
 
 @dataclass(frozen=True, kw_only=True)
+class DiskLink:
+    """The directory of a disk; one that is written only ``node-0`` has a link to."""
+
+    path: Path
+    written: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class ClusterSpec:
     """A cluster to be made of processes.
 
@@ -53,6 +61,8 @@ class ClusterSpec:
     datasets
         Mount directory → directory of a data set; each node has a link to it below ``~/datasets``. Whether it
         may be written this backend cannot enforce: all nodes are processes of one account.
+    disks
+        Name → disk; nodes have links to them below ``~/disks``, with which it is the same.
     prefix
         Path of the cluster, ``/user/U/S/``.
     environment
@@ -78,6 +88,7 @@ class ClusterSpec:
     language: str = ""
     portal_url: str = ""
     datasets: Mapping[str, Path] = field(default_factory=dict)
+    disks: Mapping[str, DiskLink] = field(default_factory=dict)
     scratch: Path | None = None
     layer: str = ""
 
@@ -145,7 +156,7 @@ class Recipe:
     ----------
     port, ssh_port
         On the loopback address.
-    work, datasets, scratch
+    work, datasets, disks, scratch
         What its home leads to; an empty ``scratch`` is a directory of the home itself.
     arguments, environment, python
         As :class:`~spawner.process.start.NodeCommand` has them.
@@ -162,6 +173,7 @@ class Recipe:
     python: str = ""
     scratch: str = ""
     layer: str = ""
+    disks: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def url(self) -> str:
@@ -214,6 +226,7 @@ def _prepare_node(
         python=spec.python,
         scratch=str(spec.scratch / directory.path.name / node.name) if spec.scratch else "",
         layer=spec.layer,
+        disks={name: str(disk.path) for name, disk in spec.disks.items() if rank == 0 or not disk.written},
     )
     write_json(directory.recipe_file(rank), asdict(recipe))
     return _prepared(directory, rank, recipe, listen, ssh_socket)
@@ -278,6 +291,7 @@ def _prepared(
     if (base := overlay.Base.of(recipe.python or sys.executable)) is not None:
         overlay.make_for_node(home, base, Path(recipe.layer) if recipe.layer else None)
     write_links(home / "datasets", {name: Path(path) for name, path in recipe.datasets.items()})
+    write_links(home / "disks", {name: Path(path) for name, path in recipe.disks.items()})
     _write_client(directory, home)
     # A pair of sockets, not a pipe: it closes itself when a cancelled start forgets it.
     ready, write = socket.socketpair()

@@ -22,6 +22,7 @@ from services.portal.api import (
     class_forks,
     clusters,
     dataset_handlers,
+    disks,
     doors,
     environments,
     file_work,
@@ -251,6 +252,7 @@ def routes() -> list[tuple[str, type[APIHandler]]]:
         *registries.routes(),
         *environments.routes(),
         *workbenches.routes(),
+        *disks.routes(),
         (r"/api/v1/presence", Presence),
         (r"/api(?:/.*)?", NotFoundAPI),
     ]

@@ -287,6 +287,11 @@ class StartCluster(Incoming):
     ports: list[int] | None = None
     release: str | None = None
     on_node_loss: Literal["release", "keep"] | None = None
+    disks: dict[str, Literal["read", "write"]] | None = Field(
+        default=None,
+        description="Names of your own disks, each to read (all nodes) or to write (node-0). One that is written has no "
+        "other run.",
+    )
 
 
 class Release(Incoming):

@@ -22,6 +22,7 @@ from tornado.iostream import StreamClosedError
 from galilean.amounts import GIB
 from galilean.errors import UserError, mark
 from galilean.settings import EnvironmentSettings
+from services.catalog import disk_store
 from services.catalog.access import Access, Viewer
 from services.catalog.places import check_gpu_count, choose_pool
 from services.catalog.search import COUNT_MOST, Wanted, count
@@ -36,6 +37,7 @@ from services.portal.licence_words import licence_words
 from services.portal.machines import gpu_choices, pool_choices
 from services.portal.machines import never as machines_never
 from services.portal.my_limits import limits_and_rest, site_grace_seconds
+from services.portal.pages.disks import Offer, check_choice, choice_typed, offers
 from services.portal.pages.endings import failure_of
 from services.portal.pages.progress import TILES_MOST, progress, typical_seconds
 from services.portal.pages.project_frame import ProjectPage
@@ -130,6 +132,8 @@ class RunPage(ProjectPage):
     grace_seconds: int = 300
     #: Data sets of the project, as a run that the visitor starts now gets them or does not.
     links: Sequence[LinkedDataset] = ()
+    #: The visitor's disks, as a run that starts now may have them.
+    disks: Sequence[Offer] = ()
     #: How many projects that the visitor may see are made for each environment; at most one more than are counted.
     used: Mapping[str, int] = {}
 
@@ -164,6 +168,7 @@ class RunPage(ProjectPage):
             "workbench": self.kind == WORKBENCH,
             "last": found.last,
             "links": self.links,
+            "disks": self.disks,
             "used": self.used,
             "used_most": COUNT_MOST,
             "may_change_links": self.level >= Access.WRITE and self.person.has_role,
@@ -236,6 +241,7 @@ class RunPage(ProjectPage):
             for choice in (await gpu_choices(self.portal) if settings.gpu_models else ())
         ]
         self.most_seconds = mine.most_seconds
+        self.disks = await offers(self.portal, self.person, found.last.request if found.last else None)
         self.links = await linked(self.portal, self.person, self.project)
         viewer = viewer_of(self.person)
         self.used = await self.portal.db.run_read(used_by, viewer, tuple(environments))
@@ -312,7 +318,8 @@ class Sum(RunPage):
         frame = await self.begin(*where)
         mine = await limits_and_rest(self.portal, self.person.name, self.person.roles)
         choice = replace(self._choice(), release=mine.default)
-        refusal = refusal_of(choice, mine.limits, mine.held, mine.spent) or await self.never(choice)
+        refusal = refusal_of(choice, mine.limits, mine.held, mine.spent)
+        refusal = refusal or await self._of_disks(choice) or await self.never(choice)
         await self.render_fragment(
             "run_sum.html",
             **frame,
@@ -321,6 +328,18 @@ class Sum(RunPage):
             refusal=refusal,
             ready_in=_ready_in((await self.scene(None)).typical(choice.nodes)),
         )
+
+    async def _of_disks(self, choice: Choice) -> Said | None:
+        """Why the chosen disks cannot be had, there or now."""
+        chosen = choice_typed(self.get_query_arguments("disk"))
+        if not chosen:
+            return None
+        try:
+            mine = await self.portal.db.run_read(disk_store.named, self.person.name, list(chosen))
+            check_choice(list(mine.values()), chosen, choice.pool)
+        except UserError as refused:
+            return Said(refused.message, refused.params)
+        return None
 
     def _choice(self) -> Choice:
         settings = self.portal.settings
@@ -425,6 +444,7 @@ def _again(run: Run) -> dict[str, Any]:
         "on_node_loss": run.on_node_loss,
         **({"pool": run.pool} if run.pool != "default" else {}),
         **({"gpu_model": run.gpu_model} if run.gpu_model else {}),
+        **({"disks": run.request["disks"]} if run.request.get("disks") else {}),
     }
 
 

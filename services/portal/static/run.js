@@ -171,6 +171,7 @@ function choice() {
   const picked = data.get("size") || "custom";
   const query = new URLSearchParams({ nodes: data.get("nodes"), gpu: data.get("gpu") || "0", size: picked, cpu: data.get("cpu") || "0", memory_gb: data.get("memory_gb") || "0", storage_gb: data.get("storage_gb") || "0" });
   for (const name of ["pool", "gpu_model"]) if (data.get(name)) query.set(name, data.get(name));
+  for (const disk of data.getAll("disk")) if (disk) query.append("disk", disk);
   return { data, picked, query };
 }
 
@@ -182,6 +183,8 @@ function options() {
   if (Number(data.get("storage_gb"))) wanted.storage = Math.round(Number(data.get("storage_gb")) * 2 ** 30);
   if (data.get("pool")) wanted.pool = data.get("pool");
   if (wanted.gpu && data.get("gpu_model")) wanted.gpu_model = data.get("gpu_model");
+  const disks = data.getAll("disk").filter(Boolean).map((disk) => disk.split(":"));
+  if (disks.length) wanted.disks = Object.fromEntries(disks);
   if (wanted.nodes > 1) wanted.on_node_loss = data.get("on_node_loss") || "release";
   return wanted;
 }
@@ -223,6 +226,10 @@ drawer.addEventListener("input", (event) => {
 });
 drawer.addEventListener("change", (event) => {
   if (!event.target.closest("#run-form")) return;
+  // A disk is in one pool of machines, and takes the run there.
+  const pool = event.target.value && event.target.dataset.pool;
+  const there = pool && form().querySelector(`input[name="pool"][value="${CSS.escape(pool)}"]:not(:disabled)`);
+  if (there) there.checked = true;
   adapt();
   clearTimeout(sumTimer);
   sumTimer = setTimeout(sum, 0);
