@@ -73,7 +73,7 @@ docs: ## The documentation, into docs/_build/html
 
 .PHONY: test-unit
 test-unit: ## Rules and rooms, databases included
-	@$(STAGE) unit '$(PYTEST) -n 2 -m "not hub and not process and not browser and not product and not kubernetes and not docker and not images"'
+	@$(STAGE) unit "python -m tests.object_stores.server" '$(PYTEST) -n 2 -m "not hub and not process and not browser and not product and not kubernetes and not docker and not images"'
 
 .PHONY: test-hub
 test-hub: ## With a hub in the test's own process

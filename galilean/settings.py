@@ -35,6 +35,7 @@ from galilean.settings_environments import Vnc as Vnc
 from galilean.settings_environments import Workbench as Workbench
 from galilean.settings_images import Images as Images
 from galilean.settings_machines import Machines
+from galilean.settings_object_stores import ObjectStores
 from galilean.settings_places import ENTRY, Addresses, Bytes, GPUModel, Kubernetes, Pool, Section, Volume
 from galilean.settings_places import Disks as Disks
 from galilean.settings_places import Network as Network
@@ -325,6 +326,7 @@ class Settings(Section):
     )
     workbench: Workbench = Workbench()
     images: Images = Images()
+    object_stores: ObjectStores = ObjectStores()
     defaults: Defaults = Defaults()
     release: Release = Release()
     disks: Disks = Disks()

@@ -7,16 +7,14 @@ public internet alone, unless a name or network is listed here: a centre's own r
 from __future__ import annotations
 
 import re
-from ipaddress import ip_network
 
 from pydantic import Field, field_validator
 
+from galilean.reachable import HOST, words_of_reachable
 from galilean.settings_builds import Builds as Builds
 from galilean.settings_distribution import Distribution as Distribution
 from galilean.settings_places import ENTRY, Section
 from galilean.settings_registry import Registry as Registry
-
-_HOST = re.compile(r"[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?(?::[0-9]{1,5})?", re.ASCII)
 
 
 class Images(Section):
@@ -71,18 +69,13 @@ class Images(Section):
     @field_validator("reachable")
     @classmethod
     def _reachable(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for text in value:
-            if "/" in text:
-                ip_network(text)
-            elif not text.startswith("[") and not _HOST.fullmatch(text):
-                raise ValueError(f"{text!r} is neither a host, host:port nor a network")
-        return value
+        return words_of_reachable(value)
 
     @field_validator("plain_http")
     @classmethod
     def _plain(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for text in value:
-            if not text.startswith("[") and not _HOST.fullmatch(text):
+            if not text.startswith("[") and not HOST.fullmatch(text):
                 raise ValueError(f"{text!r} is no host or host:port")
         return value
 

@@ -18,6 +18,7 @@ from playwright.sync_api import expect
 import spawner.tables  # noqa: F401 - registers the tables
 from galilean.db import Database, metadata
 from tests.lab.kubernetes import kubernetes  # noqa: F401 - one lab for all that ask
+from tests.object_stores.server import ObjectStore, missing
 from tests.postgres import PostgresServer
 
 # A busy machine is not a fault; and what CI finds, everybody finds with the same examples.
@@ -108,3 +109,15 @@ def sqlite_db(tmp_path: Path) -> Iterator[Database]:
     metadata.create_all(database.engine)
     yield database
     database.close()
+
+
+@pytest.fixture(scope="session")
+def object_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
+    """A real object store of this test run's own."""
+    if why := missing():
+        pytest.skip(why)
+    server = ObjectStore(tmp_path_factory.mktemp("s3") / "buckets")
+    try:
+        yield server.start()
+    finally:
+        server.stop()

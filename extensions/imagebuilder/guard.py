@@ -13,9 +13,7 @@ import asyncio
 import ipaddress
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import httpcore
@@ -23,67 +21,9 @@ import httpx
 from httpcore._backends.auto import AutoBackend
 
 from galilean.errors import UserError, mark
+from galilean.reachable import Reachable
 
-Address = IPv4Address | IPv6Address
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
-
-#: What addresses of IPv6 carry addresses of IPv4 within.
-_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-
-
-@dataclass(frozen=True)
-class Reachable:
-    """What may be reached although it is not public: hosts (with or without port) and networks."""
-
-    hosts: frozenset[str]
-    networks: tuple[IPv4Network | IPv6Network, ...]
-
-    @classmethod
-    def parse(cls, words: Iterable[str]) -> Reachable:
-        """From ``images.reachable`` of the settings."""
-        hosts, networks = set[str](), list[IPv4Network | IPv6Network]()
-        for word in words:
-            if "/" in word:
-                networks.append(ipaddress.ip_network(word))
-            else:
-                hosts.add(word.lower())
-        return cls(frozenset(hosts), tuple(networks))
-
-    def names(self, host: str, port: int) -> bool:
-        """Whether a host is listed by its name."""
-        host = host.lower()
-        shown = f"[{host}]" if ":" in host else host
-        return bool({host, shown, f"{shown}:{port}"} & self.hosts)
-
-    def allows(self, address: Address) -> bool:
-        """Whether an address may be connected to, whatever its name."""
-        inner = _within(address)
-        return is_public(address) or any(
-            one.version == net.version and one in net for one in (address, inner) for net in self.networks
-        )
-
-
-def is_public(address: Address) -> bool:
-    """Whether it is of the internet: neither this machine's nor a private network's, nor anything special."""
-    inner = _within(address)
-    return all(
-        one.is_global and not (one.is_multicast or one.is_reserved or one.is_unspecified or one.is_loopback)
-        for one in (address, inner)
-    )
-
-
-def _within(address: Address) -> Address:
-    """The address of IPv4 that one of IPv6 stands for; itself otherwise."""
-    if isinstance(address, IPv6Address):
-        if address.ipv4_mapped:
-            return address.ipv4_mapped
-        if address.sixtofour:
-            return address.sixtofour
-        if address.teredo:
-            return address.teredo[1]
-        if address in _NAT64:
-            return IPv4Address(int(address) & 0xFFFFFFFF)
-    return address
 
 
 class Forbidden(httpcore.ConnectError):

@@ -8,14 +8,9 @@ password is in no answer, no log and no audit line; the object that carries it h
 
 from __future__ import annotations
 
-import base64
-import json
 from dataclasses import dataclass
 from datetime import datetime
 
-from cryptography.fernet import Fernet, InvalidToken
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from sqlalchemy import Connection, insert, or_, select, update
 from ulid import ULID
 
@@ -24,6 +19,7 @@ from extensions.imagebuilder.registry.access import Credentials
 from extensions.imagebuilder.tables import environment_versions, registry_keys
 from galilean import audit
 from galilean.errors import UserError, mark
+from galilean.sealed import Sealed, Unreadable
 
 _PURPOSE = b"galilean: names and passwords of registries"
 
@@ -46,7 +42,7 @@ class RegistryKey:
 
 
 class Seal:
-    """Closes and opens what is kept.
+    """Closes and opens names and passwords.
 
     Parameters
     ----------
@@ -55,14 +51,11 @@ class Seal:
     """
 
     def __init__(self, secret: str) -> None:
-        if len(secret) < 16:
-            raise ValueError("too short to keep anything by")
-        made = HKDF(SHA256(), 32, salt=None, info=_PURPOSE).derive(secret.encode())
-        self._box = Fernet(base64.urlsafe_b64encode(made))
+        self._box = Sealed(secret, _PURPOSE)
 
     def close(self, credentials: Credentials) -> bytes:
         """Sealed bytes."""
-        return self._box.encrypt(json.dumps([credentials.username, credentials.password]).encode())
+        return self._box.close([credentials.username, credentials.password])
 
     def open(self, sealed: bytes, registry: str) -> Credentials:
         """What was sealed.
@@ -73,8 +66,8 @@ class Seal:
             409 when it was sealed with another secret.
         """
         try:
-            username, password = json.loads(self._box.decrypt(sealed))
-        except InvalidToken:
+            username, password = self._box.open(sealed)
+        except Unreadable:
             raise UserError(
                 409,
                 mark(

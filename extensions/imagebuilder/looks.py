@@ -27,6 +27,7 @@ from extensions.imagebuilder.registry.access import Credentials
 from extensions.imagebuilder.registry.client import Registry
 from extensions.imagebuilder.registry.manifests import PROCESSORS, ImageConfig, Manifest, Platform, is_digest
 from galilean.errors import UserError, mark
+from galilean.reachable import Reachable
 from galilean.settings import Settings
 from spawner.labels import OURS
 
@@ -163,7 +164,7 @@ async def look(
             registry=reference.registry,
         )
     host = HUB_API if reference.registry == HUB else reference.registry
-    watch = guard.Guard(guard.Reachable.parse(settings.images.reachable), resolver)
+    watch = guard.Guard(Reachable.parse(settings.images.reachable), resolver)
     registry = open_registry(
         f"{'http' if plain else 'https'}://{host}",
         credentials,

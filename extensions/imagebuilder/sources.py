@@ -10,6 +10,7 @@ from extensions.imagebuilder.looks import HUB, HUB_API, platform_of, trust_of
 from extensions.imagebuilder.registry.access import Credentials
 from extensions.imagebuilder.registry.client import Registry
 from extensions.imagebuilder.registry.manifests import Platform
+from galilean.reachable import Reachable
 from galilean.settings import Settings
 
 
@@ -25,7 +26,7 @@ class Sources:
     def open(self, name: str, login: Credentials | None) -> tuple[Registry, guard.Guard]:
         """A client that goes nowhere where people's registries may not be."""
         plain = name in self.plain_http
-        watch = guard.Guard(guard.Reachable.parse(self.reachable))
+        watch = guard.Guard(Reachable.parse(self.reachable))
         host = HUB_API if name == HUB else name
         registry = Registry(
             f"{'http' if plain else 'https'}://{host}",

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import stat
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -124,8 +125,8 @@ class Upload:
             self.abandon()
             raise
 
-    def finish(self) -> None:
-        """Give the file its name, once all of it is on the disk.
+    def finish(self, *, changed_at: datetime | None = None) -> None:
+        """Give the file its name, once all of it is on the disk; ``changed_at`` is what it says of its last change.
 
         Raises
         ------
@@ -145,6 +146,8 @@ class Upload:
                     expected=self._expected,
                 )
             with plain_words(self.path):
+                if changed_at is not None:
+                    os.utime(self._file, (changed_at.timestamp(), changed_at.timestamp()))
                 os.fsync(self._file)
                 parent = trees.open_below(self._root, self._parts[:-1], make=self._parents)
                 with opened(parent):

@@ -28,10 +28,13 @@ class Progress:
     ----------
     entries, size_bytes
         What is done.
+    total_bytes
+        How much there will be, where that is known.
     """
 
     def __init__(self, room_bytes: Callable[[], int | None] = lambda: None) -> None:
         self.entries = self.size_bytes = 0
+        self.total_bytes: int | None = None
         self._asked_at = 0
         self._room_bytes = room_bytes
         self._room: int | None = None

@@ -87,6 +87,8 @@ class FileJobs:
         self._threads = FileThreads(threads)
         self._jobs: dict[str, Job] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        #: Whether this process ends, and all work with it.
+        self.closing = False
 
     def begin(
         self,
@@ -173,6 +175,7 @@ class FileJobs:
 
     async def close(self) -> None:
         """End all, and wait for it."""
+        self.closing = True
         for job in self._jobs.values():
             job.progress.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

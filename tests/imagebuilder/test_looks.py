@@ -15,9 +15,9 @@ import httpcore
 import httpx
 import pytest
 
-from extensions.imagebuilder import guard, keys, looks
+from extensions.imagebuilder import keys, looks
 from extensions.imagebuilder.entries import Actor, Viewer
-from extensions.imagebuilder.guard import Forbidden, Guard, Reachable
+from extensions.imagebuilder.guard import Forbidden, Guard, Resolve
 from extensions.imagebuilder.keys import Seal
 from extensions.imagebuilder.registry import manifests
 from extensions.imagebuilder.registry.access import Credentials
@@ -26,6 +26,7 @@ from extensions.imagebuilder.registry.manifests import Descriptor, digest_of
 from galilean.clock import utcnow
 from galilean.db import Database
 from galilean.errors import UserError
+from galilean.reachable import Reachable, is_public
 from galilean.settings import Settings
 from tests.imagebuilder.registry.server import RegistryServer, free_port
 
@@ -70,15 +71,15 @@ def test_what_is_no_address_is_refused(text: str) -> None:
     ],
 )  # fmt: skip
 def test_addresses_that_are_not_of_the_internet(address: str) -> None:
-    assert not guard.is_public(ipaddress.ip_address(address))
+    assert not is_public(ipaddress.ip_address(address))
 
 
 @pytest.mark.parametrize("address", ["1.1.1.1", "93.184.216.34", "2606:4700:4700::1111"])
 def test_addresses_of_the_internet(address: str) -> None:
-    assert guard.is_public(ipaddress.ip_address(address))
+    assert is_public(ipaddress.ip_address(address))
 
 
-def resolver(*found: str) -> guard.Resolve:
+def resolver(*found: str) -> Resolve:
     async def resolve(host: str, port: int) -> Sequence[str]:
         return found
 

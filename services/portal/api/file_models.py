@@ -95,7 +95,7 @@ class FileProblem(Outgoing):
 
 class LeftOut(Outgoing):
     name: str
-    why: str = Field(description="name, link, kind, twice, deep or unreadable.")
+    why: str = Field(description="name, link, kind, twice, deep, unreadable or taken.")
 
 
 class FileJob(Outgoing):
@@ -108,6 +108,7 @@ class FileJob(Outgoing):
     done: int = Field(description="How many of them are over.")
     entries: int = Field(description="Files and folders gone through.")
     size_bytes: int = Field(description="Bytes gone through.")
+    total_bytes: int | None = Field(default=None, description="How many there will be, where that is known.")
     made: list[str] = Field(description="What came of each: where it is now, or its checksum.")
     problems: list[FileProblem]
     left_out: list[LeftOut] = Field(description="What was not copied or unpacked; the first hundred.")

@@ -291,6 +291,7 @@ def job_model(job: Job, translate: Callable[[str], str]) -> FileJob:
         done=job.at,
         entries=job.progress.entries,
         size_bytes=job.progress.size_bytes,
+        total_bytes=job.progress.total_bytes,
         made=list(job.made),
         problems=[
             FileProblem(

@@ -38,6 +38,7 @@ from services.portal.api import (
     machines,
     models,
     node,
+    object_stores,
     openapi,
     people,
     port_shares,
@@ -217,6 +218,7 @@ def routes() -> list[tuple[str, type[APIHandler]]]:
     project = r"/api/v1/projects/([^/]+)/([^/]+)"
     return [
         (r"/api/v1/openapi\.json", OpenAPI),
+        *object_stores.routes(),
         *file_work.routes(),  # first: an item's id may stand where others have owner and slug
         *dataset_handlers.routes(),
         *volumes.routes(),

@@ -34,6 +34,7 @@ from services.portal.api import (
     machines,
     models,
     node,
+    object_stores,
     people,
     port_shares,
     quotas,
@@ -148,6 +149,7 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
     *node.OPERATIONS,
     *ssh.OPERATIONS,
+    *object_stores.OPERATIONS,
     *release.OPERATIONS,
     Operation(method="get", path="/openapi.json", summary="This document", answers={200: None}, public=True),
 )
