@@ -20,7 +20,7 @@ from extensions.imagebuilder.looks import platform_of
 from extensions.imagebuilder.registry.access import Credentials
 from extensions.imagebuilder.registry.client import Registry
 from extensions.imagebuilder.saving import Place, Saver
-from extensions.imagebuilder.service import Look, Savers
+from extensions.imagebuilder.service import Look, Savers, TakeLogin
 from extensions.imagebuilder.sources import sources_of
 from extensions.imagebuilder.stock import Node
 from extensions.imagebuilder.uploading import Uploader, folder
@@ -184,7 +184,7 @@ def _serve(context: Context, savers: Savers) -> None:
 
 def routes(context: Context) -> list[Any]:
     """Addresses of this service besides ``/health`` and ``/metrics``."""
-    return [(r"/look", Look, {"context": context})]
+    return [(r"/look", Look, {"context": context}), (r"/logins", TakeLogin, {"context": context})]
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from extensions.imagebuilder import container, guard, looks, stock
+from extensions.imagebuilder.logins import Login
 from extensions.imagebuilder.names import ImageName, Pinned, repository
 from extensions.imagebuilder.registry import manifests
 from extensions.imagebuilder.registry.client import Registry
@@ -57,10 +58,13 @@ _NO_DESKTOP = mark("The image has no desktop server (TigerVNC), so there is no d
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """What is to be adapted: the image by digest, and what the person's images take already."""
+    """What is to be adapted: the image by digest, with what its registry wants to know, and what the person's images
+    take already.
+    """
 
     owner: str
     image: str
+    login: Login | None = None
     used_bytes: int = 0
 
 
@@ -238,7 +242,8 @@ class Adapter:
     ) -> tuple[View, Manifest, dict[str, Any], int]:
         """Look at every layer, and have it in our registry: the view, documents, and bytes that were sent."""
         ours = pinned.registry == self.site.place.name
-        source, watch = (self.site.client(), None) if ours else self._sources.open(pinned.registry, None)
+        login = order.login.of(pinned.registry) if order.login else None
+        source, watch = (self.site.client(), None) if ours else self._sources.open(pinned.registry, login)
         begun = task.monotonic()
         async with source:
             try:

@@ -11,7 +11,8 @@ When it begins it puts right what a killed service left: containers that are hel
 that nobody goes on with. Beside its work it takes deleted images out of registry and machine, and has images fetched to where they run
 (:mod:`extensions.imagebuilder.distributing`).
 
-``POST /look`` answers the portal alone (by the portal's own token) what a save of a node would hold.
+``POST /look`` answers the portal alone (by the portal's own token) what a save of a node would hold; ``POST /logins`` takes
+the name and password of a registry from it, for one image that is to be adapted.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ from extensions.imagebuilder.adapting import Adapter
 from extensions.imagebuilder.building import Builder, Order
 from extensions.imagebuilder.collecting import Collects
 from extensions.imagebuilder.container import GivenUp, Wanted
+from extensions.imagebuilder.logins import Login, Logins
 from extensions.imagebuilder.names import BACKENDS, ImageName, Pinned, name_space
+from extensions.imagebuilder.registry.access import Credentials
 from extensions.imagebuilder.saved import SavedImage
 from extensions.imagebuilder.saving import NodeSaver, Result, Task
 from extensions.imagebuilder.tables import saved_images
@@ -131,6 +134,8 @@ class Savers:
         self._adapter = adapter
         self._build_slots = asyncio.Semaphore(builder.limits.at_once if builder else 1)
         self._details = details if details is not None else {}
+        #: What the portal handed over for rows that wait.
+        self.logins = Logins()
         self._going: dict[str, _Going] = {}
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._nodes: dict[tuple[str, int], asyncio.Lock] = {}
@@ -283,7 +288,10 @@ class Savers:
         async with self._slots:
             task.check()
             used = await self.db.run_read(saved.used_bytes, row.owner)
-            order = adapting.Order(owner=row.owner, image=row.parent, used_bytes=used)
+            ticket = str((row.build or {}).get("ticket") or "")
+            if (login := self.logins.take(ticket) if ticket else None) is None and ticket:
+                raise _restarted(row)
+            order = adapting.Order(owner=row.owner, image=row.parent, login=login, used_bytes=used)
             return await self._adapter.adapt(task, order, ImageName(row.name, row.tag))
 
     async def _clear_left(self) -> None:
@@ -445,3 +453,14 @@ class Look(PortalAsks):
             wanted_of, str(body["owner"]), str(body["run"]), int(body["rank"]), savers.saver.backends
         )
         return await savers.saver.look(wanted)
+
+
+class TakeLogin(PortalAsks):
+    """The name and password of a registry, for one piece of work; answered is the ticket by which it is known."""
+
+    unanswered = mark("The image service does not answer just now. Try again in a moment.")
+
+    async def answer(self, body: Any) -> Mapping[str, Any]:
+        savers: Savers = self.context.parts["savers"]
+        credentials = Credentials(str(body["username"]), str(body["password"]))
+        return {"ticket": savers.logins.keep(Login(str(body["registry"]), credentials))}

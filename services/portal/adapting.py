@@ -10,7 +10,7 @@ import re
 
 from sqlalchemy import Connection
 
-from extensions.imagebuilder import saved, store
+from extensions.imagebuilder import keys, saved, store
 from extensions.imagebuilder.entries import Entry, Version
 from extensions.imagebuilder.looks import is_stock
 from extensions.imagebuilder.names import MOST_CHARACTERS, ImageName
@@ -22,10 +22,6 @@ from services.portal import saving, shelf
 
 _NOT_HERE = mark("Images are not adapted here.")
 _NOTHING = mark("This version lacks nothing of a node.")
-_PRIVATE = mark(
-    "This image is behind a name and password, which the part that adapts images does not have. Upload it packed instead, "
-    "then adapt it."
-)
 
 
 def offered(portal: Portal) -> bool:
@@ -53,9 +49,29 @@ def refusal(version: Version) -> UserError | None:
     """Why a version is not adapted."""
     if not is_stock(version.told):
         return UserError(409, _NOTHING, reason="image-whole")
-    if version.key_id:
-        return UserError(409, _PRIVATE, reason="image-private")
     return None
+
+
+async def _ticket(portal: Portal, version: Version) -> str:
+    """Hand the name and password of a version's registry to the image service; empty where none is needed.
+
+    Whoever may change the entry may do with its image what its runs do: fetch it. The password itself they do not see.
+
+    Raises
+    ------
+    UserError
+        404, 409 when it is there no more; 503 when the service does not answer.
+    """
+    if not version.key_id:
+        return ""
+
+    def login(conn: Connection) -> dict[str, str]:
+        found = keys.opened(conn, shelf.seal(portal), version.key_id)
+        registry = keys.registry_of(conn, version.key_id)
+        return {"registry": registry, "username": found.username, "password": found.password}
+
+    told = await saving.asked(portal, "/logins", await portal.db.run_read(login))
+    return str(told["ticket"])
 
 
 async def begin(
@@ -78,6 +94,7 @@ async def begin(
         raise why
     name = await saving.check_name(portal, person, text.strip() or proposed(entry, version))
     _need_free(name, [one.tag for one in there], entry)
+    ticket = await _ticket(portal, version)
 
     def start(conn: Connection) -> SavedImage:
         if other := _going(conn, entry):
@@ -96,7 +113,8 @@ async def begin(
             environment=entry.name,
             parent=version.image,
             into_id=entry.id,
-            adapts={"entry": entry.name, "title": entry.title, "version": version.tag},
+            adapts={"entry": entry.name, "title": entry.title, "version": version.tag}
+            | ({"ticket": ticket} if ticket else {}),
         )
 
     # Whoever comes second under another name, a moment later, has to see the first one's row.

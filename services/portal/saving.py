@@ -91,11 +91,21 @@ async def look(portal: Portal, node: Node) -> Mapping[str, Any]:
     UserError
         What the service says; 503 when it does not answer.
     """
-    body = {"owner": node.run.user, "run": node.run.id, "rank": node.rank}
+    return await asked(portal, "/look", {"owner": node.run.user, "run": node.run.id, "rank": node.rank})
+
+
+async def asked(portal: Portal, path: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """An answer of the image service.
+
+    Raises
+    ------
+    UserError
+        What it says; 503 when it does not answer.
+    """
     headers = {"Authorization": f"token {portal.parts['machines_token']}"}
     try:
         async with httpx.AsyncClient(timeout=LOOK_SECONDS, trust_env=False) as client:
-            answer = await client.post(f"{portal.parts['images_url']}/look", json=body, headers=headers)
+            answer = await client.post(f"{portal.parts['images_url']}{path}", json=body, headers=headers)
             told: dict[str, Any] = answer.json()
     except (httpx.TransportError, ValueError) as error:
         raise UserError(503, _AWAY) from error

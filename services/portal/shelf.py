@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from extensions.imagebuilder import store
 from extensions.imagebuilder.entries import MANAGE, Actor, Entry, Viewer
+from extensions.imagebuilder.keys import Seal
 from galilean.rights import slugs_of
 from galilean.settings import EnvironmentSettings
 from galilean.web.context import Portal
@@ -66,3 +67,11 @@ async def titles(portal: Portal) -> Mapping[str, str]:
 def forget(portal: Portal) -> None:
     """Something was changed here: ask again."""
     portal.parts.pop("environment_titles", None)
+
+
+def seal(portal: Portal) -> Seal:
+    """What closes names and passwords: portal and hub both know the portal's token, the database does not."""
+    known = portal.parts.get("registry_seal")
+    if known is None:
+        known = portal.parts["registry_seal"] = Seal(portal.parts["machines_token"])
+    return known

@@ -220,8 +220,13 @@ class Installer:
             )
 
     async def run(self, command: Sequence[str], say: Callable[[str], None]) -> Done:
-        """Run a tool to its end; cancelled, it is killed with all that it started."""
+        """Run a tool to its end; cancelled, it is killed with all that it started, and it dies with who is killed here.
+
+        A tool that went on after that would write into what the next service has begun to make.
+        """
+        setpriv = shutil.which("setpriv")
         process = await asyncio.create_subprocess_exec(
+            *((setpriv, "--pdeathsig", "KILL") if setpriv else ()),
             *command,
             env=self.environment,
             cwd="/",

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -33,6 +34,7 @@ from spawner.process.prepare import Recipe
 from spawner.process.pythons import Pythons
 from tests.imagebuilder.test_service import make_run, until_over
 from tests.imagebuilder.test_store import NOW
+from tests.lab.waiting import wait_for
 from tests.wheels import make_wheel, unpack
 
 RUN = "01HAAAAAAAAAAAAAAAAAAAAAAA"
@@ -126,6 +128,82 @@ def _version(name: str) -> str:
     from importlib.metadata import version
 
     return version(name)
+
+
+#: An image service of its own, with a tool that never ends.
+SERVICE = """
+import asyncio, sys
+from pathlib import Path
+from extensions.imagebuilder.python_saving import PythonSaver
+from extensions.imagebuilder.service import Savers
+from galilean.clock import utcnow
+from galilean.db import Database
+from spawner.process.installer import Index, Installer
+from spawner.process.pythons import Pythons
+url, state, wheels, uv = sys.argv[1:]
+db = Database(url, threads=2)
+saver = PythonSaver(db, Pythons(Path(state), Installer(Index(find_links=wheels), uv=uv)), Path(state))
+async def serve():
+    savers = Savers(db, saver, utcnow)
+    while True:
+        await savers.tick()
+        await asyncio.sleep(0.05)
+asyncio.run(serve())
+"""
+
+
+async def test_a_service_that_is_killed_in_the_middle_leaves_nothing_that_anybody_sees(
+    sqlite_db: Database, tmp_path: Path
+) -> None:
+    ground = Ground(sqlite_db, tmp_path)
+    ground.install("tinyheat", "1.0")
+    begun = await sqlite_db.run(
+        lambda conn: saved.begin(conn, actor=Actor(name="ada"), name=NAME, now=NOW, run_id=RUN)
+    )
+
+    def step() -> str:
+        with sqlite_db.read() as conn:
+            return saved.get(conn, "ada", begun.id).step
+
+    tool = tmp_path / "uv"
+    # Of digests it knows nothing; when it is to install, it writes something and stays.
+    tool.write_text(
+        '#!/bin/sh\ncase "$2" in compile) exit 0;; esac\n'
+        f'while [ $# -gt 1 ]; do [ "$1" = --python ] && root="${{2%/bin/python}}"; shift; done\n'
+        f'echo half > "$root/half"; echo $$ > {tmp_path}/pid.new; mv {tmp_path}/pid.new {tmp_path}/pid; exec sleep 3600\n'
+    )
+    tool.chmod(0o755)
+    words = [str(sqlite_db.engine.url), str(ground.state), str(ground.wheels), str(tool)]
+    service = subprocess.Popen([sys.executable, "-c", SERVICE, *words])  # noqa: ASYNC220 - there is nobody else
+    try:
+        wait_for(
+            lambda: (tmp_path / "pid").exists() and step() == "placing",
+            "it installs, and stays there",
+            seconds=120,
+        )
+    finally:
+        service.kill()
+        service.wait()
+    pid = int((tmp_path / "pid").read_text())
+    wait_for(lambda: not alive(pid), "nothing writes on into what the next one makes", seconds=60)
+    assert [path.name for path in ground.pythons.folder.glob("*/half")] == ["half"]
+
+    savers = Savers(sqlite_db, ground.saver, lambda: NOW)
+    over = await until_over(savers, sqlite_db, begun.id)
+    assert (over.state, over.image, over.size_bytes) == ("failed", "", None)
+    assert "restarted in the middle" in over.why
+    assert not list(ground.state.glob("images/*"))
+    await ground.saver.collect()
+    assert not list(ground.pythons.folder.glob("*/half")), "what is not whole is given back"
+    assert (await ground.save()).image.digest, "and the same can be saved again"
+    await savers.close()
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 async def test_a_save_of_a_saved_environment_has_what_that_had(ground: Ground) -> None:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
 import pytest
 
-from extensions.imagebuilder import entries, looks, saved, store
+from extensions.imagebuilder import entries, keys, looks, saved, store
 from extensions.imagebuilder.entries import Actor
 from extensions.imagebuilder.names import Pinned, parse_typed
+from extensions.imagebuilder.registry.access import Credentials
 from extensions.imagebuilder.store import NewVersion
+from services.portal import adapting, shelf
 from services.portal.adapting import proposed
 from tests.portal.live import LiveSite
 
@@ -104,11 +111,94 @@ def test_an_image_that_lacks_something_is_adapted_into_a_new_version(site: LiveS
     assert again.json()["reason"] == "image-whole"
 
 
-def test_one_behind_a_password_is_refused_with_what_to_do(site: LiveSite, sign: Any) -> None:
-    found = entry(site, key_id="01J0000000000000000000KEY0")
+class Service(BaseHTTPRequestHandler):
+    """What the image service is asked, and by whom."""
+
+    asked: ClassVar[list[tuple[str, str, dict[str, Any]]]] = []
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.asked.append((self.path, self.headers["Authorization"], body))
+        answer = json.dumps({"ticket": "01HTTTTTTTTTTTTTTTTTTTTTTT"}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def service(site: LiveSite) -> Iterator[list[tuple[str, str, dict[str, Any]]]]:
+    Service.asked.clear()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Service)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    site.portal.parts["images_url"] = f"http://127.0.0.1:{server.server_port}"
+    yield Service.asked
+    server.shutdown()
+    server.server_close()
+
+
+def locked(site: LiveSite) -> entries.Entry:
+    """An entry whose image is behind a name and password of its owner's."""
+    key = site.write(
+        keys.keep, shelf.seal(site.portal), actor=Actor(name="alice"), owner="alice",
+        registry="registry.example.edu", credentials=Credentials("robot", "hunter2-of-alice"), now=NOW,
+    )  # fmt: skip
+    return entry(site, key_id=key.id)
+
+
+def test_what_one_behind_a_password_is_fetched_with_goes_to_the_image_service_alone(
+    site: LiveSite, sign: Any, service: list[tuple[str, str, dict[str, Any]]]
+) -> None:
+    found = locked(site)
+    place = f"/environments/{found.id}/versions/1/adapted"
+    assert sign("bob").post(place, json={}).status_code == 403 and not service
+    begun = sign("alice").post(place, json={})
+    assert begun.status_code == 202, begun.text
+    ((path, token, body),) = service
+    assert (path, token) == ("/logins", f"token {site.portal.parts['machines_token']}")
+    assert body == {
+        "registry": "registry.example.edu", "username": "robot", "password": "hunter2-of-alice",
+    }  # fmt: skip
+    (row,) = site.write(saved.saving)
+    assert (row.build or {})["ticket"] == "01HTTTTTTTTTTTTTTTTTTTTTTT"
+    assert "hunter2" not in str(row) + begun.text + page(site, "alice", found.id)
+
+
+def test_without_an_image_service_that_answers_nothing_is_begun(site: LiveSite, sign: Any) -> None:
+    found = locked(site)
     answer = sign("alice").post(f"/environments/{found.id}/versions/1/adapted", json={})
-    assert (answer.status_code, answer.json()["reason"]) == (409, "image-private")
-    assert "Upload it packed instead" in page(site, "alice", found.id)
+    assert answer.status_code == 503
+    assert not site.write(saved.saving)
+
+
+@pytest.mark.parametrize("names", [("one:1", "two:1"), ("one:1", "one:1")])
+def test_two_who_adapt_one_entry_at_once_begin_it_once(
+    site: LiveSite, sign: Any, monkeypatch: pytest.MonkeyPatch, names: tuple[str, str]
+) -> None:
+    """Both have looked, and see nothing, before either writes."""
+    found, both = entry(site), threading.Barrier(2, timeout=60)
+    met = adapting._ticket
+
+    async def at_once(*words: Any) -> str:
+        await asyncio.to_thread(both.wait)
+        return await met(*words)
+
+    monkeypatch.setattr(adapting, "_ticket", at_once)
+    place = f"/environments/{found.id}/versions/1/adapted"
+    clients = sign("alice"), sign("root")
+    with ThreadPoolExecutor(2) as threads:
+        answers = list(
+            threads.map(
+                lambda one: one[0].post(place, json={"name": one[1]}), zip(clients, names, strict=True)
+            )
+        )
+    assert sorted(one.status_code for one in answers) == [202, 409]
+    (refused,) = (one for one in answers if one.status_code == 409)
+    assert refused.json()["reason"] == "adapting" and "Wait for it, or cancel it" in refused.text
+    assert len(site.write(saved.saving)) == 1
 
 
 @pytest.mark.parametrize("name", ["Torch:1", "torch:latest", "torch:2.9_X", "torch:" + "x" * 61, "../x:1"])

@@ -14,7 +14,6 @@ from sqlalchemy import Connection
 
 from extensions.imagebuilder import entries, keys, looks, store
 from extensions.imagebuilder.entries import Entry
-from extensions.imagebuilder.keys import Seal
 from extensions.imagebuilder.looks import Look
 from extensions.imagebuilder.registry.access import Credentials
 from galilean.errors import UserError, mark
@@ -32,14 +31,6 @@ from services.portal.api.operation import Operation
 LOOK_SECONDS = 60
 LOOKS_AT_ONCE = 2
 LOOKS_A_MINUTE = 20
-
-
-def seal(portal: Portal) -> Seal:
-    """What closes names and passwords: portal and hub both know the portal's token, the database does not."""
-    known = portal.parts.get("registry_seal")
-    if known is None:
-        known = portal.parts["registry_seal"] = Seal(portal.parts["machines_token"])
-    return known
 
 
 def new_owner(portal: Portal, person: Visitor, centre: bool) -> str:
@@ -74,7 +65,7 @@ async def look(portal: Portal, person: Visitor, image: models.Image) -> Look:
 
         def open_key(conn: Connection) -> tuple[Credentials, str]:
             return (
-                keys.opened(conn, seal(portal), image.key, viewer=viewer),
+                keys.opened(conn, shelf.seal(portal), image.key, viewer=viewer),
                 keys.registry_of(conn, image.key),
             )
 
@@ -215,7 +206,7 @@ async def keep_key(
         )
     return await portal.db.run(
         keys.keep,
-        seal(portal),
+        shelf.seal(portal),
         actor=shelf.actor(person, address),
         owner=owner,
         registry=registry,
