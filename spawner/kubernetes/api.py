@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -22,6 +23,8 @@ from yarl import URL
 
 REQUEST_SECONDS = 10.0
 PAGE = 250
+#: An API server that comes back answers before it has read who may do what, and refuses everybody meanwhile.
+SETTLE_SECONDS = 30.0
 _LIMIT = aiohttp.ClientTimeout(total=REQUEST_SECONDS)
 _READ_BYTES = 2**20
 _PATHS = {
@@ -45,13 +48,16 @@ class APIError(Exception):
         Its own words.
     retry_after
         Seconds after which it wants to be asked again; 0 = it did not say.
+    settling
+        It refused us a moment after it had been away, when it need not know our rights yet.
     """
 
-    def __init__(self, status: int, message: str, retry_after: float = 0) -> None:
+    def __init__(self, status: int, message: str, retry_after: float = 0, *, settling: bool = False) -> None:
         super().__init__(f"{status}: {message}")
         self.status = status
         self.message = message
         self.retry_after = retry_after
+        self.settling = settling
 
 
 #: What may have nothing to do with the request: asked again, it may be answered.
@@ -61,7 +67,7 @@ NOT_NOW = (aiohttp.ClientError, TimeoutError, OSError)
 def is_passing(error: BaseException) -> bool:
     """Whether the same request may succeed a little later."""
     if isinstance(error, APIError):
-        return error.status in (429, 500, 502, 503, 504)
+        return error.settling or error.status in (429, 500, 502, 503, 504)
     return isinstance(error, NOT_NOW)
 
 
@@ -77,8 +83,16 @@ class KubeAPI:
         with (the pod's own account, or a kubeconfig) is the caller's.
     """
 
-    def __init__(self, namespace: str, client: Callable[[], ApiClient] = ApiClient) -> None:
+    def __init__(
+        self,
+        namespace: str,
+        client: Callable[[], ApiClient] = ApiClient,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.namespace = namespace
+        self._clock = clock
+        self._away_at: float | None = None
         self._make = client
         self._client: ApiClient | None = None
         self._http: aiohttp.ClientSession | None = None
@@ -160,7 +174,7 @@ class KubeAPI:
         )
         answer = await self._send("GET", self._path(kind), query=query, limit=limit)
         try:
-            await _checked(answer)
+            await self._checked(answer)
             yield {"type": "OPEN"}
             rest = b""
             async for piece in answer.content.iter_any():
@@ -187,7 +201,7 @@ class KubeAPI:
         async with asyncio.timeout(REQUEST_SECONDS):
             answer = await self._send(method, path, **more)
             try:
-                await _checked(answer)
+                await self._checked(answer)
                 return json.loads(await answer.read())
             finally:
                 answer.release()
@@ -206,13 +220,37 @@ class KubeAPI:
         given = {"Accept": "application/json", "Content-Type": "application/json", **(headers or {})}
         await client.update_params_for_auth(given, [], ["BearerToken"])
         question = f"?{urlencode(query)}" if query else ""
-        return await http.request(
-            method,
-            URL(f"{client.configuration.host}{path}{question}", encoded=True),
-            data=None if body is None else json.dumps(body).encode(),
-            headers=given,
-            timeout=limit or _LIMIT,
-            **self._how,
+        try:
+            return await http.request(
+                method,
+                URL(f"{client.configuration.host}{path}{question}", encoded=True),
+                data=None if body is None else json.dumps(body).encode(),
+                headers=given,
+                timeout=limit or _LIMIT,
+                **self._how,
+            )
+        except NOT_NOW:
+            self._away_at = self._clock()
+            raise
+
+    async def _checked(self, answer: aiohttp.ClientResponse) -> None:
+        if answer.status < 400:
+            return
+        content = await answer.read()
+        try:
+            message = str(json.loads(content).get("message", ""))
+        except (ValueError, AttributeError):
+            message = content[:200].decode(errors="replace")
+        if answer.status in (502, 503, 504):
+            self._away_at = self._clock()
+        back = self._away_at is not None and self._clock() - self._away_at < SETTLE_SECONDS
+        wait = answer.headers.get("Retry-After", "")
+        raise APIError(
+            answer.status,
+            message or answer.reason or "",
+            float(wait) if wait.isdigit() else 0.0,
+            # What a quota or a policy refuses is another word than who may not.
+            settling=back and (answer.status == 401 or (answer.status == 403 and 'User "' in message)),
         )
 
     def _connected(self) -> tuple[ApiClient, aiohttp.ClientSession]:
@@ -237,15 +275,3 @@ def proxy_of(url: str) -> str | None:
     if proxy_bypass(parts.hostname or ""):
         return None
     return getproxies().get(parts.scheme)
-
-
-async def _checked(answer: Any) -> None:
-    if answer.status < 400:
-        return
-    content = await answer.read()
-    try:
-        message = str(json.loads(content).get("message", ""))
-    except (ValueError, AttributeError):
-        message = content[:200].decode(errors="replace")
-    wait = answer.headers.get("Retry-After", "")
-    raise APIError(answer.status, message or answer.reason, float(wait) if wait.isdigit() else 0.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,7 +12,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from kubernetes_asyncio.client import ApiClient, Configuration
 
-from spawner.kubernetes.api import APIError, KubeAPI, proxy_of
+from spawner.kubernetes.api import NOT_NOW, SETTLE_SECONDS, APIError, KubeAPI, is_passing, proxy_of
 
 SECRET = {"kind": "Secret", "metadata": {"name": "s"}}
 PATH = "/api/v1/namespaces/ns/secrets"
@@ -78,6 +79,48 @@ async def test_a_token_that_was_renewed_is_used_by_the_next_request(api: KubeAPI
     client.configuration.refresh_api_key_hook = renew
     await api.create(SECRET)
     assert [asked[2]["Authorization"] for asked in server.asked] == ["Bearer first", "Bearer second"]
+
+
+async def test_a_server_that_has_just_come_back_is_not_believed_who_may_do_what(server: Server) -> None:
+    """It answers before it has read roles and accounts."""
+
+    def refused(status: int, message: str) -> web.Response:
+        return web.json_response({"message": message}, status=status)
+
+    who = 'secrets is forbidden: User "hub" cannot create resource "secrets"'
+    now = [100.0]
+    configuration = Configuration(host=server.url)  # type: ignore[attr-defined]
+    api = KubeAPI("ns", lambda: ApiClient(configuration), clock=lambda: now[0])
+
+    async def passes(answer: web.Response) -> bool:
+        server.answers.append(answer)
+        with pytest.raises(APIError) as raised:
+            await api.create(SECRET)
+        return is_passing(raised.value)
+
+    try:
+        assert not await passes(refused(403, who))
+        assert await passes(refused(503, "not ready"))
+        now[0] += SETTLE_SECONDS - 1
+        assert await passes(refused(403, who))
+        assert await passes(refused(401, "Unauthorized"))
+        assert not await passes(refused(403, "secrets is forbidden: exceeded quota: room"))
+        now[0] += 2
+        assert not await passes(refused(403, who))
+        assert not await passes(refused(401, "Unauthorized"))
+        configuration.host = f"http://127.0.0.1:{closed_port()}"
+        with pytest.raises(NOT_NOW):
+            await api.create(SECRET)
+        configuration.host = server.url  # type: ignore[attr-defined]
+        assert await passes(refused(403, who))
+    finally:
+        await api.close()
+
+
+def closed_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 async def test_a_list_of_several_pages_comes_as_one_with_the_version_of_the_last(
