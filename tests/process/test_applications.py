@@ -124,10 +124,15 @@ def stands(node: Jupyter, name: str) -> str:
     return node.client.get(f"galilean/api/apps/{name}").json()["state"]
 
 
+def running_at(node: Jupyter, name: str, seconds: float = 30) -> None:
+    """Wait until it answers."""
+    eventually(lambda: stands(node, name) == "running", seconds, f"{name} runs")
+
+
 def running(node: Jupyter, name: str, **values: Any) -> dict[str, Any]:
     """Start it, and what it says of a request."""
     assert start(node, name, **values).status_code == 202
-    eventually(lambda: stands(node, name) == "running", 30, f"{name} runs")
+    running_at(node, name)
     return node.client.get(f"apps/{name}/x?y=1").json()
 
 

@@ -12,7 +12,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from tests.browser.conftest import PATIENCE_MS
-from tests.product.code import in_node
+from tests.product import shared_port
 from tests.product.conftest import SETTINGS
 from tests.product.product import PASSWORD, Person, at_once, processes_of, wait_for
 from tests.product.split import DOMAIN, SplitProduct, address, host_of
@@ -205,28 +205,6 @@ def test_from_sign_in_to_release_on_hosts_of_their_own(
     wait_for(lambda: at_once(split.disagreement) == [[]], "nothing is left of it", seconds=15)
 
 
-#: A program that listens on a port: a page, a websocket that repeats, an answer that never ends.
-PROGRAM = """
-import asyncio, tornado.web, tornado.websocket
-class Echo(tornado.websocket.WebSocketHandler):
-    def on_message(self, message):
-        self.write_message(message)
-class Endless(tornado.web.RequestHandler):
-    async def get(self):
-        while True:
-            self.write("x")
-            await self.flush()
-            await asyncio.sleep(0.1)
-class Page(tornado.web.RequestHandler):
-    def get(self):
-        self.write("<h1>Wiki of Ada</h1>" + str("ookie" in self.request.headers.get("Cookie", "")))
-async def main():
-    app = tornado.web.Application([("/ws", Echo), ("/endless", Endless), ("/.*", Page)])
-    server = app.listen(0, "127.0.0.1")
-    print(list(server._sockets.values())[0].getsockname()[1], flush=True)
-    await asyncio.Event().wait()
-asyncio.run(main())
-"""
 WITHOUT = ["lab", "api/contents", "api/kernels", "galilean/terminal", "galilean/api/status", "galilean/ssh"]
 
 
@@ -234,13 +212,8 @@ def test_a_shared_port_opens_that_port_alone_and_is_cut_off_when_it_is_withdrawn
     split: SplitProduct, ada: Person, eve: Person, tab: Callable[[], Page]
 ):
     server = ada.running("Wiki", nodes=2)
-    source = (
-        "import subprocess, sys\n"
-        f"told = subprocess.Popen([sys.executable, '-c', {PROGRAM!r}], stdout=subprocess.PIPE, text=True, start_new_session=True)\n"
-        "print(told.stdout.readline())"
-    )
     own = host_of("ada", split.port)
-    port = int(in_node(ada, server, source, rank=1, origin=own, sock=_socket(split.port)))
+    port = shared_port.begin(ada, server, 1)
     (run,) = (one["id"] for one in ada.clusters() if one["server"] == server)
     people = f"/clusters/{run}/ports/{port}/people"
     assert ada.portal("POST", f"/clusters/{run}/ports", json={"port": port}).status_code == 200
