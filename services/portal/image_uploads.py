@@ -34,6 +34,7 @@ ENTRIES_SHOWN = 500
 LANE = "image-uploads"
 
 _TOO_LARGE = mark("The archive has {size}; you may upload {most} at once.")
+_OVER = mark("This upload was taken up before, and what it became is gone. Upload the archive once more.")
 _FULL = mark(
     "Your saved images take {used} MB of the {most} MB that they may take, and this one about {more} MB more. Delete "
     "images that you no longer need."
@@ -158,13 +159,15 @@ async def take_up(
 ) -> SavedImage:
     """An archive is there, whole: from now on the image service has it. Asked again, the same answer.
 
+    Asked again when the image and its row are gone, it begins nothing: the archive went with the first.
+
     Two requests may say so at once, the last one and one that asks where the upload is: whoever comes second is told what
     the first one began, and is not refused for the name that the first one took.
 
     Raises
     ------
     UserError
-        As :func:`wished`; the archive is to be deleted then.
+        As :func:`wished`; the archive is to be deleted then. 410 when it is not there any more.
     """
 
     def known(conn: Connection) -> str:
@@ -194,6 +197,8 @@ async def take_up(
     if there := await portal.db.run_read(known):
         return await portal.db.run_read(saved.get, person.name, there)
     try:
+        if not await portal.files.run(LANE, (folder_of(portal.settings, person.name) / archive).is_file):
+            raise UserError(410, _OVER, reason="upload-over")
         asked = await wished(portal, person, said)
         return await portal.db.run(begin, asked)
     except UserError:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from spawner.docker import names
+from tests import repositories
 from tests.docker.daemon import IMAGE, Daemon
 from tests.docker.test_product import DockerProduct
 from tests.docker.test_save import saved
@@ -30,6 +31,12 @@ FILES = {
     "var/lib/dpkg/info/format": (0o644, "1\n"),
     "var/lib/dpkg/triggers/.keep": (0o644, ""),
     "var/log/.keep": (0o644, ""),
+    "var/lib/apt/lists/partial/.keep": (0o644, ""),
+    "var/lib/apt/extended_states": (0o644, ""),
+    "var/cache/apt/archives/partial/.keep": (0o644, ""),
+    "etc/apt/preferences.d/.keep": (0o644, ""),
+    "etc/apt/apt.conf.d/90root": (0o644, 'APT::Sandbox::User "root";\n'),
+    "etc/apt/sources.list": (0o644, "deb [trusted=yes] file:/home/jovyan/work/apt ./\n"),
     "usr/.keep": (0o644, ""),
 }  # fmt: skip
 
@@ -49,26 +56,6 @@ def rooted_image(daemon: Daemon) -> None:
     layer.seek(0)
     told = list(daemon.client.build(fileobj=layer, custom_context=True, tag=ROOTED, decode=True))
     assert not [line for line in told if "error" in line], told
-
-
-def package(directory: Path) -> bytes:
-    """A package for apt: a module in a directory of root's, and a script that must run as root."""
-    tree = directory / "heat"
-    (tree / "DEBIAN").mkdir(parents=True)
-    (tree / "opt/heat").mkdir(parents=True)
-    (tree / "DEBIAN/control").write_text(
-        "Package: heat\nVersion: 1.2\nArchitecture: all\nMaintainer: Ada <ada@example.edu>\nDescription: heat\n"
-    )
-    script = tree / "DEBIAN/postinst"
-    script.write_text("#!/bin/sh\nset -e\nid -u > /opt/heat/uid\nchown 1000:1000 /opt/heat/uid\n")
-    script.chmod(0o755)
-    (tree / "opt/heat/heat.py").write_text("answer = 42\n")
-    made = directory / "heat.deb"
-    subprocess.run(
-        ["dpkg-deb", "--root-owner-group", "-Zgzip", "--build", str(tree), str(made)],
-        check=True, capture_output=True, timeout=60,
-    )  # fmt: skip
-    return made.read_bytes()
 
 
 @pytest.fixture(scope="module")
@@ -134,9 +121,21 @@ def test_a_package_is_installed_as_root_and_the_container_is_not_privileged(
     said = node["HostConfig"]
     assert (said["Privileged"], said["CapDrop"], node["Config"]["User"]) == (False, ["ALL"], "1000:1000")
     (work,) = [one["Source"] for one in node["Mounts"] if one["Destination"] == "/home/jovyan/work"]
-    (Path(work) / "heat.deb").write_bytes(package(tmp_path))
+    repositories.repository(Path(work) / "apt", tmp_path)
+    repositories.index(Path(work) / "simple")
     assert in_node(daemon, node, "id -u; sudo id -u").split() == ["1000", "0"]
-    in_node(daemon, node, "sudo dpkg --install ~/work/heat.deb 2>&1; echo kept > ~/work/kept")
+    told = in_node(
+        daemon,
+        node,
+        "sudo apt-get update 2>&1; sudo apt-get install --yes heat 2>&1; echo kept > ~/work/kept",
+    )
+    assert "Setting up heat" in told, told
+    # This machine's own programs cannot be written: what is root's in an image of its own goes to a place of root's here.
+    told = in_node(
+        daemon, node,
+        "sudo /usr/bin/python3 -m pip install --index-url file:///home/jovyan/work/simple --target /opt/python warm 2>&1",
+    )  # fmt: skip
+    assert "Successfully installed warm-2.0" in told, told
     assert in_node(daemon, node, "cat /opt/heat/uid; stat -c %u /opt/heat/heat.py").split() == ["0", "0"]
     # Root inside has no power over the machine: neither devices, nor mounts, nor its network.
     for text in ("mknod /tmp/disk b 254 0", "mount -t tmpfs none /mnt", "ip link add x type dummy"):
@@ -154,6 +153,10 @@ def test_it_is_saved_added_to_the_library_and_somebody_else_has_the_package(
     cluster = bench["cluster"]
     held = ada.portal("GET", f"/clusters/{cluster}/nodes/0/would-hold").json()
     assert any("heat" in name for name in held["apt"])
+    lost = ada.portal("GET", f"/clusters/{cluster}/losses").json()
+    assert lost["nodes"][0]["packages"] == {"apt": 1, "pip": 1}
+    assert [line for line in lost["parts"][0]["lines"] if "heat" in line or "warm 2.0" in line]
+    assert lost["parts"][0]["save_url"].endswith(f"clusters/{cluster}/nodes/0/save")
     for method, path in (
         ("POST", "/images"),
         ("GET", f"/workbenches/{bench['id']}"),
@@ -175,14 +178,21 @@ def test_it_is_saved_added_to_the_library_and_somebody_else_has_the_package(
     assert len(theirs) == 2
     for node in theirs:
         told = in_node(
-            daemon, node, "PYTHONPATH=/opt/heat /usr/bin/python3 -c 'import heat; print(heat.answer)'"
+            daemon,
+            node,
+            "PYTHONPATH=/opt/heat:/opt/python /usr/bin/python3 -c 'import heat, warm; print(heat.answer, warm.answer)'",
         )
-        assert told.strip() == "42"
+        assert told.split() == ["42", "42"]
         # A cluster of a project is nobody's to become root in, whatever its image has.
         assert (
             in_node(daemon, node, "sudo -n true 2>/dev/null && echo root || echo refused").strip()
             == "refused"
         )
+    (held_now,) = bob.clusters()
+    nothing = bob.portal("GET", f"/clusters/{held_now['id']}/losses").json()
+    assert [one["seen"] for one in nothing["nodes"]] == [True, True]
+    assert nothing["parts"] == [], "nodes that nobody touched lose nothing"
+    assert ada.portal("GET", f"/clusters/{held_now['id']}/losses").status_code == 404
     assert bob.stop(slug).status_code in (202, 204)
 
 

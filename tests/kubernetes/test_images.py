@@ -151,6 +151,21 @@ def run(kubernetes: Kubernetes, namespace: Namespace, name: str, *command: str) 
     return said
 
 
+def test_the_node_image_has_sudo_which_is_inert_where_no_new_privileges_are_given(
+    kubernetes: Kubernetes, namespace: Namespace
+) -> None:
+    said = run(
+        kubernetes,
+        namespace,
+        "jupyter",
+        "sh",
+        "-c",
+        "sudo -n id -u 2>&1 || echo refused; ls -l /usr/bin/sudo",
+    )
+    assert "no new privileges" in said and "refused" in said
+    assert "-rwsr-xr-x 1 root root" in said
+
+
 def test_the_control_image_offers_every_part(kubernetes: Kubernetes, namespace: Namespace) -> None:
     said = run(kubernetes, namespace, "control", "galilean", "part", "--help")
     for part in ("hub", "portal", "metering", "release", "queue"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import io
 import json
 import os
@@ -19,6 +20,7 @@ import pytest
 import yaml
 
 from spawner.kubernetes import names
+from tests import repositories
 from tests.chart.conftest import CHART
 from tests.chart.installed import image as image_in_lab
 from tests.imagebuilder.registry.server import RegistryServer
@@ -169,6 +171,14 @@ def world(
     os.chown(directory, 1000, 1000)
     os.chown(namespace.work, 1000, 1000)
     namespace.kubectl("apply", "-f", "-", stdin=MACHINES_RIGHTS.replace("$NAMESPACE", namespace.name))
+    # What a centre does that lets people be root in workbenches; everything else still keeps to "restricted".
+    namespace.kubectl(
+        "label",
+        "namespace",
+        namespace.name,
+        "pod-security.kubernetes.io/enforce=baseline",
+        "--overwrite",
+    )
     settings: dict[str, Any] = {
         "backend": "kubernetes",
         "addresses": {
@@ -181,6 +191,7 @@ def world(
             "agents_namespace": agents,
         },
         "images": {"registry": {"address": registry.address}},
+        "workbench": {"root": True},
         "volumes": {"default": {"kind": "claim", "claim": "projects", "path": str(namespace.work)}},
         "roles": {"admin": {}, "researcher": {"limits": {"clusters": 4, "nodes": 2, "manual_release": True}}},
         "defaults": {"cpu": 0.2, "memory": "512M", "release": "manual"},
@@ -294,6 +305,114 @@ def test_what_was_changed_is_saved_without_a_secret_and_a_run_of_it_finds_it(
     )
     assert said.split() == ["works", "42"]
     assert ada.stop(slug).status_code in (202, 204)
+
+
+def every_byte(world: World, image: str) -> Iterator[tuple[str, bytes]]:
+    """Pulled by hand: manifest, config, and what is in all layers, a piece at a time."""
+    name, _, digest = image.partition("@")
+    place = f"{world.registry.address}/v2/{name.partition('/')[2]}"
+    accept = {"Accept": "application/vnd.oci.image.manifest.v1+json"}
+    answer = httpx.get(f"{place}/manifests/{digest}", headers=accept)
+    yield "manifest", answer.content
+    manifest = answer.json()
+    yield "config", httpx.get(f"{place}/blobs/{manifest['config']['digest']}").content
+    for layer in manifest["layers"]:
+        packed = httpx.get(f"{place}/blobs/{layer['digest']}", timeout=120, follow_redirects=True).content
+        assert len(packed) == layer["size"]
+        with gzip.open(io.BytesIO(packed)) as unpacked:
+            before = b""
+            while piece := unpacked.read(4 << 20):
+                yield layer["digest"], before + piece
+                before = piece[-4096:]
+
+
+def secrets_of(world: World, person: Person, server: str) -> list[bytes]:
+    """What must not be in an image of that run, keys without the lines around them."""
+    base = world.product.base(person, server)
+    told = world.kubectl("get", "secret", base, "-n", world.namespace.name, "-o", "json")
+    found = [
+        base64.b64decode(json.loads(told)["data"][key])
+        for key in ("token", "cookie_secret", "host_ed25519", "id_ed25519")
+    ]
+    return [value.splitlines()[1] if value.startswith(b"-----BEGIN") else value for value in found]
+
+
+def test_a_package_is_installed_as_root_and_another_person_runs_two_nodes_of_it(
+    world: World, tmp_path: Path
+) -> None:
+    grace, bob = world.product.person("grace"), world.product.person("bob")
+    bench = grace.portal("POST", "/workbenches", json={"environment": "jupyter"}).json()
+    assert bench["root"]
+    server = bench["server"]
+    answer = grace.portal("POST", f"/workbenches/{bench['id']}/clusters", json={"cpu": 0.3, "memory": "512M"})
+    assert answer.status_code in (200, 202), answer.text
+    cluster = answer.json()["id"]
+    wait_for(lambda: grace.is_ready(server), "the workbench is ready", seconds=180)
+    assert world.inside(grace, server, "id -u; sudo id -u").split() == ["1000", "0"]
+
+    repositories.repository(tmp_path / "apt", tmp_path / "scratch")
+    repositories.index(tmp_path / "simple")
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        for name in ("apt", "simple"):
+            archive.add(tmp_path / name, name)
+    text = base64.b64encode(packed.getvalue()).decode()
+    world.inside(grace, server, f"echo {text} | base64 -d | tar xz -C ~/work")
+    told = world.inside(
+        grace,
+        server,
+        "echo 'deb [trusted=yes] file:/home/jovyan/work/apt ./' | sudo tee /etc/apt/sources.list >/dev/null;"
+        " sudo rm -rf /etc/apt/sources.list.d; (sudo apt-get update && sudo apt-get install --yes heat) 2>&1;"
+        " sudo pip install --index-url file:///home/jovyan/work/simple warm 2>&1",
+    )
+    assert "Setting up heat" in told and "Successfully installed warm-2.0" in told, told
+    assert world.inside(grace, server, "cat /opt/heat/uid; stat -c %u /opt/heat/heat.py").split() == [
+        "0",
+        "0",
+    ]
+    for command in ("mknod /tmp/disk b 254 0", "mount -t tmpfs none /mnt", "ip link add x type dummy"):
+        said = world.inside(grace, server, f"sudo {command} 2>/dev/null && echo done || echo refused")
+        assert said.strip() == "refused", command
+
+    lost = grace.portal("GET", f"/clusters/{cluster}/losses").json()
+    assert lost["nodes"][0]["packages"] == {"apt": 1, "pip": 1}, lost
+    secrets = secrets_of(world, grace, server)
+    assert len(secrets) == 4 and min(map(len, secrets)) >= 16
+    image = saved(grace, cluster, "heat-tools:1")
+    assert image["state"] == "ready", image
+    added = {(one["manager"], one["name"]) for one in image["changes"]["packages_added"]}
+    assert {("apt", "heat"), ("pip", "warm")} <= added
+    looked = 0
+    for name, piece in every_byte(world, image["image"]):
+        looked += len(piece)
+        assert not [value for value in secrets if value in piece], name
+    assert looked > 100 << 20, "all of it, the environment below too"
+    shown = grace.portal("PUT", f"/images/{image['id']}/library", json={"visibility": "public"}).json()[
+        "name"
+    ]
+    assert grace.portal("DELETE", f"/clusters/{cluster}").status_code in (202, 204)
+
+    slug = bob.project("Class")
+    answer = bob.run(slug, project=slug, nodes=2, environment=shown)
+    assert answer.status_code in (201, 202), answer.text
+    wait_for(lambda: bob.is_ready(slug), "two nodes of it are ready", seconds=240)
+    for rank in (0, 1):
+        said = world.inside(
+            bob,
+            slug,
+            "PYTHONPATH=/opt/heat python -c 'import heat, warm; print(heat.answer, warm.answer)'",
+            rank,
+        )
+        assert said.split() == ["42", "42"]
+        # The image has sudo and lets its account use it; a pod of a project gets no new privileges by it.
+        said = world.inside(
+            bob, slug, "sudo -n id -u 2>&1 || echo refused; grep NoNewPrivs /proc/self/status", rank
+        )
+        assert "refused" in said and "no new privileges" in said and said.split()[-1] == "1", said
+    (held,) = bob.clusters()
+    nothing = bob.portal("GET", f"/clusters/{held['id']}/losses").json()
+    assert ([one["seen"] for one in nothing["nodes"]], nothing["parts"]) == ([True, True], []), nothing
+    assert bob.stop(slug).status_code in (202, 204)
 
 
 def test_a_token_under_an_odd_name_is_refused_and_nothing_reaches_the_registry(

@@ -168,6 +168,24 @@ def test_whoever_lost_the_last_answer_is_told_the_same_once_more(site: LiveSite,
     assert len(rows(site)) == 1
 
 
+def test_an_upload_that_is_asked_for_again_when_its_image_is_gone_begins_nothing(
+    site: LiveSite, sign: Any
+) -> None:
+    alice = sign("alice")
+    made = begin(alice)
+    image = go_on(site, alice, made, 0, BODY).headers["Galilean-Path"]
+    (archive,) = archives(site)
+    (folder_of(site.settings, "alice") / archive).unlink()  # as the image service does with what it took up
+    site.write(saved.fail, image, error=UserError(422, "no image"), now=NOW)
+    # A second of that name takes the place of the one that failed, and is deleted.
+    second = go_on(site, alice, begin(alice), 0, BODY).headers["Galilean-Path"]
+    site.write(saved.fail, second, error=UserError(422, "no image"), now=NOW)
+    assert alice.delete(f"/images/{second}").status_code == 204
+    again = alice.head(_address(site, made), headers=TUS)
+    assert again.status_code == 410
+    assert [row.id for row in rows(site)] == [second], "no row that could only fail"
+
+
 @pytest.mark.parametrize("name", ["Tools:1", "tools", "tools:latest", "../x:1", "people/bob/x:1", ""])
 def test_a_bad_name_is_refused_before_the_first_byte(site: LiveSite, sign: Any, name: str) -> None:
     assert begin(sign("alice"), name=name).status_code == 422
