@@ -61,11 +61,13 @@ class Preview:
 def preview(paths: Iterable[Path], rules: Rules) -> Preview:
     """What the names of the changed paths tell.
 
-    Directories that changed only because something in them did are not counted.
+    Directories that changed only because something in them did are not counted, be it something that is left out: a node
+    that nobody touched has changed nothing.
     """
-    kept = [item for item in paths if item.path and rules.why(item.path) is None]
+    named = [item for item in paths if item.path]
+    kept = [item for item in named if rules.why(item.path) is None]
     parents: set[str] = set()
-    for item in kept:
+    for item in named:
         at = item.path.rfind("/")
         while at > 0 and (folder := item.path[:at]) not in parents:
             parents.add(folder)

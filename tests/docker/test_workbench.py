@@ -191,7 +191,10 @@ def test_it_is_saved_added_to_the_library_and_somebody_else_has_the_package(
     (held_now,) = bob.clusters()
     nothing = bob.portal("GET", f"/clusters/{held_now['id']}/losses").json()
     assert [one["seen"] for one in nothing["nodes"]] == [True, True]
-    assert nothing["parts"] == [], "nodes that nobody touched lose nothing"
+    # At most the log of this machine's own npm, which JupyterLab asks for its version.
+    assert [(one["packages"], one["changed"], one["added"] <= 1) for one in nothing["nodes"]] == [
+        ({}, 0, True)
+    ] * 2
     assert ada.portal("GET", f"/clusters/{held_now['id']}/losses").status_code == 404
     assert bob.stop(slug).status_code in (202, 204)
 

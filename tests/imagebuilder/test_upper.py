@@ -112,6 +112,8 @@ def test_a_node_on_which_nothing_was_done_has_changed_nothing() -> None:
         Path("home/ada", 0),
         Path("home/ada/work", 1),
         Path("home/ada/.galilean", 1),
+        Path("home/ada/.local/share/jupyter/runtime", 0),
+        Path("home/ada/.local/share/jupyter/runtime/jpserver-7.json", 1),
         Path("run", 0),
     ]
     assert preview(own, RULES).empty
