@@ -69,6 +69,14 @@ _LOGIN = mark(
     "The registry wants a name and password that the machines do not have, or has no such image ({said})."
 )
 _UNKNOWN = mark("The registry has no such image ({said}).")
+_PLAIN = mark(
+    "The registry speaks without TLS and the machine asks it with TLS. Give the registry a certificate, or tell the container "
+    "runtime of every machine that it has none (in the installation on Kubernetes, “A registry”)."
+)
+_NO_NAME = mark(
+    "The machine does not find the registry by its name. Names of Services are known to pods alone: take one that machines "
+    "find, too ({said})."
+)
 _FAILED = mark("The machine could not fetch it: {said}")
 _TURNED_AWAY = mark("The machine takes no pod for it now: {said}")
 _GONE = mark("The pod that had the machine fetch it was deleted by somebody.")
@@ -180,6 +188,10 @@ def refused(said: str) -> UserError:
     folded = said.casefold()
     if "no space left" in folded:
         return UserError(507, _FULL, reason="disk-full")
+    if "server gave http response to https client" in folded:
+        return UserError(502, _PLAIN, reason="registry-plain")
+    if "no such host" in folded:
+        return UserError(502, _NO_NAME, reason="registry-name", said=_end(said))
     if "not found" in folded or "manifest unknown" in folded:
         return UserError(404, _UNKNOWN, reason="image-unknown", said=_short(said))
     if any(word in folded for word in ("unauthorized", "forbidden", "denied", "authorization failed")):
@@ -190,6 +202,11 @@ def refused(said: str) -> UserError:
 def _short(said: str) -> str:
     """For a page: addresses of registries may carry signatures behind a question mark."""
     return re.sub(r"\?[^\s\"']+", "?…", " ".join(said.split()))[:400]
+
+
+def _end(said: str) -> str:
+    """What a chain of errors ends with; before it stands the image's name, three times."""
+    return _short(said.rpartition(": dial tcp: ")[2])
 
 
 def secret_of(found: Mapping[str, Any], *, namespace: str, of: str) -> dict[str, Any] | None:

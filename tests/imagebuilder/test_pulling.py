@@ -124,11 +124,18 @@ def test_nothing_is_said_while_it_is_fetched() -> None:
         ("unexpected status code: 401 Unauthorized", "image-login"),
         ("write /var/lib/x: no space left on device", "disk-full"),
         ("dial tcp: connection refused", "image-failed"),
+        (f"{'x' * 600}: http: server gave HTTP response to HTTPS client", "registry-plain"),
+        (f"{'x' * 600}: dial tcp: lookup r.galilean.svc on 10.0.0.1:53: no such host", "registry-name"),
     ],
 )
 def test_what_a_kubelet_says_is_told_in_our_words(message: str, reason: str) -> None:
     error = verdict(waiting("ErrImagePull", message)).error
     assert error is not None and error.reason == reason
+
+
+def test_a_name_that_a_machine_does_not_know_is_told_however_long_the_words_before_it() -> None:
+    said = f"{'x' * 600}: dial tcp: lookup r.galilean.svc on 10.0.0.1:53: no such host"
+    assert "lookup r.galilean.svc" in str(verdict(waiting("ErrImagePull", said)).error)
 
 
 def test_a_signature_in_an_address_is_shown_to_nobody() -> None:
