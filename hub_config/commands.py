@@ -32,6 +32,7 @@ def register(root: typer.Typer) -> None:
     """Add the commands."""
     from galilean.commands.of_environments import add_environment_commands
     from galilean.commands.of_machines import add_machine_commands
+    from galilean.commands.of_object_stores import add_object_store_commands
     from galilean.commands.of_people import add_dataset_commands, add_project_commands
     from galilean.commands.of_workbenches import add_workbench_commands
     from hub_config.backup.commands import register as register_backup
@@ -60,6 +61,7 @@ def register(root: typer.Typer) -> None:
     add_dataset_commands(dataset_app, _portal_here)
     add_environment_commands(root, _portal_here)
     add_workbench_commands(root, _portal_here)
+    add_object_store_commands(root, _portal_here)
     add_machine_commands(root, _portal_here)
     root.add_typer(user_app, name="user")
     root.add_typer(people_app, name="people")

@@ -22,7 +22,7 @@ const files = {
 // Only the icons that pages use: an unknown one is an error in the template, not a missing picture.
 const icons = `
   activity arrow-clockwise arrow-down arrow-left arrow-right arrow-up box box-arrow-up-right
-  broadcast calendar-event check check-lg chevron-down chevron-right clock cloud-upload cpu dash
+  broadcast calendar-event check check-lg chevron-down chevron-right clock cloud-download cloud-upload cpu dash
   compass copy database arrow-counterclockwise diagram-2 download exclamation-circle-fill exclamation-triangle-fill file-earmark file-earmark-code
   file-earmark-image file-earmark-text file-earmark-zip files filter eye eye-slash image folder folder-plus folder2-open funnel gear
   globe2 grid hdd hdd-rack hourglass-split house inbox info-circle journal-code lightning-charge-fill layout-three-columns list lock

@@ -63,6 +63,7 @@ ROOMS = (
     "services.portal.pages.imports",
     "services.portal.pages.people",
     "services.portal.pages.ssh",
+    "services.portal.pages.object_stores",
     "services.portal.pages.person",
     "services.portal.pages.roles",
     "services.portal.pages.audit",

@@ -203,6 +203,7 @@ TOPICS: dict[str, str] = {
     "machine-time": "topics/metering",
     "schedules": "how-to/keep-a-cluster",
     "account": "topics/rights",
+    "object-stores": "how-to/use-an-object-store",
     "admin": "topics/architecture",
     "admin/online": "topics/states",
     "admin/calendar": "how-to/keep-a-cluster",

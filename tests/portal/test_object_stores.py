@@ -14,7 +14,9 @@ from typing import Any
 import httpx
 import pytest
 from sqlalchemy import select, update
+from typer.testing import CliRunner
 
+from galilean.cli import build_app
 from galilean.tables import audit_log
 from services.catalog import store as projects
 from services.files.incoming import Upload
@@ -350,3 +352,32 @@ def test_a_centre_that_wants_none_has_none(tmp_path: Path) -> None:
             base_url=live.url + "api/v1", headers={"Authorization": f"token {live.hub.token('alice')}"}
         )
         assert client.get("/object-stores").status_code == 404
+
+
+def test_a_script_keeps_a_store_and_copies_by_command(
+    site: LiveSite,
+    sign: Sign,
+    object_store: ObjectStore,
+    bucket: str,
+    item: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("GALILEAN_SITE", site.url)
+    monkeypatch.setenv("GALILEAN_TOKEN", site.hub.token("alice"))
+    monkeypatch.setenv("LANG", "C.UTF-8")
+
+    def run(*words: str, typed: str = "") -> Any:
+        return CliRunner().invoke(build_app(), ["object-stores", *words], input=typed)
+
+    place = ["--endpoint", object_store.endpoint, "--bucket", bucket, "--key-id", ACCESS, "--writable"]
+    added = run("add", "Lab", *place, typed=SECRET + "\n")
+    assert added.exit_code == 0, added.exception
+    assert SECRET not in added.output
+    assert "Lab" in run("list").output
+    into = run("import", "Lab", "projects/alice/heat-flow", "--prefix", "data/", "--folder", "in")
+    assert "2 files were copied, 6 bytes." in into.output
+    out = run("export", "Lab", "projects/alice/heat-flow", "in", "--prefix", "back/")
+    assert "2 files were copied" in out.output
+    assert "back/in/sub/b.csv" in object_store.keys(bucket)
+    assert run("delete", "Lab").exit_code == 0
+    assert sign("alice").get("/object-stores").json()["items"] == []

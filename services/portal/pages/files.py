@@ -106,6 +106,30 @@ _WORDS = (
     mark("Zip, opened everywhere"),
     mark("Tar, packed by gzip"),
     mark("saved"),
+    mark("{count} could not be copied: {problem}"),
+    mark("{count} files came in."),
+    mark("{count} files were written to {name}."),
+    mark("{count} were left out, because something else has their name, or they are no files: {names}"),
+    mark("A copy from or to {name} was broken off. What came whole is there."),
+    mark("Choose what comes into this folder; nothing chosen = all that is shown here."),
+    mark("Export"),
+    mark("Export {what} to an object store"),
+    mark("Exporting to {name}"),
+    mark("Folder in the store"),
+    mark("Import"),
+    mark("Import from object store"),
+    mark("Importing from {name}"),
+    mark("Leave what is there"),
+    mark("More"),
+    mark("None of your object stores can be written to. Change one, or add one."),
+    mark("Nothing had to be copied: all of it is there."),
+    mark("Nothing here."),
+    mark("Object store"),
+    mark("Replace it"),
+    mark("To the object stores"),
+    mark("When a name is taken by something else"),
+    mark("Whose names begin with"),
+    mark("You have no object store to copy from. Add one first."),
 )
 
 
@@ -126,6 +150,9 @@ def files_frame(desk: Desk) -> dict[str, Any]:
             "may_write": desk.may_write,
             "most": desk.limit_bytes or 0,
             "icons": ICONS,
+            "object_stores": desk.portal.settings.object_stores.enabled
+            and desk.person.has_role
+            and desk.person.node is None,
         },
         "file_words": file_words,
     }

@@ -83,6 +83,7 @@ class PersonOverview(PersonPage):
             "moment": moment,
             "person_name": row.name,
             "ssh": None,
+            "object_stores": own and self.portal.settings.object_stores.enabled and self.person.has_role,
         }
         if own and self.portal.settings.ssh.enabled:
             values |= {"ssh": ssh.ready(self), "ssh_keys": await ssh.keys_of(self.portal, name)}

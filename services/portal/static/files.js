@@ -6,6 +6,7 @@ import { toast } from "galilean/toasts";
 const root = document.querySelector("[data-files]");
 const { api, page: home, title } = root.dataset, mayWrite = root.dataset.write !== "", most = Number(root.dataset.most);
 const [{ Uploads, dropped, follow, sizeText }, dialogs, { serve }] = await Promise.all([import(root.dataset.uploadsModule), import(root.dataset.dialogsModule), import(root.dataset.pdfModule)]);
+const objects = root.dataset.objectsModule ? await import(root.dataset.objectsModule) : null;
 const { element } = dialogs;
 
 const find = (name) => root.querySelector(`[data-${name}]`);
@@ -365,6 +366,30 @@ const acts = {
   },
 };
 
+/** A copy from or to an object store, with its line; what came of it is told. */
+async function transfer(address, name, words, json) {
+  let job = await call(address, { method: "POST", json });
+  if (!job.ended_at) job = await follow(box, api, job, words);
+  objects.tellCopy(job, name);
+  await refresh();
+}
+
+async function importObjects() {
+  try {
+    const chosen = await objects.chooseImport(dialogs, { sizeText });
+    if (!chosen) return;
+    const { name, ...asked } = chosen;
+    await transfer(`${api}/object-transfers`, name, say("Importing from {name}", { name }), { do: "import", folder: at.folder, ...asked });
+  } catch (error) { toast(error.message, { tone: "bad" }); }
+}
+
+acts.export = async (paths) => {
+  const chosen = await objects.chooseExport(dialogs, named(paths));
+  if (!chosen) return;
+  const { name, ...asked } = chosen;
+  await transfer(`${api}/object-transfers`, name, say("Exporting to {name}", { name }), { do: "export", paths, ...asked });
+};
+
 async function act(name, paths) {
   try { await acts[name](paths); } catch (error) { toast(error.message, { tone: "bad" }); }
 }
@@ -406,6 +431,7 @@ root.addEventListener("click", (event) => {
   }
   if (event.target.closest("[data-new-folder]")) { closeMenus(); make("folder"); }
   else if (event.target.closest("[data-new-file]")) { closeMenus(); make("file"); }
+  else if (event.target.closest("[data-import-objects]")) { closeMenus(); importObjects(); }
   else if (event.target.closest("[data-more]")) further();
   else if (event.target.closest("[data-select-all]")) { closeMenus(); for (const item of items) selected.add(item.path); count(); }
   else if (event.target.closest("[data-shown-edit]")) act("edit", [shown.path]);
@@ -450,6 +476,7 @@ root.addEventListener("toggle", (event) => {
   if (item.kind !== "file") { drop("checksum"); drop("edit"); drop("unpack"); }
   else { if (!editable(item)) drop("edit"); if (!ARCHIVE.test(item.name)) drop("unpack"); }
   if (item.kind === "other") { drop("download"); drop("copy"); drop("pack"); }
+  if (!["file", "folder"].includes(item.kind)) drop("export");
   panel.append(parts);
   place(menu);
 }, true);
@@ -525,7 +552,8 @@ root.addEventListener("drop", async (event) => {
 /** Work that was going on when the page was left. */
 async function goesOn() {
   const { items: jobs } = await call(`${api}/jobs`);
-  for (const job of jobs.filter((one) => !one.ended_at)) follow(box, api, job, job.do).then(() => refresh(), () => {});
+  for (const job of jobs.filter((one) => !one.ended_at)) follow(box, api, job, { import: say("Import"), export: say("Export") }[job.do] ?? job.do).then(() => refresh(), () => {});
+  if (objects) await objects.brokenOff(dialogs, box, api, (address, one) => transfer(address, one.store_name, one.do === "import" ? say("Importing from {name}", { name: one.store_name }) : say("Exporting to {name}", { name: one.store_name })).catch((error) => toast(error.message, { tone: "bad" })));
 }
 
 addEventListener("online", () => refresh());

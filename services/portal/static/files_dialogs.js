@@ -13,7 +13,7 @@ export { element };
 
 let number = 0;
 /** A dialog with a heading, what is given, and buttons; answers what the pressed one stands for. */
-function dialog(title, body, buttons, { onOpen = () => {}, wide = false, check = () => true } = {}) {
+export function dialog(title, body, buttons, { onOpen = () => {}, wide = false, check = () => true } = {}) {
   return new Promise((done) => {
     number += 1;
     const heading = element("h2", { class: "t-section wrap-any", id: `ask-${number}`, text: title });
@@ -39,7 +39,7 @@ function dialog(title, body, buttons, { onOpen = () => {}, wide = false, check =
   });
 }
 
-const cancel = () => ({ label: say("Cancel"), close: true });
+export const cancel = () => ({ label: say("Cancel"), close: true });
 
 /** Yes or no. */
 export async function sure(title, text, yes) {

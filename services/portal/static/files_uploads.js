@@ -294,7 +294,8 @@ export async function follow(box, api, job, words) {
   box.hidden = false;
   let now = job, failures = 0;
   while (!now.ended_at) {
-    text.textContent = [words, now.size_bytes ? sizeText(now.size_bytes) : "", now.paths > 1 ? say("{done} of {all}", { done: now.done, all: now.paths }) : ""].filter(Boolean).join(" · ");
+    text.textContent = [words, now.total_bytes ? say("{done} of {all}", { done: sizeText(now.size_bytes), all: sizeText(now.total_bytes) }) : now.size_bytes ? sizeText(now.size_bytes) : "", now.paths > 1 ? say("{done} of {all}", { done: now.done, all: now.paths }) : ""].filter(Boolean).join(" · ");
+    if (now.total_bytes) { bar.max = now.total_bytes; bar.value = now.size_bytes; }
     if (now.paths > 1) { bar.max = now.paths; bar.value = now.done; }
     await new Promise((done) => setTimeout(done, 700));
     try { now = await call(`${api}/jobs/${job.id}`); failures = 0; } catch (error) {
