@@ -63,8 +63,8 @@ def program() -> Path:
 class ObjectStore:
     """The gateway on a free port of the loopback address; each folder of ``directory`` is a bucket."""
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
+    def __init__(self, directory: Path, *, certificate: Path | None = None) -> None:
+        self.directory, self.certificate = directory, certificate
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -76,7 +76,12 @@ class ObjectStore:
 
     @property
     def endpoint(self) -> str:
-        return f"http://{self.host}"
+        return f"{'https' if self.certificate else 'http'}://{self.host}"
+
+    def _tls(self) -> list[str]:
+        if self.certificate is None:
+            return []
+        return ["--cert", str(self.certificate), "--key", str(self.certificate.with_name("key.pem"))]
 
     def start(self) -> ObjectStore:
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -84,7 +89,7 @@ class ObjectStore:
             [
                 *("setpriv", "--pdeathsig", "KILL"),
                 str(program()),
-                *("--port", self.host, "--health", "/health", "--quiet"),
+                *("--port", self.host, "--health", "/health", "--quiet", *self._tls()),
                 *("posix", "--sidecar", str(self._beside()), str(self.directory)),
             ],
             env=dict(os.environ) | {"ROOT_ACCESS_KEY": ACCESS, "ROOT_SECRET_KEY": SECRET},
@@ -93,7 +98,7 @@ class ObjectStore:
         )
         for _ in range(600):
             try:
-                if httpx.get(f"{self.endpoint}/health", timeout=2).status_code == 200:
+                if httpx.get(f"{self.endpoint}/health", timeout=2, verify=False).status_code == 200:
                     return self
             except httpx.HTTPError:
                 if self._server.poll() is not None:
