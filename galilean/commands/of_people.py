@@ -6,6 +6,7 @@ the groups of commands that administrators have on the machine itself.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
@@ -80,7 +81,7 @@ def add_project_commands(app: typer.Typer, here: Here) -> None:
 
 
 def add_dataset_commands(app: typer.Typer, here: Here) -> None:
-    """Add ``delete``, ``publish`` and ``upload``; ``here`` as for projects."""
+    """Add ``delete``, ``publish``, ``upload``, ``versions`` and ``keep-version``; ``here`` as for projects."""
 
     @app.command("delete")
     def delete(address: Address) -> None:
@@ -94,6 +95,46 @@ def add_dataset_commands(app: typer.Typer, here: Here) -> None:
         """Let everybody read a data set of yours, for ever (token in GALILEAN_TOKEN); what they will see is said first."""
         with _client(here) as client:
             _publish(client, path_of("datasets", address), address, yes)
+
+    @app.command("versions")
+    def versions(
+        address: Address,
+        as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    ) -> None:
+        """List the versions of a data set that you may read, the newest first (token in GALILEAN_TOKEN).
+
+        A version is deleted by its own address: `galilean dataset delete owner/slug-v1`.
+        """
+        with _client(here) as client:
+            for one in client.request("GET", path_of("datasets", address) + "/versions").json()["items"]:
+                state = one["busy"] or one["visibility"]
+                size = "–" if one["size_bytes"] is None else format_bytes(one["size_bytes"])
+                plain = (str(one["version"]), f"{one['owner']}/{one['slug']}", state, size)
+                typer.echo(json.dumps(one, ensure_ascii=False) if as_json else "\t".join(plain))
+
+    @app.command("keep-version")
+    def keep_version(
+        address: Address, wait: Annotated[bool, typer.Option(help="Until all files are copied.")] = True
+    ) -> None:
+        """Keep the files of a data set of yours as they are now, as a version (token in GALILEAN_TOKEN); print its address."""
+        with _client(here) as client:
+            made = client.request("POST", path_of("datasets", address) + "/versions").json()
+            version = f"{made['owner']}/{made['slug']}"
+            while wait and made["busy"]:
+                time.sleep(LOOK_SECONDS)
+                try:
+                    made = client.request("GET", path_of("datasets", version)).json()
+                except UserError as error:
+                    if error.status != 404:
+                        raise
+                    raise UserError(
+                        409,
+                        mark(
+                            "There is no version of {address}: its files changed meanwhile, or somebody cancelled it."
+                        ),
+                        address=address,
+                    ) from error
+            typer.echo(version)
 
     @app.command("upload")
     def upload(

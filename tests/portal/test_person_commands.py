@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,11 +15,14 @@ from galilean.cli import build_app
 from galilean.commands.portal_client import PortalClient, path_of, portal_address
 from galilean.commands.uploading import PIECE_BYTES, Journal, Source, Uploader, find
 from galilean.errors import UserError
+from services.portal import freezing
 from tests.portal.conftest import Sign, made
 from tests.portal.live import LiveSite
-from tests.portal.test_datasets import dataset
+from tests.portal.test_datasets import dataset, now, put
+from tests.process.hub import eventually
 
 Command = Callable[..., Result]
+KEEP = ("dataset", "keep-version", "alice/io-nims")
 
 
 @pytest.fixture
@@ -236,3 +241,33 @@ def test_an_address_of_a_project_cannot_leave_its_place() -> None:
     for text in ("alice", "a/b/c", "/", "alice/"):
         with pytest.raises(UserError):
             path_of("projects", text)
+
+
+def test_versions_of_a_data_set_are_kept_listed_and_deleted_by_script(
+    command: Command, sign: Sign, site: LiveSite
+) -> None:
+    put(site, dataset(sign("alice")), "a.csv", b"orbit 1")
+    assert command("alice", "dataset", "keep-version", "alice/io-nims", "--no-wait").output == (
+        "alice/io-nims-v1\n"
+    )
+    assert "alice/io-nims-v1\tcopying" in command("alice", "dataset", "versions", "alice/io-nims").output
+    now(site, freezing.go_on(site.portal))
+    (line,) = command("alice", "dataset", "versions", "alice/io-nims", "--json").output.splitlines()
+    assert (json.loads(line)["version"], json.loads(line)["busy"]) == (1, "")
+    refused = command("bob", "dataset", "keep-version", "alice/io-nims")
+    assert isinstance(refused.exception, UserError)
+    assert command("alice", "dataset", "delete", "alice/io-nims-v1").exit_code == 0
+    assert command("alice", "dataset", "versions", "alice/io-nims").output == ""
+
+
+def test_a_version_that_came_to_nothing_is_told(command: Command, sign: Sign, site: LiveSite) -> None:
+    put(site, dataset(sign("alice")), "a.csv", b"orbit 1")
+    waits = threading.Thread(target=lambda: told.append(command("alice", *KEEP)))
+    told: list[Result] = []
+    waits.start()
+    address = "/datasets/alice/io-nims-v1"
+    eventually(lambda: sign("alice").get(address).status_code == 200)
+    assert sign("alice").delete(address).status_code == 204  # cancels it
+    waits.join(60)
+    assert isinstance(told[0].exception, UserError)
+    assert "no version" in str(told[0].exception)
