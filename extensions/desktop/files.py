@@ -1,6 +1,6 @@
 """Files of the node's HOME, for the page's upload and download (CG-21): where they may be, and under which name.
 
-Kept inside HOME, ``~/work`` and ``~/datasets``, wherever these lead. That is order, not a wall: whoever is here has a
+Kept inside HOME, ``~/work``, ``~/datasets`` and ``~/disks``, wherever these lead. That is order, not a wall: whoever is here has a
 terminal in the same node. Nothing is overwritten: a second ``a.txt`` becomes ``a (2).txt``. What
 arrives is complete or not there.
 """
@@ -25,7 +25,7 @@ class NotThere(Exception):
 def roots(home: Path) -> list[Path]:
     """The real directories that files may be in."""
     found = [Path(os.path.realpath(home))]
-    for link in (home / "work", *_children(home / "datasets")):
+    for link in (home / "work", *_children(home / "datasets"), *_children(home / "disks")):
         if link.is_dir():
             found.append(Path(os.path.realpath(link)))
     return found

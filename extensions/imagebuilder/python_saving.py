@@ -134,7 +134,7 @@ class PythonSaver:
             "image": node.environment,
             "size_bytes": reading.size_bytes,
             "image_bytes": 0,
-            "mounted": ["~/work", "~/datasets"],
+            "mounted": ["~/work", "~/datasets", "~/disks"],
             "processes": running,
             "apt": [],
             "conda": [],
