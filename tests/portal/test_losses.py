@@ -110,6 +110,7 @@ def test_the_dialog_opens_without_waiting_and_asks_beside_it(
         (f"clusters/{run}/release", f"clusters/{run}/losses"),
         ("clusters/release", f"clusters/{run}/losses"),
         (f"clusters/{run}/nodes/1/reset", f"clusters/{run}/losses?rank=1"),
+        ("sign-out", f"clusters/{run}/losses"),
     ):
         text = dialog(site, alice, path)
         assert f'hx-get="{site.portal.prefix}{asks}"' in text

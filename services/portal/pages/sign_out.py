@@ -11,6 +11,7 @@ from typing import Any
 
 from galilean.errors import UserError, mark
 from galilean.web.handlers import PageHandler
+from services.portal import losses
 from services.portal.api.clusters import release_cluster
 from services.portal.frame import mine_for
 from services.portal.held import ClusterView
@@ -31,6 +32,7 @@ class SignOut(PageHandler):
         await self.render_page(
             "sign_out.html",
             clusters=[(view, self._words(view, mine.grace_seconds)) for view in mine.clusters],
+            losses_of={view.run.id: losses.address(self.portal, view.run) for view in mine.clusters},
         )
 
     def _words(self, view: ClusterView, grace_seconds: int) -> str:
