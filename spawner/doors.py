@@ -49,6 +49,8 @@ class DoorsOf(Protocol):
     def interfaces(self) -> tuple[str, ...]: ...
     @property
     def ports(self) -> tuple[int, ...]: ...
+    @property
+    def as_is(self) -> bool: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,19 +92,23 @@ class Kept:
 
     interfaces: tuple[str, ...]
     ports: tuple[int, ...]
+    as_is: bool = False
 
 
 def to_keep(environment: DoorsOf) -> dict[str, Any]:
     """What a run's row keeps of its environment's doors; nothing when they are as always."""
-    if tuple(environment.interfaces) == ("jupyter",) and not environment.ports:
+    if tuple(environment.interfaces) == ("jupyter",) and not environment.ports and not environment.as_is:
         return {}
-    return {KEPT: {"interfaces": list(environment.interfaces), "ports": list(environment.ports)}}
+    said: dict[str, Any] = {"interfaces": list(environment.interfaces), "ports": list(environment.ports)}
+    return {KEPT: said | ({"as_is": True} if environment.as_is else {})}
 
 
 def kept(state: Mapping[str, Any] | None) -> Kept | None:
     """What :func:`to_keep` left in a row."""
     found = (state or {}).get(KEPT)
-    return Kept(tuple(found["interfaces"]), tuple(found["ports"])) if found else None
+    if not found:
+        return None
+    return Kept(tuple(found["interfaces"]), tuple(found["ports"]), bool(found.get("as_is")))
 
 
 def port_door(port: int) -> Door:
@@ -144,6 +150,8 @@ def doors_of(
         Keys of doors whose programs are known not to be there, such as ``desktop`` where the process
         backend's machine has none.
     """
+    if environment is not None and environment.as_is:
+        return (LAB,)  # whatever else there is, the node's own part serves it
     interfaces = ("jupyter",) if environment is None else environment.interfaces
     found = [door for name, door in (("jupyter", LAB), ("desktop", DESKTOP)) if name in interfaces]
     found += [TERMINAL, *applications]

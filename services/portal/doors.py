@@ -18,6 +18,10 @@ from spawner import ports
 from spawner.doors import Door
 from spawner.records import Run
 
+_AS_IS = mark(
+    "This image runs as it is, by its own server, which opens no ports. Adapt it, and the next run has what it lacks."
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Way:
@@ -48,10 +52,20 @@ def node_url(portal: Portal, user: str, server: str, rank: int = 0, path: str = 
     return host + base + path
 
 
+def _entry(portal: Portal, run: Run) -> rules.DoorsOf | None:
+    """The file says what its entries are; of others only the row knows what they were when it was asked for."""
+    return portal.settings.environments.get(run.environment) or rules.kept(run.state)
+
+
+def is_as_is(portal: Portal, run: Run) -> bool:
+    """Whether a run's image has its own server alone: no ssh, no ports, no terminal and no desktop of ours."""
+    entry = _entry(portal, run)
+    return entry is not None and entry.as_is
+
+
 def doors_of_run(portal: Portal, run: Run) -> tuple[Door, ...]:
     """What each node of a run offers."""
-    # The file says what its entries are; of others only the row knows what they were when it was asked for.
-    entry = portal.settings.environments.get(run.environment) or rules.kept(run.state)
+    entry = _entry(portal, run)
     missing: set[str] = set()
     # The process backend's nodes are processes of this machine; an image says by itself what it has.
     on_this_machine = portal.settings.backend == "process" and getattr(entry, "vnc", None) is None
@@ -87,6 +101,8 @@ async def change_port(
     if run.user != person.name:
         raise UserError(403, mark("Only its owner opens ports of a cluster."))
     if add is not None:
+        if is_as_is(portal, run):
+            raise UserError(409, _AS_IS, reason="as-is")
         ports.check_port(add)
     if run.word != "running" or not await portal.db.run(ports.change_ports, run.id, add=add, drop=drop):
         raise UserError(409, mark("The cluster does not run."))

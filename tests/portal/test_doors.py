@@ -6,7 +6,9 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import update
 
+from spawner.tables import clusters
 from tests.portal.conftest import Sign, made
 from tests.portal.live import LiveSite
 from tests.portal.test_api import _until
@@ -91,3 +93,23 @@ def test_pages_show_the_doors_of_each_node(site: LiveSite, alice: httpx.Client) 
         assert "/user/alice/heat-flow/node-1/proxy/8050/" in shown.text, path
         assert "Port 8050" in shown.text
     assert f"{run}/ports" in alice.get(site.url + "projects/alice/heat-flow/run").text
+
+
+def test_what_an_image_that_runs_as_it_is_cannot_serve_is_not_offered(
+    site: LiveSite, alice: httpx.Client
+) -> None:
+    run = running(alice)
+    page = site.url + "projects/alice/heat-flow/run"
+    assert "ssh heat-flow.galilean" in alice.get(page).text
+    kept = {"doors": {"interfaces": ["jupyter", "desktop"], "ports": [8050], "as_is": True}}
+    site.write(
+        lambda conn: conn.execute(
+            update(clusters).where(clusters.c.id == run).values(environment="alice/stock", state=kept)
+        )
+    )
+    assert [name for name, _ in doors(alice, run)[0]] == ["lab"]
+    shown = alice.get(page).text
+    assert "ssh heat-flow.galilean" not in shown and f"{run}/ports" not in shown
+    refused = alice.post(f"/clusters/{run}/ports", json={"port": 9000})
+    assert (refused.status_code, refused.json()["reason"]) == (409, "as-is")
+    assert "Adapt it" in refused.json()["detail"]

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from galilean.settings import EnvironmentSettings
-from spawner.doors import OWN_PORTS, doors_of, start_variables
+from spawner.doors import OWN_PORTS, doors_of, kept, start_variables, to_keep
 
 
 def keys(environment: EnvironmentSettings | None, **more: object) -> list[str]:
@@ -16,6 +16,18 @@ def keys(environment: EnvironmentSettings | None, **more: object) -> list[str]:
 def test_a_plain_environment_has_jupyterlab_and_a_terminal():
     assert keys(EnvironmentSettings(title="Plain")) == ["lab", "terminal"]
     assert keys(None) == ["lab", "terminal"], "also one that the settings know no more"
+
+
+def test_an_image_that_runs_as_it_is_has_the_one_door_that_its_own_server_answers():
+    stock = EnvironmentSettings(
+        title="Stock", image="r.example/x:1", interfaces=("jupyter", "desktop"), ports=(8050,), as_is=True
+    )
+    assert keys(stock, ports=(9000,)) == ["lab"]
+    row = to_keep(stock)
+    left = kept(row)
+    assert left is not None and left.as_is and [door.key for door in doors_of(left, ports=(9000,))] == ["lab"]
+    assert "as_is" not in str(to_keep(EnvironmentSettings(title="App", ports=(8050,))))
+    assert to_keep(EnvironmentSettings(title="Plain")) == {}
 
 
 def test_a_desktop_is_a_door_where_the_environment_has_one_and_its_programs_are_there():

@@ -32,7 +32,7 @@ from services.portal import saving
 from services.portal.api.clusters import held_seconds, may_ask, node_state, place_in_line, why_of
 from services.portal.api.dataset_models import LinkedDataset
 from services.portal.api.datasets import linked
-from services.portal.doors import ways
+from services.portal.doors import is_as_is, ways
 from services.portal.licence_words import licence_words
 from services.portal.machines import gpu_choices, pool_choices
 from services.portal.machines import never as machines_never
@@ -185,6 +185,7 @@ class RunPage(ProjectPage):
         }
         if run is not None:
             told = progress(run, found.nodes, now=now, typical=found.typical(run.nodes))
+            as_is = is_as_is(self.portal, run)
             values |= {
                 "size": size_of_cluster(
                     run.nodes, run.cpu_millicores, run.memory_bytes, run.gpu, run.gpu_model
@@ -202,8 +203,9 @@ class RunPage(ProjectPage):
                 "licences_said": self.translate(licence_words(run.backend)),
                 "owns_run": run.user == self.person.name,
                 "ssh_hosts": [host_of(run.server, rank) for rank in range(min(run.nodes, SSH_LISTED_MOST))]
-                if self.portal.settings.ssh.enabled
+                if self.portal.settings.ssh.enabled and not as_is
                 else [],
+                "as_is": as_is,
                 "node_doors": [self._node_row(run, node) for node in records.present(found.nodes)],
             }
         return self.portal.jinja.get_template("run_drawer.html").render(values)
