@@ -29,6 +29,14 @@ Taken = Literal["leave", "replace"]
 PAUSE_SECONDS = (1.0, 5.0, 20.0)
 
 
+class Ended(Exception):
+    """The copy may not go on at all; ``why`` is for people. It is no fault of one object, so no other is tried."""
+
+    def __init__(self, why: UserError) -> None:
+        super().__init__(str(why))
+        self.why = why
+
+
 @dataclass(kw_only=True)
 class Outcome:
     """What became of a copy, as far as it is.
@@ -72,7 +80,10 @@ class Course:
 
     def step(self, size_bytes: int) -> None:
         self.progress.add(size_bytes)
-        self.still()
+        try:
+            self.still()
+        except UserError as error:
+            raise Ended(error) from None
 
 
 # ------------------------------------------------------------------------------------------------------------ import
@@ -136,8 +147,8 @@ def bring(
     ------
     UserError
         507 when all of it cannot fit: before the first byte. What concerns one object is in ``outcome``.
-    Cancelled
-        When somebody asked for the end.
+    Cancelled, Ended
+        When somebody asked for the end, or it may not go on.
     """
     outcome = outcome if outcome is not None else Outcome()
     wanted: list[tuple[str, Found]] = []
@@ -174,9 +185,9 @@ def bring(
         try:
             fetch(bucket, root, path, found, taken=taken, course=course, limit_bytes=limit_bytes)
         except UserError as error:
-            outcome.problems.append((path, error))
-            if error.status in (403, 507) and error.reason != "changed":  # so would be all that follow
+            if _is_of_all(error):
                 raise
+            outcome.problems.append((path, error))
             continue
         outcome.copied += 1
         course.progress.add(0, 1)
@@ -250,6 +261,11 @@ def fetch(
                 reason="checksum",
             )
         upload.finish(changed_at=found.changed_at)
+
+
+def _is_of_all(error: UserError) -> bool:
+    """Whether what went wrong with one would go wrong with all that follow."""
+    return error.status == 507 or (error.status in (403, 404) and error.reason.startswith("store-"))
 
 
 def _object_changed(path: str) -> UserError:
@@ -366,9 +382,9 @@ def send(
             with root.open(file.path) as opened:
                 bucket.write(opened, key, step=course.step, keep_upload=course.keep_upload)
         except UserError as error:
-            outcome.problems.append((file.path, error))
-            if error.status == 403 and error.reason.startswith("store-"):
+            if _is_of_all(error):
                 raise
+            outcome.problems.append((file.path, error))
             continue
         outcome.copied += 1
         course.progress.add(0, 1)

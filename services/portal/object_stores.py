@@ -28,7 +28,7 @@ from services.files import paths
 from services.files.progress import Cancelled
 from services.object_stores import kept, rules, transfers
 from services.object_stores.bucket import Bucket
-from services.object_stores.copies import Course, Outcome, Taken, bring, send
+from services.object_stores.copies import Course, Ended, Outcome, Taken, bring, send
 from services.object_stores.kept import MANAGE, Store, Viewer
 from services.object_stores.rules import Key, Place
 from services.portal.desks import Desk, desk_of
@@ -305,6 +305,8 @@ async def begin(
                     )
         except (UserError, Cancelled):
             raise
+        except Ended as ended:
+            raise ended.why from None
         except Exception as error:
             log.exception("copy %s broke off", transfer_id)
             raise UserError(

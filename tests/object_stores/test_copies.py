@@ -208,6 +208,33 @@ def test_whoever_cancels_has_whole_files_only(object_store: ObjectStore, name: s
     assert sizes and set(sizes) == {300_000}
 
 
+def test_a_copy_that_may_not_go_on_tries_no_other_object(
+    object_store: ObjectStore, name: str, root: Root
+) -> None:
+    object_store.bucket(name, {f"f{n}": b"x" * 1000 for n in range(5)})
+    progress = Progress()
+    asked: list[int] = []
+
+    def still() -> None:  # said once, between two objects, as by whoever asks now and then
+        if progress.size_bytes >= 2000 and not asked:
+            asked.append(1)
+            raise UserError(404, "gone", reason="store-unknown")
+
+    with opened(object_store, name) as bucket, pytest.raises(copies.Ended):
+        take(bucket, root, course=Course(progress=progress, still=still))
+    assert sum(path.is_file() for path in root.root.iterdir()) == 1
+
+
+def test_a_file_that_may_not_be_written_stops_no_other(
+    object_store: ObjectStore, name: str, root: Root
+) -> None:
+    object_store.bucket(name, {"a": b"x", "b/c": b"y", "d": b"z"})
+    (root.root / "b").write_bytes(b"a file where a folder would be")
+    with opened(object_store, name) as bucket:
+        done = take(bucket, root)
+    assert (done.copied, [path for path, _ in done.problems]) == (2, ["b/c"])
+
+
 def test_files_become_objects_small_and_in_parts(object_store: ObjectStore, name: str, root: Root) -> None:
     client = object_store.bucket(name)
     big = os.urandom(12 << 20)

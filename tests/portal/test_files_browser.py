@@ -215,4 +215,7 @@ def test_an_address_does_not_lead_out_of_the_files(
     expect(row(page, "notes.txt")).to_be_visible()
     api = site.url + "api/v1/"
     files = api + "projects/alice/heat-flow/"
-    assert {url for url in asked if url.startswith(api)} <= {api + "notices", files + "files", files + "jobs"}
+    assert {url for url in asked if url.startswith(api)} <= {
+        api + "notices",
+        *(files + what for what in ("files", "jobs", "object-transfers")),
+    }
