@@ -164,10 +164,16 @@ class Machine:
     # ------------------------------------------------------------------------------------------------- tools
 
     def speak_plain_http(self, registry: str) -> None:
-        """Fetch from ``host:port`` without TLS, as from a registry of the machine's own; it is read at each fetch."""
+        """Fetch from ``host:port`` without TLS, as from a registry of the machine's own; it is read at each fetch.
+
+        Without a table ``host`` containerd 1.6 takes the file for broken, says so in its log alone, and asks by TLS.
+        """
         folder = self.directory / "registries" / registry
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "hosts.toml").write_text(f'server = "http://{registry}"\n')
+        address = f"http://{registry}"
+        (folder / "hosts.toml").write_text(
+            f'server = "{address}"\n[host."{address}"]\n  capabilities = ["pull", "resolve"]\n'
+        )
 
     def load_image(self, archive: Path) -> None:
         """Bring a docker archive into the machine's image store."""

@@ -26,7 +26,9 @@ def free_port() -> int:
 class RegistryServer:
     """Debian's docker-registry on a free port, its data in ``directory / "data"``."""
 
-    def __init__(self, directory: Path, auth: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self, directory: Path, auth: dict[str, Any] | None = None, *, host: str = "127.0.0.1"
+    ) -> None:
         program = shutil.which("docker-registry")
         if not program:
             raise RuntimeError("docker-registry is missing: install Debian's package docker-registry")
@@ -34,11 +36,11 @@ class RegistryServer:
         self.directory = directory
         self.data = directory / "data"
         self.data.mkdir(parents=True, exist_ok=True)
-        self.port = free_port()
+        self.host, self.port = host, free_port()
         settings: dict[str, Any] = {
             "version": 0.1,
             "storage": {"filesystem": {"rootdirectory": str(self.data)}, "delete": {"enabled": True}},
-            "http": {"addr": f"127.0.0.1:{self.port}", "secret": "the same after a restart"},
+            "http": {"addr": f"{self.host}:{self.port}", "secret": "the same after a restart"},
         }
         if auth:
             settings["auth"] = auth
@@ -48,7 +50,7 @@ class RegistryServer:
 
     @property
     def address(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     def start(self) -> None:
         with (self.directory / "log").open("ab") as log:
