@@ -328,17 +328,25 @@ def test_a_copy_of_a_portal_that_was_killed_is_told_and_begun_again(
     alice = sign("alice")
     store = kept(alice, object_store, bucket)
     copied(alice, item, do="import", store=store["id"], names=["top.txt"])
+    s3 = object_store.client()
+    left = s3.create_multipart_upload(Bucket=bucket, Key="big")["UploadId"]
     lost = site.portal.clock() - timedelta(minutes=6)
     with site.portal.db.write() as conn:
         asked = conn.execute(select(object_transfers.c.asked)).scalar_one() | {"names": []}
         conn.execute(
             update(object_transfers).values(
-                state="working", process="another", ended_at=None, seen_at=lost, asked=asked
+                state="working",
+                process="another",
+                ended_at=None,
+                seen_at=lost,
+                asked=asked,
+                upload=["big", left],
             )
         )
     asyncio.run_coroutine_threadsafe(ours.sweep(site.portal), site.loop).result(60)
     one = alice.get(f"{item}/object-transfers").json()["items"][0]
     assert one["state"] == "broken"
+    assert not s3.list_multipart_uploads(Bucket=bucket).get("Uploads")
     again = alice.post(f"{item}/object-transfers/{one['id']}")
     assert ended(alice, item, again.json())["made"] == ["2"]
     states = [one["state"] for one in alice.get(f"{item}/object-transfers").json()["items"]]
