@@ -11,10 +11,14 @@ from pathlib import Path
 import pytest
 
 from services.catalog.starter import starter_notebook
+from spawner.docker import names
+from tests import repositories
 from tests.desktop import story
 from tests.docker.daemon import Daemon
 from tests.docker.hub import DockerHub
+from tests.docker.test_build import built
 from tests.docker.test_product import DockerProduct
+from tests.product.product import wait_for
 
 ROOT = Path(__file__).parents[2]
 PYTHON = "/opt/galilean/bin/python"
@@ -161,6 +165,76 @@ def test_the_first_notebook_has_both_nodes_at_work(cluster: DockerHub) -> None:
     assert "π ≈ 3.14" in "".join(shown["data"]["text/plain"]), said
     assert "'node-0': " in "".join(shown["data"]["text/plain"])
     assert "'node-1': " in "".join(shown["data"]["text/plain"])
+
+
+SITE = "galilean-test:site"
+
+
+def with_packages_of_its_own(daemon: Daemon, reference: str, directory: Path) -> None:
+    """The image as a centre has it whose apt and pip ask places of its own: here folders in it."""
+    files = directory / "files"
+    repositories.repository(files / "srv/apt", directory / "scratch")
+    repositories.index(files / "srv/simple")
+    for name, text in (
+        ("etc/apt/sources.list", "deb [trusted=yes] file:/srv/apt ./\n"),
+        ("etc/pip.conf", "[global]\nindex-url = file:///srv/simple\n"),
+    ):
+        (files / name).parent.mkdir(parents=True, exist_ok=True)
+        (files / name).write_text(text)
+    (directory / "Dockerfile").write_text(
+        f"FROM {reference}\nUSER root\nRUN rm -rf /etc/apt/sources.list.d\nCOPY files/ /\nUSER 1000\n"
+    )
+    told = list(daemon.client.build(path=str(directory), tag=SITE, decode=True, rm=True))
+    assert not [line for line in told if "error" in line], told
+
+
+def test_a_project_with_apt_txt_and_requirements_txt_becomes_an_image_that_has_both(
+    image: Callable[[str], str], daemon: Daemon, tmp_path: Path
+) -> None:
+    with_packages_of_its_own(daemon, image("jupyter"), tmp_path)
+    directory = daemon.directory.parent / "of-lists"
+    directory.mkdir(mode=0o755)
+    product = DockerProduct(
+        directory,
+        daemon,
+        {
+            "docker": {"image": SITE, "url": daemon.url, "cpu_overcommit": 8, "instance": "lists"},
+            "environments": {"jupyter": {"title": "JupyterLab"}},
+            "images": {"builds": {"allowed": True, "cpu": 1, "memory": "1G"}, "distribution": {"reserve_percent": 1}},
+        },
+        cluster={"command": [PYTHON, "-m", "spawner.node.container"]},
+    )  # fmt: skip
+    product.start()
+    try:
+        ada = product.person("ada")
+        slug = ada.project("Lists")
+        place = f"/projects/ada/{slug}"
+        for path, text in (("apt.txt", "heat  # of the centre\n"), ("requirements.txt", "warm==2.0\n")):
+            assert ada.portal("PUT", f"{place}/files/{path}", content=text.encode()).status_code == 201
+        made = built(ada, f"{place}/build", "lists:1", seconds=900)
+        assert made["state"] == "ready", made
+        added = {(one["manager"], one["name"], one["version"]) for one in made["changes"]["packages_added"]}
+        assert {("apt", "heat", "1.2"), ("pip", "warm", "2.0")} <= added
+        name = ada.portal("PUT", f"/images/{made['id']}/library", json={"visibility": "own"}).json()["name"]
+        answer = ada.run(slug, project=slug, nodes=NODES, cpu=0.5, memory="1G", environment=name)
+        assert answer.status_code in (201, 202), answer.text
+        wait_for(lambda: ada.is_ready(slug), f"{slug} is ready", seconds=400)
+        nodes = daemon.containers(**{names.INSTANCE: product.instance})
+        assert len(nodes) == NODES
+        for node in nodes:
+            text = "PYTHONPATH=/opt/heat python3 -c 'import heat, warm; print(heat.answer, warm.answer)'; cat /opt/heat/uid"
+            assert daemon.execute(node["Id"], "/bin/sh", "-c", text).split() == ["42", "42", "0"]
+            # The image's sudo gives nothing to nodes that no root is allowed in.
+            text = "sudo -n id -u 2>&1 || echo refused; grep NoNewPrivs /proc/self/status"
+            said = daemon.execute(node["Id"], "/bin/sh", "-c", text)
+            assert "no new privileges" in said and "refused" in said and said.split()[-1] == "1", said
+        (held,) = ada.clusters()
+        lost = ada.portal("GET", f"/clusters/{held['id']}/losses").json()
+        assert [(one["seen"], one["packages"]) for one in lost["nodes"]] == [(True, {})] * NODES, lost
+        assert ada.stop(slug).status_code in (202, 204)
+    finally:
+        product.close()
+        daemon.machine.run("nft", "delete", "table", "inet", "galilean_docker", check=False)
 
 
 @pytest.mark.parametrize("cluster", ["mpi"], indirect=True)
