@@ -470,7 +470,7 @@ class Settings(Section):
     @property
     def disks_offered(self) -> bool:
         """Whether people may have disks."""
-        return self.disks.offered and self.backend != "kubernetes"
+        return self.disks.offered and (self.backend != "kubernetes" or bool(self.kubernetes.disk_class))
 
     @property
     def disks_directory(self) -> Path:

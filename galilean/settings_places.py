@@ -176,6 +176,16 @@ class Kubernetes(Section):
         default=10 * 2**30,
         description="Size of such a claim for a node that asks for no storage.",
     )
+    disk_class: str = Field(
+        default="",
+        description="Storage class of disks: each is a claim of it, made by the first run that mounts it. Empty = there are "
+        "no disks.",
+    )
+    disk_access_mode: Literal["ReadWriteOnce", "ReadWriteMany"] = Field(
+        default="ReadWriteOnce",
+        description="Access mode of these claims. ReadWriteOnce bears pods of one machine; readers on several machines "
+        "need a class that bears ReadWriteMany.",
+    )
     network: Network = Network()
     agents_namespace: str = Field(
         default="",
@@ -196,7 +206,7 @@ class Kubernetes(Section):
             raise ValueError(f"{value!r} cannot be the name of a namespace")
         return value
 
-    @field_validator("scratch_class")
+    @field_validator("scratch_class", "disk_class")
     @classmethod
     def _class(cls, value: str) -> str:
         if value and not _OBJECT.fullmatch(value):
@@ -271,7 +281,8 @@ class Disks(Section):
     """Storage that people make for themselves, in whole GiB, to be mounted in runs: many readers or one writer."""
 
     offered: bool = Field(
-        default=True, description="Whether people may make disks. With backend kubernetes there are none yet."
+        default=True,
+        description="Whether people may make disks; with backend kubernetes also kubernetes.disk_class is needed.",
     )
     directory: str = Field(
         default="",

@@ -99,6 +99,7 @@ Each part has the rights that it needs and no more; parts that are not named her
 | part | where | may |
 |---|---|---|
 | hub | the release's namespace | pods: list, watch, create, delete; Secrets, Services, NetworkPolicies: list, create, delete |
+| hub, with `config.kubernetes.disk_class` | the release's namespace | PersistentVolumeClaims: create, delete |
 | metering | the release's namespace | pods: list |
 | metering, unless `config.use.measured` is false | the whole cluster | figures of use at the kubelets (`nodes/metrics`): get |
 | machines | the whole cluster | nodes: get, list, patch, delete |

@@ -84,6 +84,8 @@ def cluster_traits(settings: Settings, addresses: Addresses, portal_path: str) -
         "shm_share": kube.shm_share,
         "scratch_class": kube.scratch_class,
         "scratch_size": kube.scratch_size,
+        "disk_class": kube.disk_class,
+        "disk_access_mode": kube.disk_access_mode,
         "containers_seccomp": kube.containers_seccomp,
         "containers_apparmor": kube.containers_apparmor,
         "kueue_queue": kube.kueue_queue,

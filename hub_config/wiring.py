@@ -25,7 +25,7 @@ from galilean.errors import UserError, mark
 from galilean.mail import send_soon
 from galilean.rights import Rights
 from galilean.settings import Settings, load_settings
-from hub_config import port_shares, role_sync
+from hub_config import disk_claims, port_shares, role_sync
 from hub_config.addresses import Addresses
 from hub_config.build import browser_url, hub_traits
 from hub_config.ports import read_ports
@@ -129,6 +129,14 @@ class Wiring:
             ),
             Chore("Following roles", role_sync.SECONDS, lambda: self.following.look(hub.db, self.database)),
         ]
+        if self.settings.backend == "kubernetes":
+            found.append(
+                Chore(
+                    "Deleting claims of disks",
+                    disk_claims.SECONDS,
+                    lambda: disk_claims.purge(self.database, self.settings.kubernetes.namespace, self.clock),
+                )
+            )
         if hasattr(self.room, "learn"):
             found.append(
                 Chore("Learning of machines", MACHINES_SECONDS, lambda: self.room.learn(self.database))

@@ -15,6 +15,8 @@ RANK = "galilean.io/rank"
 COMPONENT = "galilean.io/component"
 POOL = "galilean.io/pool"
 GPU_MODEL = "galilean.io/gpu-model"
+#: Marks what keeps a disk, which belongs to no run; its value is the disk's id.
+DISK = "galilean.io/disk"
 #: What is opened to licence servers, as an annotation.
 LICENCES = "galilean.io/licences"
 #: Marks containers that are made for reading an image alone; its value is the installation.

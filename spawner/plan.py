@@ -48,6 +48,7 @@ class DiskUsed:
 
     id: str
     name: str
+    size_bytes: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

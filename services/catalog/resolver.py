@@ -266,7 +266,7 @@ def disk_mount(settings: Settings, disk: Disk, mode: str) -> Mount:
         503 when its directory is not there: made anew it would lie below a mount point.
     """
     source = settings.disks_directory / disk.id
-    if not source.is_dir():
+    if settings.backend != "kubernetes" and not source.is_dir():
         raise UserError(
             503,
             mark(
@@ -278,7 +278,7 @@ def disk_mount(settings: Settings, disk: Disk, mode: str) -> Mount:
         source=str(source),
         target=f"{disks.BELOW}/{disk.name}",
         read_only=mode == "read",
-        disk=DiskUsed(id=disk.id, name=disk.name),
+        disk=DiskUsed(id=disk.id, name=disk.name, size_bytes=disk.size_bytes),
     )
 
 

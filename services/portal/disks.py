@@ -11,7 +11,7 @@ import logging
 from sqlalchemy import Connection
 from ulid import ULID
 
-from galilean.errors import UserError
+from galilean.errors import UserError, mark
 from galilean.file_threads import beside
 from galilean.web.context import Portal
 from galilean.web.visitor import Visitor
@@ -30,6 +30,11 @@ SHOWN = 50
 def offered(portal: Portal) -> bool:
     """Whether there are disks here."""
     return portal.settings.disks_offered
+
+
+def grows(portal: Portal) -> bool:
+    """Whether disks can be made larger: a claim keeps its size."""
+    return portal.settings.backend != "kubernetes"
 
 
 def pools(portal: Portal, person: Visitor) -> dict[str, str]:
@@ -96,6 +101,7 @@ async def make(
     disk_id, now = str(ULID()), portal.clock()
     place = portal.settings.disks_directory
     first = not await portal.db.run_read(disk_store.any_kept)
+    claims = portal.settings.backend == "kubernetes"  # made by the first run that mounts it
 
     def begin(conn: Connection) -> Disk:
         return disk_store.create(
@@ -111,6 +117,8 @@ async def make(
             now=now,
         )
 
+    if claims:
+        return await portal.db.run_serialised("admission", begin)
     await portal.files.ask(disk_places.NAME, disk_places.make, place, disk_id, first=first)
     try:
         return await portal.db.run_serialised("admission", begin)
@@ -129,6 +137,10 @@ async def grow(portal: Portal, person: Visitor, disk_id: str, size_gib: int, *, 
     """
     need_role(person)
     await reach(portal, person, disk_id)
+    if not grows(portal):
+        raise UserError(
+            409, mark("Disks cannot be made larger here. Make another one and copy what you need.")
+        )
     most = await limit_of(portal, person.name)
 
     def change(conn: Connection) -> Disk:
@@ -169,7 +181,10 @@ async def delete(portal: Portal, person: Visitor, disk_id: str, *, address: str 
 
 
 async def purge(portal: Portal) -> None:
-    """Delete the files of what was deleted, then count what changed. What cannot be deleted is tried again."""
+    """Delete the files of what was deleted, then count what changed. What cannot be deleted is tried again.
+
+    Claims of Kubernetes are the hub's: no other part may delete them.
+    """
     if portal.settings.backend == "kubernetes":
         return
     place = portal.settings.disks_directory

@@ -21,7 +21,7 @@ from traitlets import Bool, Dict, Float, Integer, List, Unicode, default
 from galilean.errors import UserError, mark
 from spawner.backend import NodeLook, NodeProgress
 from spawner.cluster import VirtualCluster
-from spawner.kubernetes import names
+from spawner.kubernetes import disks, names
 from spawner.kubernetes.api import KubeAPI
 from spawner.kubernetes.nodes import PodNodes
 from spawner.kubernetes.spec import CLUSTER_DNS, NOT_OUTSIDE, ClaimMount, ClusterSpec, Isolation, Placement
@@ -74,6 +74,8 @@ class KubeCluster(VirtualCluster, KubeSpawner):
     scratch_size = Integer(10 * 2**30, help="Bytes of such a claim for a node that asks for no storage.").tag(
         config=True
     )
+    disk_class = Unicode("", help="Storage class of disks; empty = there are none.").tag(config=True)
+    disk_access_mode = Unicode("ReadWriteOnce", help="Access mode of their claims.").tag(config=True)
     machine_patience = Integer(
         60,
         min=0,
@@ -146,7 +148,22 @@ class KubeCluster(VirtualCluster, KubeSpawner):
 
     async def create_nodes(self, run: Run, plan: ClusterPlan, progress: NodeProgress) -> None:
         ways = await self.ways_of(plan, ours=self.pods.addresses())
-        await self.pods.create(await self.spec(run, plan, ways), progress)
+        spec = await self.spec(run, plan, ways)
+        await self.pods.make_claims(self.base, self.claims_of(plan))
+        await self.pods.create(spec, progress)
+
+    def claims_of(self, plan: ClusterPlan) -> list[Mapping[str, Any]]:
+        """The claims of a plan's disks, made where they are not there yet."""
+        return [
+            disks.claim(
+                mount.disk.id,
+                mount.disk.size_bytes,
+                storage_class=self.disk_class,
+                access_mode=self.disk_access_mode,
+            )
+            for mount in plan.disks
+            if mount.disk is not None
+        ]
 
     async def look_at_nodes(self, run: Run) -> Mapping[int, NodeLook]:
         return await self.pods.look(self.base, run.id)
@@ -253,6 +270,9 @@ def claim_mount(mount: Mount, claims: Mapping[str, str]) -> ClaimMount:
     UserError
         503 when no claim is mounted there.
     """
+    if mount.disk is not None:
+        name = disks.claim_name(mount.disk.id)
+        return ClaimMount(claim=name, sub_path="", target=mount.target, read_only=mount.read_only, disk=True)
     source = posixpath.normpath(mount.source)
     if mount.claim:
         claims = {**claims, mount.root: mount.claim}

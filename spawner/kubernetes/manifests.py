@@ -189,7 +189,7 @@ def pod(spec: ClusterSpec, rank: int, owner: Manifest, *, vnc_key: bool = True) 
             "securityContext": _security(spec, base["spec"].get("securityContext", {})),
             "nodeSelector": {**base["spec"].get("nodeSelector", {}), **spec.placement.node_selector},
             "tolerations": _tolerations(base["spec"].get("tolerations", []), spec.placement),
-            "volumes": [*base["spec"].get("volumes", []), *_volumes(spec)],
+            "volumes": [*base["spec"].get("volumes", []), *_volumes(spec, rank)],
         },
     }
 
@@ -288,7 +288,7 @@ def _container(spec: ClusterSpec, rank: int, theirs: Mapping[str, Any], *, vnc_k
             "failureThreshold": max(1, spec.start_seconds),
         },
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "volumeMounts": [*theirs.get("volumeMounts", ()), *_volume_mounts(spec)],
+        "volumeMounts": [*theirs.get("volumeMounts", ()), *_volume_mounts(spec, rank)],
     }
 
 
@@ -360,12 +360,12 @@ def _dns(spec: ClusterSpec, theirs: Mapping[str, Any]) -> Manifest:
     return {**theirs, "searches": [*theirs.get("searches", ()), ours]}
 
 
-def _claims(mounts: Sequence[ClaimMount]) -> dict[str, str]:
-    claims = sorted({mount.claim for mount in mounts})
+def _claims(mounts: Sequence[ClaimMount], rank: int) -> dict[str, str]:
+    claims = sorted({mount.claim for mount in mounts if mount.is_of(rank)})
     return {claim: f"galilean-claim-{number}" for number, claim in enumerate(claims)}
 
 
-def _volumes(spec: ClusterSpec) -> list[Manifest]:
+def _volumes(spec: ClusterSpec, rank: int) -> list[Manifest]:
     files = [COOKIE_KEY, "host_ed25519", "id_ed25519", "authorized_keys", "known_hosts"]
     volumes: list[Manifest] = [
         {
@@ -381,7 +381,7 @@ def _volumes(spec: ClusterSpec) -> list[Manifest]:
         memory = {"medium": "Memory", "sizeLimit": str(spec.shm_bytes)}
         volumes.append({"name": "galilean-shm", "emptyDir": memory})
     volumes.append({"name": "galilean-scratch", **_scratch(spec)})
-    for claim, name in _claims(spec.mounts).items():
+    for claim, name in _claims(spec.mounts, rank).items():
         volumes.append({"name": name, "persistentVolumeClaim": {"claimName": claim}})
     return volumes
 
@@ -404,23 +404,23 @@ def _scratch(spec: ClusterSpec) -> Manifest:
 def _security(spec: ClusterSpec, theirs: Mapping[str, Any]) -> Manifest:
     """Of the pod; a claim's file system is root's unless a group is said, an emptyDir is everybody's."""
     ours: Manifest = {}
-    if spec.scratch_class:
+    if spec.scratch_class or any(mount.disk for mount in spec.mounts):
         ours = {"fsGroup": spec.scratch_group, "fsGroupChangePolicy": "OnRootMismatch"}
     return {**RESTRICTED_POD, **ours, **theirs}
 
 
-def _volume_mounts(spec: ClusterSpec) -> list[Manifest]:
+def _volume_mounts(spec: ClusterSpec, rank: int) -> list[Manifest]:
     mounts: list[Manifest] = [{"name": "galilean-secrets", "mountPath": SECRETS_DIRECTORY, "readOnly": True}]
     if spec.shm_bytes:
         mounts.append({"name": "galilean-shm", "mountPath": "/dev/shm"})  # noqa: S108 - that is its name
     mounts.append({"name": "galilean-scratch", "mountPath": f"{spec.home}/{SCRATCH}"})
-    volume_of = _claims(spec.mounts)
+    volume_of = _claims(spec.mounts, rank)
     for mount in spec.mounts:
-        entry: Manifest = {
-            "name": volume_of[mount.claim],
-            "mountPath": f"{spec.home}/{mount.target}",
-            "subPath": mount.sub_path,
-        }
+        if not mount.is_of(rank):
+            continue
+        entry: Manifest = {"name": volume_of[mount.claim], "mountPath": f"{spec.home}/{mount.target}"}
+        if mount.sub_path:  # a disk is mounted as a whole
+            entry["subPath"] = mount.sub_path
         if mount.read_only:
             entry["readOnly"] = True
         mounts.append(entry)

@@ -15,7 +15,7 @@ import asyncio
 import base64
 import itertools
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -120,6 +120,21 @@ class PodNodes:
                 self._fresh(spec.base, body) for body in [manifests.service(spec, owner), *pods]
             )
             await self._until_ready(spec, dict(enumerate(uids)), follower, progress)
+
+    async def make_claims(self, base: str, bodies: Iterable[Mapping[str, Any]]) -> None:
+        """Make the claims of disks that are not there yet, asking again while the API server is away.
+
+        Raises
+        ------
+        NodeFailed, APIError
+            When a quota of the namespace or a right forbids it.
+        """
+        for body in bodies:
+            try:
+                await self._create(base, body)
+            except APIError as error:
+                if error.status != 409:
+                    raise
 
     async def _make_secret(self, spec: ClusterSpec) -> Mapping[str, Any]:
         body = manifests.secret(spec, ClusterKeys.new())

@@ -57,12 +57,20 @@ class Isolation:
 
 @dataclass(frozen=True, kw_only=True)
 class ClaimMount:
-    """A directory of a claim, at a place below the person's home."""
+    """A directory of a claim, at a place below the person's home.
+
+    ``disk`` = the claim is a disk, as a whole; one that may be written only ``node-0`` has.
+    """
 
     claim: str
     sub_path: str
     target: str
     read_only: bool = False
+    disk: bool = False
+
+    def is_of(self, rank: int) -> bool:
+        """Whether the node of this rank has it."""
+        return not self.disk or self.read_only or rank == 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,6 +26,7 @@ FULL: dict[str, Any] = {
         "web": {"subdomain_host": "https://hub.example.edu", "base_url": "/jupyter/"},
         "volumes": {"fast": {"kind": "claim", "path": "/srv/fast", "claim": "fast"}},
         "signup": {"admins": ["zhang.wei"]},
+        "kubernetes": {"disk_class": "fast"},
     },
     "storage": {"projects": {"path": "/mnt/projects", "size": "2Ti"}},
     "ingress": {"enabled": True, "tlsSecret": "tls", "className": "nginx", "annotations": {"a/b": "c"}},
@@ -560,6 +561,15 @@ def test_the_hub_has_exactly_the_rights_of_the_backend_tests(rendered: dict[str,
         }
 
     assert flat(rendered["default"]["Role", "galilean-hub"]["rules"]) == flat(role["rules"])
+
+
+def test_the_hub_may_make_claims_only_where_there_are_disks(rendered: dict[str, Objects]):
+    def verbs(name: str) -> list[list[str]]:
+        rules = rendered[name]["Role", "galilean-hub"]["rules"]
+        return [rule["verbs"] for rule in rules if "persistentvolumeclaims" in rule["resources"]]
+
+    assert verbs("full") == [["create", "delete"]]
+    assert verbs("default") == []
 
 
 @pytest.mark.parametrize("name", ALL)

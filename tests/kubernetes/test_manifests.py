@@ -22,7 +22,7 @@ from kubespawner.objects import make_pod
 from spawner.collaborators import PullLogin
 from spawner.doors import NODE_VNC_PASSWORD
 from spawner.keys import ClusterKeys
-from spawner.kubernetes import manifests, names
+from spawner.kubernetes import disks, manifests, names
 from spawner.kubernetes.spec import ClaimMount, ClusterSpec, Isolation, Placement, recipe_of, spec_from
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -340,6 +340,43 @@ def test_scratch_of_a_storage_class_is_a_claim_that_goes_with_the_pod() -> None:
         "else it is root's alone"
     )
     assert "fsGroup" not in manifests.pod(spec(), 0, OWNER)["spec"]["securityContext"]
+
+
+def test_a_disk_is_mounted_as_a_whole_by_all_readers_or_by_the_head_that_writes() -> None:
+    written = ClaimMount(claim="galilean-disk-a", sub_path="", target="disks/a", disk=True)
+    read = ClaimMount(claim="galilean-disk-b", sub_path="", target="disks/b", read_only=True, disk=True)
+    one = spec(mounts=(*spec().mounts, written, read))
+
+    def disks_of(rank: int) -> list[tuple[str, bool]]:
+        found = manifests.pod(one, rank, OWNER)["spec"]
+        named = {
+            item["name"]: item["persistentVolumeClaim"]["claimName"]
+            for item in found["volumes"]
+            if "persistentVolumeClaim" in item
+        }
+        mounts = [item for item in found["containers"][0]["volumeMounts"] if "/disks/" in item["mountPath"]]
+        assert all("subPath" not in item for item in mounts)
+        assert ("galilean-disk-a" in named.values()) is (rank == 0)
+        return [(named[item["name"]], item.get("readOnly", False)) for item in mounts]
+
+    assert disks_of(0) == [("galilean-disk-a", False), ("galilean-disk-b", True)]
+    assert disks_of(1) == [("galilean-disk-b", True)]
+    assert manifests.pod(one, 0, OWNER)["spec"]["securityContext"]["fsGroup"] == 1000
+    assert spec_from(recipe_of(one)).mounts == one.mounts
+
+
+def test_the_claim_of_a_disk_belongs_to_no_run_and_has_its_size() -> None:
+    made = disks.claim(
+        "01K0000000000000000000000A", 20 * 2**30, storage_class="fast", access_mode="ReadWriteOnce"
+    )
+    assert made["metadata"]["name"] == "galilean-disk-01k0000000000000000000000a"
+    assert "ownerReferences" not in made["metadata"]
+    assert not {names.RUN, names.CLUSTER} & set(made["metadata"]["labels"])
+    assert made["spec"] == {
+        "accessModes": ["ReadWriteOnce"],
+        "storageClassName": "fast",
+        "resources": {"requests": {"storage": "20Gi"}},
+    }
 
 
 def test_containers_inside_take_profiles_of_the_machine_and_no_right() -> None:

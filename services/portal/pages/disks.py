@@ -118,6 +118,7 @@ class Disks(PageHandler):
                 pools=disks.pools(self.portal, self.person),
                 room=await room_of(self.portal, self.person.name),
                 most_gib=SIZE_MOST_GIB,
+                grows=disks.grows(self.portal),
             )
             return
         await self.render_page(
@@ -127,6 +128,7 @@ class Disks(PageHandler):
             next=following,
             offered=disks.offered(self.portal),
             backend=self.portal.settings.backend,
+            grows=disks.grows(self.portal),
             pool_title=lambda name: disks.pool_title(self.portal, name),
         )
 
