@@ -104,11 +104,15 @@ images: ## The container images, into ~/.cache/galilean (IMAGES="mpi desktop" BA
 
 .PHONY: test-kubernetes
 test-kubernetes: lab images ## Against a real Kubernetes that the tests start on this machine
-	@$(STAGE) kubernetes '$(PYTEST) -m "kubernetes and not kueue and not images"'
+	@$(STAGE) kubernetes '$(PYTEST) -m "kubernetes and not kueue and not cephfs and not images"'
 
 .PHONY: test-kueue
 test-kueue: lab images ## The same with Kueue, which is built first (root)
 	@$(STAGE) kueue '$(PYTEST) -m kueue'
+
+.PHONY: test-cephfs
+test-cephfs: lab images ## The same with projects on a CephFS, which needs 80 Debian packages (root)
+	@$(STAGE) cephfs "scripts/test-deps kubernetes cephfs" '$(PYTEST) -m cephfs'
 
 .PHONY: test-docker
 test-docker: dev ## Against a real Docker that the tests start, in a network of its own (root)

@@ -21,6 +21,7 @@ from spawner.inventory import Sighting
 from spawner.kubernetes import names
 from spawner.kubernetes.look import LOOK
 from tests.kubernetes.hub import Namespace, only_if_possible
+from tests.lab.ceph import Ceph
 from tests.lab.gluster import Gluster
 from tests.lab.kubernetes import Kubernetes
 from tests.lab.waiting import wait_for
@@ -301,10 +302,12 @@ def test_the_sweeper_of_the_command_line_sees_the_same_world(product: Outside, a
 # ------------------------------------------------------------------------------------- a network file system
 
 
-@pytest.fixture
-def gluster(kubernetes: Kubernetes, namespace: Namespace) -> Iterator[Gluster]:
+@pytest.fixture(params=[Gluster, pytest.param(Ceph, marks=pytest.mark.cephfs)])
+def shared(
+    request: pytest.FixtureRequest, kubernetes: Kubernetes, namespace: Namespace
+) -> Iterator[Gluster | Ceph]:
     """A network file system, mounted on the lab's machine and claimed there as ``campus``."""
-    made = Gluster(kubernetes.directory / "gluster", owner=1000)
+    made = request.param(kubernetes.directory / "network-files", owner=1000)
     volume = f"{namespace.name}-campus"
     spec: dict[str, Any] = {"accessModes": ["ReadWriteMany"], "storageClassName": ""}
     try:
@@ -341,11 +344,11 @@ def elsewhere(tmp_path: Path) -> Path:
 
 @pytest.mark.timeout(1800)
 def test_a_network_file_system_carries_projects_and_while_it_is_away_nothing_else_suffers(
-    product: Outside, ada: Person, gluster: Gluster, elsewhere: Path
+    product: Outside, ada: Person, shared: Gluster | Ceph, elsewhere: Path
 ) -> None:
     chief = product.person("chief", "admin")
     here = ada.project("On a disk here")
-    volume = {"id": "campus", "kind": "claim", "path": str(gluster.mount), "claim": "campus"}
+    volume = {"id": "campus", "kind": "claim", "path": str(shared.mount), "claim": "campus"}
     # A path that the portal has and the machine has not: said, and not registered.
     wrong = chief.portal("POST", "/volumes", json={**volume, "path": str(elsewhere)})
     assert wrong.status_code == 409, wrong.text
@@ -365,7 +368,7 @@ def test_a_network_file_system_carries_projects_and_while_it_is_away_nothing_els
     wait_for(lambda: ada.is_ready(slug), "the cluster is ready", seconds=120)
     pods = product.namespace.pods(product.base(ada, slug))
     assert in_node(ada, slug, "open('b.txt', 'w').write('42')") == ""
-    assert [path.read_text() for path in gluster.brick.glob("projects/*/b.txt")] == ["42"]
+    assert [path.read_text() for path in shared.mount.glob("projects/*/b.txt")] == ["42"]
 
     def problem() -> str:
         items = chief.portal("GET", "/volumes").raise_for_status().json()["items"]
@@ -374,7 +377,7 @@ def test_a_network_file_system_carries_projects_and_while_it_is_away_nothing_els
     assert not problem()
     (seen,) = chief.portal("POST", "/volumes/campus/look").raise_for_status().json()["items"]
     assert (bool(seen["machine"]), seen["problem"]) == (True, "")
-    for way in (gluster.silent, gluster.dead):
+    for way in (shared.silent, shared.dead):
         with way():
             wait_for(problem, "the volume is said to be away", seconds=90)
             assert ada.portal("GET", f"/projects/ada/{slug}/files/a.txt").status_code == 503
