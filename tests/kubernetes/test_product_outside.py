@@ -61,6 +61,31 @@ def free_port(host: str) -> int:
         return probe.getsockname()[1]
 
 
+#: A right on claims, and the storage of one disk: what a class with a provisioner would make.
+DISKS = """
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: {name: disks, namespace: $NAMESPACE}
+rules:
+  - {apiGroups: [""], resources: [persistentvolumeclaims], verbs: [create, delete]}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {name: disks, namespace: $NAMESPACE}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: disks}
+subjects: [{kind: ServiceAccount, name: hub, namespace: $NAMESPACE}]
+---
+apiVersion: v1
+kind: PersistentVolume
+metadata: {name: $NAMESPACE-disk}
+spec:
+  capacity: {storage: 1Gi}
+  accessModes: [ReadWriteOnce]
+  hostPath: {path: $PLACE}
+  storageClassName: disks-$NAMESPACE
+"""
+
+
 class Outside(Product):
     """One installation whose nodes are pods of a namespace."""
 
@@ -104,6 +129,11 @@ def product(
     directory = tmp_path_factory.mktemp("outside")
     os.chown(directory, 1000, 1000)
     os.chown(namespace.work, 1000, 1000)
+    disk = namespace.work.parent / "disk"
+    disk.mkdir(mode=0o755)
+    os.chown(disk, 1000, 1000)
+    disks = DISKS.replace("$NAMESPACE", namespace.name).replace("$PLACE", str(disk))
+    namespace.kubectl("apply", "-f", "-", stdin=disks)
     limits = {
         "clusters": 8,
         "nodes": 4,
@@ -119,7 +149,11 @@ def product(
             "hub": f"http://{GATEWAY}:{free_port(GATEWAY)}",
             "portal": f"http://{GATEWAY}:{free_port(GATEWAY)}",
         },
-        "kubernetes": {"namespace": namespace.name, "image": kubernetes.image},
+        "kubernetes": {
+            "namespace": namespace.name,
+            "image": kubernetes.image,
+            "disk_class": f"disks-{namespace.name}",
+        },
         "volumes": {"default": {"kind": "claim", "claim": "projects", "path": str(namespace.work)}},
         "roles": {"admin": {}, "researcher": {"limits": limits | {"manual_release": True}}},
         "defaults": {"cpu": 0.1, "memory": "512M", "release": "manual"},
@@ -149,6 +183,8 @@ def product(
         finally:
             kind_and_name = (f"clusterrole,clusterrolebinding/{namespace.name}-machines").split("/")
             namespace.kubectl("delete", *kind_and_name, "--wait=false", "--ignore-not-found", check=False)
+            disk_volume = ("pv", f"{namespace.name}-disk")
+            namespace.kubectl("delete", *disk_volume, "--wait=false", "--ignore-not-found", check=False)
 
 
 @pytest.fixture(scope="module")
