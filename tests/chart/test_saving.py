@@ -1,7 +1,12 @@
-"""The chart with the image service, on a real Kubernetes: what Helm made takes a packed image up, with no Docker anywhere."""
+"""The chart with the image service, on a real Kubernetes: what Helm made saves a node, brings the image to the machine, runs it, and
+takes up a packed image.
+
+The agent is as the chart has it, with what the machine mounts later visible to it: it is there before any node is.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -13,9 +18,11 @@ import pytest
 from tests.chart.installed import Installed
 from tests.docker.test_uploads import uploaded
 from tests.imagebuilder.registry.server import RegistryServer
-from tests.kubernetes.test_save import pushed
+from tests.kubernetes.test_save import pushed, saved
 from tests.lab.images import static_image
 from tests.lab.kubernetes import Kubernetes
+from tests.lab.waiting import wait_for
+from tests.product.code import in_node
 from tests.product.product import Person
 
 pytestmark = [
@@ -77,6 +84,38 @@ def product(kubernetes: Kubernetes, place: Path, registry: RegistryServer) -> It
 @pytest.fixture(scope="module")
 def ada(product: Installed) -> Person:
     return product.person("ada", "researcher")
+
+
+def test_a_node_is_saved_brought_to_the_machine_and_run_by_what_helm_made(
+    ada: Person, product: Installed, registry: RegistryServer
+) -> None:
+    slug = ada.running("Tools", nodes=1, release="manual")
+    (cluster,) = ada.clusters()
+    in_node(ada, slug, "open('/home/jovyan/tool', 'w').write('works'); print('written')")
+    image = saved(ada, cluster["id"], "my-tools:1")
+    assert image["state"] == "ready", image["log"]
+    assert image["changes"]["frozen_seconds"] <= 2
+    added = ada.portal("PUT", f"/images/{image['id']}/library", json={"visibility": "public"})
+    assert added.status_code == 200, added.text
+    digest = image["image"].rpartition("@")[2]
+
+    def place() -> dict[str, Any]:
+        items = product.admin.portal("GET", "/image-places").json()["items"]
+        return next((one for one in items if one["image"].endswith(digest)), {"state": "", "why": ""})
+
+    wait_for(lambda: place()["state"] in ("present", "failed"), "it is brought to the machine", seconds=60)
+    assert place()["state"] == "present", place()["why"] + product.said(80)
+    (line, *_) = product.admin.portal("GET", "/image-places/log", params={"image": place()["image"]}).json()[
+        "items"
+    ]
+    assert line["what"] == "present" and line["seconds"] is not None
+    pods = json.loads(
+        product.kubectl("get", "pods", "-n", f"{product.namespace}-images", "-o", "json", of_all=True)
+    )
+    assert pods["items"] == []
+    assert ada.stop(slug).status_code in (202, 204)
+    again = ada.running("Again", nodes=1, environment=added.json()["name"])
+    assert in_node(ada, again, "print(open('/home/jovyan/tool').read())") == "works\n"
 
 
 def test_a_packed_image_comes_from_the_portals_pod_to_the_registry(

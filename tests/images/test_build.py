@@ -223,3 +223,29 @@ def test_images_hold_the_versions_that_are_tested(lock: str) -> None:
 def test_the_control_plane_has_nothing_of_nodes_and_nodes_nothing_of_the_control_plane() -> None:
     assert "jupyterlab" not in _pins("hub.txt")
     assert not {"jupyterhub-kubespawner", "psycopg", "oauthenticator"} & _pins("node.txt").keys()
+
+
+IMPORT_ALL = """
+import importlib, pkgutil, sys
+copy, clone = sys.argv[1:]
+sys.path[:] = [copy, *(place for place in sys.path if place not in ("", clone))]
+sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in repr(finder).lower()]
+for name in ("spawner.node", "extensions.desktop"):
+    room = importlib.import_module(name)
+    assert room.__file__.startswith(copy), room.__file__
+    for module in pkgutil.walk_packages(room.__path__, name + "."):
+        if not module.name.endswith("__main__"):
+            print(module.name)
+            importlib.import_module(module.name)
+"""
+
+
+def test_all_of_our_code_in_nodes_finds_what_it_imports_there(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    copy = tmp_path_factory.mktemp("node")
+    images.snapshot("node", copy)
+    command = [sys.executable, "-c", IMPORT_ALL, str(copy), str(ROOT)]
+    done = subprocess.run(command, cwd=copy, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "spawner.node.application_pages" in done.stdout.split()

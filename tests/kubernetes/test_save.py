@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+import hashlib
 import io
 import json
 import os
@@ -23,10 +24,11 @@ from spawner.kubernetes import names
 from tests import repositories
 from tests.chart.conftest import CHART
 from tests.chart.installed import image as image_in_lab
+from tests.docker.test_uploads import uploaded
 from tests.imagebuilder.registry.server import RegistryServer
 from tests.kubernetes.hub import Namespace, only_if_possible
 from tests.kubernetes.test_product_outside import MACHINES_RIGHTS, Outside, free_port
-from tests.lab.kubernetes import Kubernetes
+from tests.lab.kubernetes import Kubernetes, archive
 from tests.product.product import Person, wait_for
 
 pytestmark = [
@@ -414,6 +416,41 @@ def test_a_package_is_installed_as_root_and_another_person_runs_two_nodes_of_it(
     nothing = bob.portal("GET", f"/clusters/{held['id']}/losses").json()
     assert [(one["seen"], one["packages"]) for one in nothing["nodes"]] == [(True, {})] * 2, nothing
     assert bob.stop(slug).status_code in (202, 204)
+
+
+def test_a_packed_image_is_uploaded_and_a_pod_of_it_runs(world: World, ada: Person) -> None:
+    """By the portal and the image service alone: there is no Docker anywhere."""
+    image = uploaded(ada, with_variable(archive(), "HEAT=42"), "tools:7")
+    assert image["state"] == "ready", image
+    assert not list((world.product.state / "image-uploads").rglob("*.tar"))
+    added = ada.portal("PUT", f"/images/{image['id']}/library", json={"visibility": "own"})
+    assert added.status_code == 200, added.text
+    slug = ada.running("Uploaded", environment=added.json()["name"])
+    (pod,) = world.namespace.pods(world.product.base(ada, slug)).values()
+    assert pod["spec"]["containers"][0]["image"] == image["image"]
+    assert world.inside(ada, slug, "echo $HEAT").strip() == "42"
+    assert ada.stop(slug).status_code in (202, 204)
+
+
+def with_variable(packed: Path, said: str) -> bytes:
+    """A docker archive whose image has a variable more, and so another digest than any that is here."""
+    out = io.BytesIO()
+    with tarfile.open(packed) as whole, tarfile.open(fileobj=out, mode="w") as made:
+        told = json.load(whole.extractfile("manifest.json") or io.BytesIO())
+        old = told[0]["Config"]
+        config = json.load(whole.extractfile(old) or io.BytesIO())
+        config["config"]["Env"] = [*(config["config"].get("Env") or ()), said]
+        body = json.dumps(config).encode()
+        told[0]["Config"] = f"{hashlib.sha256(body).hexdigest()}.json"
+        anew = {old: (told[0]["Config"], body), "manifest.json": ("manifest.json", json.dumps(told).encode())}
+        for member in whole:
+            if member.name in anew:
+                entry = tarfile.TarInfo(anew[member.name][0])
+                entry.size = len(anew[member.name][1])
+                made.addfile(entry, io.BytesIO(anew[member.name][1]))
+            else:
+                made.addfile(member, whole.extractfile(member) if member.isfile() else None)
+    return out.getvalue()
 
 
 def test_a_token_under_an_odd_name_is_refused_and_nothing_reaches_the_registry(
