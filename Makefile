@@ -119,7 +119,7 @@ test-docker: dev ## Against a real Docker that the tests start, in a network of 
 	@$(STAGE) docker "scripts/test-deps docker" '$(PYTEST) -m "docker and not images"'
 
 .PHONY: test-images
-test-images: dev ## Each image of nodes, built and started on such a Docker (root, long, gigabytes)
+test-images: dev lab ## Each image of nodes, built and started on such a Docker, desktops on such a Kubernetes, too (root, long, gigabytes)
 	@$(STAGE) images "scripts/test-deps docker" "scripts/test-deps images" '$(PYTEST) -m images'
 
 .PHONY: lab-up

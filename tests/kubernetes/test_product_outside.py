@@ -10,7 +10,8 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -119,14 +120,26 @@ class Outside(Product):
         return names.base_name(person.name, server)
 
 
-@pytest.fixture(scope="module")
-def product(
-    kubernetes: Kubernetes, namespace: Namespace, tmp_path_factory: pytest.TempPathFactory
+@contextmanager
+def outside(
+    kubernetes: Kubernetes,
+    namespace: Namespace,
+    directory: Path,
+    more: dict[str, Any] | None = None,
+    prepare: Callable[[Outside], None] = lambda product: None,
 ) -> Iterator[Outside]:
+    """An installation for the time of a ``with``.
+
+    Parameters
+    ----------
+    more
+        Settings on top of those that it needs there.
+    prepare
+        Is given it before its first start.
+    """
     from tests.lab.lab import GATEWAY
 
     namespace.kubectl("apply", "-f", "-", stdin=MACHINES_RIGHTS.replace("$NAMESPACE", namespace.name))
-    directory = tmp_path_factory.mktemp("outside")
     os.chown(directory, 1000, 1000)
     os.chown(namespace.work, 1000, 1000)
     disk = namespace.work.parent / "disk"
@@ -157,23 +170,15 @@ def product(
         "volumes": {"default": {"kind": "claim", "claim": "projects", "path": str(namespace.work)}},
         "roles": {"admin": {}, "researcher": {"limits": limits | {"manual_release": True}}},
         "defaults": {"cpu": 0.1, "memory": "512M", "release": "manual"},
-        "gpu_models": {"h100": {"title": "H100"}},
-        "pools": {
-            "default": {},
-            "linux": {
-                "title": "Linux",
-                "node_selector": {"kubernetes.io/os": "linux"},
-                "tolerations": [{"key": "galilean.test/taint", "operator": "Exists"}],
-            },
-            "admins": {"open_to": ["admin"]},
-        },
         "sweep_seconds": 10,
         "gang_timeout_seconds": 480,
         "start_timeout_seconds": 480,
         "jupyterhub": {"ClusterProxy": {"presence_seconds": 1}},
+        **(more or {}),
     }
     running = Outside(directory, settings)
     running.namespace = namespace
+    prepare(running)
     try:
         running.start()
         yield running
@@ -185,6 +190,26 @@ def product(
             namespace.kubectl("delete", *kind_and_name, "--wait=false", "--ignore-not-found", check=False)
             disk_volume = ("pv", f"{namespace.name}-disk")
             namespace.kubectl("delete", *disk_volume, "--wait=false", "--ignore-not-found", check=False)
+
+
+@pytest.fixture(scope="module")
+def product(
+    kubernetes: Kubernetes, namespace: Namespace, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Outside]:
+    places = {
+        "gpu_models": {"h100": {"title": "H100"}},
+        "pools": {
+            "default": {},
+            "linux": {
+                "title": "Linux",
+                "node_selector": {"kubernetes.io/os": "linux"},
+                "tolerations": [{"key": "galilean.test/taint", "operator": "Exists"}],
+            },
+            "admins": {"open_to": ["admin"]},
+        },
+    }
+    with outside(kubernetes, namespace, tmp_path_factory.mktemp("outside"), places) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
