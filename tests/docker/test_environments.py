@@ -27,8 +27,9 @@ class RegistryBeside(RegistryServer):
         self._daemon = daemon
 
     @property
-    def host(self) -> str:
-        return f"127.0.0.1:{self.port}"
+    def place(self) -> str:
+        """As it stands in the names of images."""
+        return f"{self.host}:{self.port}"
 
     def start(self) -> None:
         run = ["setpriv", "--pdeathsig", "KILL", self._program, "serve", str(self.settings)]
@@ -38,7 +39,7 @@ class RegistryBeside(RegistryServer):
 
     def put(self, tag: str, said: str) -> str:
         """The tests' image with a label more, as ``site/tools:tag`` and nowhere else; its digest."""
-        client, name = self._daemon.client, f"{self.host}/site/tools"
+        client, name = self._daemon.client, f"{self.place}/site/tools"
         made = client.create_container(IMAGE, ["true"])
         client.commit(made, name, tag, changes=f"LABEL {NODE_LABEL}=/x said={said}\nENTRYPOINT /sbin/init")
         client.remove_container(made)
@@ -63,7 +64,7 @@ def registry(daemon: Daemon, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 def product(daemon: Daemon, registry: RegistryBeside) -> Iterator[DockerProduct]:
     directory = daemon.directory.parent / "environments"
     directory.mkdir(mode=0o755)
-    images = {"reachable": [registry.host], "plain_http": [registry.host]}
+    images = {"reachable": [registry.place], "plain_http": [registry.place]}
     found = DockerProduct(directory, daemon, more={"images": images})
     found.start()
     yield found
@@ -78,7 +79,7 @@ def test_two_nodes_run_what_was_registered_and_a_new_version_leaves_them(
     ada = product.person("ada")
     body = {
         "title": "Tools",
-        "image": {"address": f"{registry.host}/site/tools:1"},
+        "image": {"address": f"{registry.place}/site/tools:1"},
         "start": {"variables": {"PYTHONPATH": str(ROOT)}},
     }
     answer = ada.portal("POST", "/environments", json=body)
@@ -93,10 +94,10 @@ def test_two_nodes_run_what_was_registered_and_a_new_version_leaves_them(
     for rank in (0, 1):
         assert ada.node(slug, rank).status_code == 200
     mine = daemon.containers(**{names.INSTANCE: product.instance})
-    assert {item["Config"]["Image"] for item in mine} == {f"{registry.host}/site/tools@{first}"}
+    assert {item["Config"]["Image"] for item in mine} == {f"{registry.place}/site/tools@{first}"}
     assert len(mine) == 2
     second = registry.put("1", "second")  # the tag is moved
-    body = {"image": {"address": f"{registry.host}/site/tools:1"}, "tag": "2"}
+    body = {"image": {"address": f"{registry.place}/site/tools:1"}, "tag": "2"}
     entry = ada.portal("POST", f"/environments/{entry['id']}/versions", json=body).json()
     assert entry["digest"] == second != first
     assert entry["open_clusters"] == 1
@@ -110,13 +111,13 @@ def test_two_nodes_run_what_was_registered_and_a_new_version_leaves_them(
 
     wait_for(back, "node 1 is made anew", seconds=200)
     mine = daemon.containers(**{names.INSTANCE: product.instance})
-    assert {item["Config"]["Image"] for item in mine} == {f"{registry.host}/site/tools@{first}"}
+    assert {item["Config"]["Image"] for item in mine} == {f"{registry.place}/site/tools@{first}"}
     assert ada.stop(slug).status_code in (202, 204)
     wait_for(lambda: not ada.clusters(), "the cluster is closed", seconds=60)
     assert ada.run(slug, project=slug, environment="ada/tools", cpu=1, memory="1G").status_code in (201, 202)
     wait_for(lambda: ada.is_ready(slug), "it runs again", seconds=400)
     (after,) = daemon.containers(**{names.INSTANCE: product.instance})
-    assert after["Config"]["Image"] == f"{registry.host}/site/tools@{second}", (
+    assert after["Config"]["Image"] == f"{registry.place}/site/tools@{second}", (
         "a new run gets the new version"
     )
     (run,) = product.open_runs()

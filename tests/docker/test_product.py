@@ -139,30 +139,30 @@ def test_a_person_runs_two_nodes_and_everything_goes_back(product: DockerProduct
 def test_a_disk_is_written_by_the_head_alone_and_only_read_by_readers(
     product: DockerProduct, daemon: Daemon
 ) -> None:
-    ada = product.person("ada")
-    assert ada.portal("POST", "/disks", json={"name": "io-data", "size_gib": 1}).status_code == 201
+    dora = product.person("dora")
+    assert dora.portal("POST", "/disks", json={"name": "io-data", "size_gib": 1}).status_code == 201
     place = "/home/jovyan/disks/io-data"
 
     def containers_of(slug: str, mode: str) -> list[str]:
-        answer = ada.run(slug, project=slug, nodes=2, cpu=1, memory="1G", disks={"io-data": mode})
+        answer = dora.run(slug, project=slug, nodes=2, cpu=1, memory="1G", disks={"io-data": mode})
         assert answer.status_code in (201, 202), answer.text
-        wait_for(lambda: ada.is_ready(slug), f"{slug} is ready", seconds=400)
+        wait_for(lambda: dora.is_ready(slug), f"{slug} is ready", seconds=400)
         mine = daemon.containers(**{names.INSTANCE: product.instance})
         return [item["Id"] for item in sorted(mine, key=lambda item: item["Config"]["Hostname"])]
 
-    writer = ada.project("Writer")
+    writer = dora.project("Writer")
     head, worker = containers_of(writer, "write")
     daemon.execute(head, "cp", "/proc/self/status", f"{place}/mine")
     assert "io-data" not in daemon.execute(worker, "sh", "-c", "ls ~/disks 2>&1 || true")
-    reader = ada.project("Reader")
-    assert ada.run(reader, project=reader, disks={"io-data": "read"}).status_code == 409
-    ada.stop(writer)
-    wait_for(lambda: not ada.clusters(), "the writer went back", seconds=60)
+    reader = dora.project("Reader")
+    assert dora.run(reader, project=reader, disks={"io-data": "read"}).status_code == 409
+    dora.stop(writer)
+    wait_for(lambda: not dora.clusters(), "the writer went back", seconds=60)
     for one in containers_of(reader, "read"):
         assert "Name:" in daemon.execute(one, "cat", f"{place}/mine")
         assert "Read-only" in daemon.execute(one, "sh", "-c", f"touch {place}/theirs 2>&1 || true")
-    ada.stop(reader)
-    wait_for(lambda: not ada.clusters(), "the reader went back", seconds=60)
+    dora.stop(reader)
+    wait_for(lambda: not dora.clusters(), "the reader went back", seconds=60)
 
 
 def test_ssh_from_outside_into_containers(product: DockerProduct, tmp_path: Path) -> None:
