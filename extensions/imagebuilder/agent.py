@@ -237,6 +237,7 @@ class Agent:
             written = write_layer(
                 upper,
                 out,
+                folder=job.folder,
                 deleted={item.path for item in paths if item.kind == DELETED},
                 rules=rules,
                 secrets={**node.secrets, **secrets},

@@ -333,6 +333,7 @@ class Saver:
                             written = write_layer(
                                 upper,
                                 out,
+                                folder=folder,
                                 deleted={item.path for item in paths if item.kind == 2},
                                 rules=rules,
                                 secrets=found.secrets,

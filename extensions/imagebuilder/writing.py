@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import io
+import tempfile
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import BinaryIO
 
 from extensions.imagebuilder.secrets_scan import Finding, scan
@@ -129,6 +132,7 @@ def write_layer(
     upper: BinaryIO,
     out: BinaryIO,
     *,
+    folder: Path,
     deleted: set[str],
     rules: Rules,
     secrets: Mapping[str, bytes],
@@ -142,6 +146,8 @@ def write_layer(
         Archive of the changes, at its beginning.
     out
         An empty file.
+    folder
+        For what is set aside meanwhile (:func:`~extensions.imagebuilder.strip.strip`): on a disk, not in memory.
     deleted
         Paths that Docker calls deleted.
     rules
@@ -169,7 +175,8 @@ def write_layer(
             length += len(block)
 
         whole = Pulled(layer_of(upper, deleted))
-        joined = _joined(strip(whole, rules, told=told))  # type: ignore[arg-type]
+        spool = partial(tempfile.TemporaryFile, dir=folder)
+        joined = _joined(strip(whole, rules, told=told, spool=spool))  # type: ignore[arg-type]
 
         def blocks() -> Iterator[bytes]:
             for block in joined:

@@ -6,6 +6,8 @@ import gzip
 import hashlib
 import io
 import os
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -15,18 +17,18 @@ from extensions.imagebuilder.saving import config_of
 from extensions.imagebuilder.strip import Rules
 from extensions.imagebuilder.writing import write_layer
 from galilean.clock import utcnow
-from tests.imagebuilder.layers import directory, entry, layer, listed
+from tests.imagebuilder.layers import directory, entry, layer, link, listed
 
 TOKEN = b"0123456789abcdef0123456789abcdef"
 
 
-def test_digests_and_sizes_are_those_of_the_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_digests_and_sizes_are_those_of_the_bytes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(writing, "MEMBER_BYTES", 10_000)  # several members
     body = os.urandom(100_000)
     out = io.BytesIO()
     seen: list[int] = []
     written = write_layer(
-        layer(directory("d"), entry("d/random", body), entry("tmp/x", b"x")), out,
+        layer(directory("d"), entry("d/random", body), entry("tmp/x", b"x")), out, folder=tmp_path,
         deleted={"etc/motd"}, rules=Rules(), secrets={}, progress=seen.append,
     )  # fmt: skip
     packed = out.getvalue()
@@ -40,16 +42,31 @@ def test_digests_and_sizes_are_those_of_the_bytes(monkeypatch: pytest.MonkeyPatc
     assert seen == sorted(seen)
 
 
-def test_a_secret_is_found_in_what_is_pushed_and_not_in_what_is_left_out() -> None:
+def test_a_secret_is_found_in_what_is_pushed_and_not_in_what_is_left_out(tmp_path: Path) -> None:
     kept = layer(entry("home/ada/picture.png", b"abc" + TOKEN + b"def"))
-    found = write_layer(kept, io.BytesIO(), deleted=set(), rules=Rules(), secrets={"token": TOKEN}).findings
+    secrets = {"token": TOKEN}
+    found = write_layer(
+        kept, io.BytesIO(), folder=tmp_path, deleted=set(), rules=Rules(), secrets=secrets
+    ).findings
     assert [(one.path, one.what) for one in found] == [("home/ada/picture.png", "token")]
     out = layer(entry("home/ada/.galilean/token", TOKEN))
     rules = Rules.of(own=["/home/ada/.galilean"])
-    assert not write_layer(out, io.BytesIO(), deleted=set(), rules=rules, secrets={"token": TOKEN}).findings
+    assert not write_layer(
+        out, io.BytesIO(), folder=tmp_path, deleted=set(), rules=rules, secrets=secrets
+    ).findings
 
 
-def test_what_gives_up_ends_the_writing() -> None:
+def test_what_is_set_aside_lies_in_the_folder_that_was_looked_at_for_room(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "memory"))  # there is no such folder
+    kept = layer(directory("tmp"), entry("tmp/x", b"data"), link("opt/x", "tmp/x"))
+    out = io.BytesIO()
+    write_layer(kept, out, folder=tmp_path, deleted=set(), rules=Rules(), secrets={})
+    assert b"data" in gzip.decompress(out.getvalue())
+
+
+def test_what_gives_up_ends_the_writing(tmp_path: Path) -> None:
     class Enough(Exception):
         pass
 
@@ -61,6 +78,7 @@ def test_what_gives_up_ends_the_writing() -> None:
         write_layer(
             layer(entry("a", bytes(5 << 20))),
             io.BytesIO(),
+            folder=tmp_path,
             deleted=set(),
             rules=Rules(),
             secrets={},
