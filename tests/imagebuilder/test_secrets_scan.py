@@ -50,6 +50,37 @@ def test_a_value_is_found_in_every_form_at_every_place_across_every_cut(before, 
     assert {what.partition(" ")[0] for _, what in search.hits} == {name}
 
 
+@pytest.mark.parametrize("between", [b"\n", b"\r\n", b"\n" + b" " * 12, b"\\\n\t"])
+@pytest.mark.parametrize("form", ["base64", "hexadecimal"])
+def test_a_secret_in_two_lines_is_found_wherever_it_begins_and_is_broken(form, between):
+    """By itself: a shorter secret beside it would have every byte looked at."""
+    written = base64.b64encode(TOKEN) if form == "base64" else TOKEN.hex().encode()
+    missed = []
+    for begin in range(24):
+        for cut in range(1, len(written)):
+            search = ValueSearch({"token": TOKEN})
+            search.feed(b"-" * begin + written[:cut] + between + written[cut:] + b"-" * 24)
+            if not search.hits:
+                missed.append((begin, cut))
+    assert not missed
+
+
+def test_the_file_is_named_however_many_blanks_are_before_it():
+    told = found(
+        entry("home/blank", b" \n" * 3000),
+        entry("home/lines", b" " * 500 + base64.encodebytes(b"x" * 40 + TOKEN)),
+        entry("home/after", b" " * 5000),
+        secrets={"token": TOKEN},
+    )
+    assert told == [Finding("home/lines", "value", "token (base64)")]
+
+
+def test_a_secret_with_blanks_is_found_with_them_and_without():
+    secrets = {"pass": b"correct horse battery staple"}
+    for text in (b"correct horse battery staple", b"correct horse\n  battery staple"):
+        assert found(entry("a", b"x" * 5 + text), secrets=secrets) == [Finding("a", "value", "pass")]
+
+
 @given(st.binary(max_size=3000))
 def test_what_holds_no_secret_is_clean(content):
     assert found(entry("home/a/notes", content), secrets=SECRETS) == []
