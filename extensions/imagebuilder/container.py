@@ -51,7 +51,14 @@ PLACE = "/galilean-changes"
 #: Of the node's side, below HOME: made anew for each run.
 OWN = (".galilean", ".galilean-command.log")
 DPKG = "/var/lib/dpkg/status"
-_SECRET_NAME = re.compile(r".*(?:_TOKEN|_PASSWORD|_PASSWD|_SECRET|_API_KEY)")
+_SECRET_NAME = re.compile(
+    r".*(?:TOKEN|PASSWORD|PASSWD|PASSPHRASE|_PASS|_PWD|SECRET|(?:API|ACCESS|ACCOUNT|PRIVATE|SECRET|STORAGE)_?KEY)",
+    re.IGNORECASE,
+)
+#: Where a secret is, and no secret. Keys of clouds may begin with a slash; they have capitals before the next one.
+_PATH = re.compile(
+    r"/(?:data|etc|home|mnt|opt|root|run|srv|tmp|usr|var|workspace)/.*|(?:/[a-z0-9._-]+){2,}/?", re.DOTALL
+)
 SECRET_LEAST_BYTES = 16
 
 _GONE = mark("This node does not run any more, so nothing of it can be saved.")
@@ -194,7 +201,7 @@ def secrets_of(environment: Mapping[str, str], files: list[Path]) -> dict[str, b
     """What of a run is secret: variables that name one, and the keys that were made for it; each value once."""
     found: dict[bytes, str] = {}
     for name, value in environment.items():
-        secret = name in SECRET_VARIABLES or (_SECRET_NAME.fullmatch(name) and not value.startswith("/"))
+        secret = name in SECRET_VARIABLES or (_SECRET_NAME.fullmatch(name) and not _PATH.fullmatch(value))
         if secret and len(value) >= SECRET_LEAST_BYTES:
             found.setdefault(value.encode(), name)
     for folder in files:

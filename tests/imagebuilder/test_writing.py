@@ -119,3 +119,41 @@ def test_secrets_of_a_run_are_its_tokens_and_keys_but_no_paths(tmp_path) -> None
         [tmp_path],
     )
     assert sorted(found.values()) == [b"QUJDREVGR0hJSktMTU5PUFFSU1RVVldY", b"p" * 20, b"t" * 32]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+        "AZURE_STORAGE_KEY",
+        "DJANGO_SECRET_KEY",
+        "MYSQL_PWD",
+        "OPENAI_API_KEY",
+        "PASSWORD",
+        "PGPASSWORD",
+        "SMTP_PASS",
+        "TOKEN",
+        "db_password",
+    ],
+)
+@pytest.mark.parametrize("value", ["wJalrXUtnFEMI/K7MDENG", "/JalrXUtnFEMI/K7MDENG+b", "/one-long-password"])
+def test_variables_are_secret_by_what_they_are_called_though_the_value_begins_with_a_slash(
+    name, value
+) -> None:
+    assert secrets_of({name: value}, []) == {name: value.encode()}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("GOOGLE_TOKEN", "/home/Ada/My Keys/token.json"),
+        ("PGPASSWORD", "/galilean-secrets/of-the-run/password"),
+        ("PWD", "/Nowhere/that/is/secret"),
+        ("GPG_KEY", "A035C8C19219BA821ECEA86B64E628F8"),
+        ("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE"),
+        ("TOKENIZERS_PARALLELISM", "false-and-sixteen"),
+    ],
+)
+def test_paths_and_public_names_are_no_secrets(name, value) -> None:
+    assert secrets_of({name: value}, []) == {}
