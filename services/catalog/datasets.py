@@ -24,6 +24,7 @@ from galilean.names import check_slug, numbered, slugify
 from galilean.settings import Settings
 from services.catalog import (
     cards,
+    mounted,
     public_for_ever,  # noqa: F401 - the database refuses the step back, too
 )
 from services.catalog.access import no_such_thing
@@ -285,7 +286,7 @@ class Uses:
         Living projects of its owner, and of other people who may read it, that have it. Who is in a group that was
         given it, only the hub knows: with such a share everybody counts.
     running
-        Clusters that are held now of any of them.
+        Clusters that are held now of any of them, or that have it though their project has it no more.
     """
 
     own: int
@@ -297,7 +298,7 @@ def uses(conn: Connection, dataset_id: str) -> Uses:
     """How many projects and running clusters use a data set."""
     owner = select(datasets.c.owner).where(datasets.c.id == dataset_id).scalar_subquery()
     public = exists().where(datasets.c.id == dataset_id, datasets.c.visibility == "public")
-    given = exists().where(
+    shared = exists().where(
         shares.c.kind == "dataset",
         shares.c.item_id == dataset_id,
         or_(shares.c.grantee_kind == "group", shares.c.grantee == projects.c.owner),
@@ -306,7 +307,7 @@ def uses(conn: Connection, dataset_id: str) -> Uses:
         select(
             projects.c.id,
             (projects.c.owner == owner).label("own"),
-            or_(projects.c.owner == owner, public, given).label("reads"),
+            or_(projects.c.owner == owner, public, shared).label("reads"),
         )
         .join(project_datasets, project_datasets.c.project_id == projects.c.id)
         .where(project_datasets.c.dataset_id == dataset_id, projects.c.deleted_at.is_(None))
@@ -318,10 +319,15 @@ def uses(conn: Connection, dataset_id: str) -> Uses:
             select(living.c.own, func.count()).where(living.c.reads).group_by(living.c.own)
         )
     }
+    given = mounted.given(conn, clusters.c.released_at.is_(None))
+    having = select(given.c.run).where(given.c.dataset == dataset_id)
     running = conn.execute(
         select(func.count())
         .select_from(clusters)
-        .where(clusters.c.released_at.is_(None), clusters.c.project_id.in_(select(living.c.id)))
+        .where(
+            clusters.c.released_at.is_(None),
+            or_(clusters.c.project_id.in_(select(living.c.id)), clusters.c.id.in_(having)),
+        )
     ).scalar_one()
     return Uses(own=counts.get(True, 0), others=counts.get(False, 0), running=int(running))
 

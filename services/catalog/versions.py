@@ -18,7 +18,7 @@ from sqlalchemy import Connection, false, func, insert, or_, select, update
 
 from galilean import audit
 from galilean.errors import UserError, mark
-from services.catalog import cards, datasets, shares
+from services.catalog import cards, datasets, mounted, shares
 from services.catalog.access import no_such_thing
 from services.catalog.datasets import Dataset
 from services.catalog.shares import Actor
@@ -130,14 +130,18 @@ def check_quiet(conn: Connection, origin: Dataset, since: datetime | None = None
     UserError
         409, naming the project.
     """
+    then = (
+        clusters.c.user == origin.owner,
+        or_(clusters.c.released_at.is_(None), clusters.c.released_at > since if since else false()),
+    )
+    linked = select(project_datasets.c.project_id).where(
+        project_datasets.c.dataset_id == origin.id, project_datasets.c.writable
+    )
+    given = mounted.given(conn, *then)
+    having = select(given.c.run).where(given.c.dataset == origin.id, ~given.c.read_only)
     writing = conn.execute(
-        select(clusters.c.project_name)
-        .join(project_datasets, project_datasets.c.project_id == clusters.c.project_id)
-        .where(
-            project_datasets.c.dataset_id == origin.id,
-            project_datasets.c.writable,
-            clusters.c.user == origin.owner,
-            or_(clusters.c.released_at.is_(None), clusters.c.released_at > since if since else false()),
+        select(clusters.c.project_name).where(
+            or_(clusters.c.project_id.in_(linked), clusters.c.id.in_(having)), *then
         )
     ).scalar()
     if writing is not None:

@@ -17,11 +17,12 @@ from sqlalchemy import delete as sql_delete
 
 from galilean import audit
 from galilean.errors import UserError, mark
+from services.catalog import mounted
 from services.catalog.access import Kind
 from services.catalog.lifecycle import Over
 from services.catalog.placement import VolumeRow, check_delete, check_drain, check_volume
 from services.catalog.shares import Actor, table_of
-from services.catalog.tables import datasets, project_datasets, projects, volumes
+from services.catalog.tables import datasets, projects, volumes
 from spawner.tables import clusters
 
 _COLUMNS = [volumes.c[field.name] for field in fields(VolumeRow)]
@@ -178,17 +179,13 @@ def drain(conn: Connection, volume_id: str, target_id: str, *, actor: Actor, now
 def next_to_move(conn: Connection, volume_id: str, *, most: int = 1) -> list[Over]:
     """What of a volume that drains may move now: not what runs, nor what is busy; the smallest first.
 
-    A data set waits for the clusters of all projects that use it: its files are mounted there.
+    A data set waits for the clusters that have it, and for those of all projects that use it.
     """
     running = select(clusters.c.project_id).where(clusters.c.released_at.is_(None))
     found: list[Over] = []
     for kind, table, held in (
         ("project", projects, running),
-        (
-            "dataset",
-            datasets,
-            select(project_datasets.c.dataset_id).where(project_datasets.c.project_id.in_(running)),
-        ),
+        ("dataset", datasets, mounted.held(conn)),
     ):
         rows = conn.execute(
             select(table.c.id)

@@ -21,12 +21,12 @@ from sqlalchemy import Connection, func, select
 from galilean.errors import UserError
 from galilean.file_threads import beside
 from galilean.web.context import Portal
-from services.catalog import lifecycle, shares, volume_store, volumes
+from services.catalog import lifecycle, mounted, shares, volume_store, volumes
 from services.catalog.access import Kind
 from services.catalog.lifecycle import Over
 from services.catalog.placement import VolumeRow
 from services.catalog.shares import table_of
-from services.catalog.tables import datasets, project_datasets, projects
+from services.catalog.tables import datasets, projects
 from services.files import copies
 from services.files.root import Root
 from services.portal.binned import remove
@@ -66,9 +66,7 @@ def course(conn: Connection, volume_id: str) -> Course:
     running = select(clusters.c.project_id).where(clusters.c.released_at.is_(None))
     held = {
         "project": projects.c.id.in_(running),
-        "dataset": datasets.c.id.in_(
-            select(project_datasets.c.dataset_id).where(project_datasets.c.project_id.in_(running))
-        ),
+        "dataset": datasets.c.id.in_(mounted.held(conn)),
     }
     waiting, moving = 0, []
     for kind in KINDS:
@@ -200,10 +198,7 @@ def _arrive(conn: Connection, over: Over, volume_id: str, deleted: bool, began_a
     if over.kind == "project":
         held = bool(shares.open_runs(conn, over.id))
     else:
-        users = conn.execute(
-            select(project_datasets.c.project_id).where(project_datasets.c.dataset_id == over.id)
-        ).scalars()
-        held = any(shares.open_runs(conn, project_id) for project_id in users.all())
+        held = over.id in conn.execute(mounted.held(conn)).scalars().all()
     if not held:
         lifecycle.end(conn, over.kind, over.id, volume_id=volume_id)
     return not held

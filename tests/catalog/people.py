@@ -15,6 +15,7 @@ from services.catalog.access import Kind, Share, Viewer
 from services.catalog.datasets import Dataset
 from services.catalog.shares import Actor
 from services.catalog.store import Project
+from spawner.plan import DataUsed, Mount
 from spawner.tables import clusters
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -79,3 +80,9 @@ def run_of(conn: Connection, project: Project, user: str, run_id: str = "R1", **
         )
     )
     return run_id
+
+
+def told(data: Dataset, *, read_only: bool = True) -> dict[str, Any]:
+    """A data set as it stands in the row of a run that has it."""
+    used = DataUsed(id=data.id, address=f"{data.owner}/{data.slug}", version=data.version)
+    return used.told(Mount(source="", target=f"datasets/{data.mount}", read_only=read_only, data=used))

@@ -14,6 +14,7 @@ from galilean.migrate import upgrade
 from services.catalog import datasets, lifecycle, links, public_for_ever, shares
 from services.catalog.tables import datasets as table
 from services.catalog.tables import volumes
+from spawner.tables import clusters
 from tests.catalog.people import (
     ALICE,
     BOB,
@@ -24,6 +25,7 @@ from tests.catalog.people import (
     refused,
     run_of,
     to,
+    told,
 )
 
 STEPS_BACK = [
@@ -151,6 +153,21 @@ def test_a_data_set_that_others_use_is_not_deleted(catalogue: Database) -> None:
         links.remove(conn, BOB, other, made.id)
         run_of(conn, own, "alice")
         assert "1 running" in str(refused(409, lambda: datasets.delete(conn, made, now=NOW)))
+
+
+def test_a_data_set_that_a_run_has_is_not_deleted_though_its_project_has_it_no_more(
+    catalogue: Database,
+) -> None:
+    with catalogue.write() as conn:
+        made, project = a_dataset(conn), a_project(conn)
+        links.add(conn, ALICE, project, made.id, now=NOW)
+        run_of(conn, project, "alice", datasets=[told(made)])
+        assert datasets.uses(conn, made.id).running == 1, "counted once"
+        links.remove(conn, ALICE, project, made.id)
+        assert datasets.uses(conn, made.id) == datasets.Uses(own=0, others=0, running=1)
+        refused(409, lambda: datasets.delete(conn, made, now=NOW))
+        conn.execute(update(clusters).values(released_at=NOW))
+        datasets.delete(conn, made, now=NOW)
 
 
 def test_who_may_no_longer_read_a_data_set_keeps_nobody_from_deleting_it(catalogue: Database) -> None:

@@ -21,7 +21,8 @@ from services.catalog.placement import (
 )
 from services.catalog.tables import projects
 from services.catalog.tables import volumes as table
-from tests.catalog.people import ALICE, NOW, a_dataset, a_project, actor, refused, run_of
+from spawner.tables import clusters
+from tests.catalog.people import ALICE, NOW, a_dataset, a_project, actor, refused, run_of, told
 
 GIB = 1 << 30
 FAST = VolumeRow(id="fast", kind="directory", path="/data/fast", free_bytes=10 * GIB, total_bytes=20 * GIB)
@@ -122,6 +123,22 @@ def test_a_volume_is_registered_looked_at_drained_and_deleted(catalogue: Databas
         assert [over.id for over in volume_store.next_to_move(conn, "default", most=9)] == [gone.id]
         conn.execute(update(projects).where(projects.c.id == gone.id).values(purged_at=NOW))
         assert volume_store.next_to_move(conn, "default", most=9) == []
+
+
+def test_what_a_run_has_stays_where_it_is_though_its_project_has_another_now(catalogue: Database) -> None:
+    with catalogue.write() as conn:
+        volume_store.register(conn, FAST, actor=actor(), now=NOW)
+        volume_store.looked(conn, "fast", total_bytes=20 * GIB, free_bytes=9 * GIB, now=NOW)
+        project, data, other = a_project(conn), a_dataset(conn), a_dataset(conn, name="Other")
+        run = run_of(conn, project, "alice", datasets=[told(data)])
+        volume_store.drain(conn, "default", "fast", actor=actor(), now=NOW)
+        assert [over.id for over in volume_store.next_to_move(conn, "default", most=9)] == [other.id]
+        conn.execute(update(clusters).where(clusters.c.id == run).values(released_at=NOW))
+        assert {over.id for over in volume_store.next_to_move(conn, "default", most=9)} == {
+            project.id,
+            data.id,
+            other.id,
+        }
 
 
 def test_what_was_drained_lies_on_the_other_volume_and_the_first_can_go(catalogue: Database) -> None:

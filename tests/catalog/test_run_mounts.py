@@ -200,3 +200,25 @@ async def test_no_version_is_made_while_a_run_may_write(world: World) -> None:
             versions.begin(conn, own, volume_id=own.volume_id, actor=actor(ALICE), now=NOW)
         with pytest.raises(UserError, match="may write"):
             versions.arrived(conn, quiet, files=1, size_bytes=1, now=NOW)
+
+
+async def test_no_version_is_made_while_a_run_writes_what_its_project_has_to_read_or_no_more(
+    world: World,
+) -> None:
+    with world.db.write() as conn:
+        own = a_dataset(conn, "alice", "Mine")
+        links.add(conn, ALICE, world.project, own.id, now=NOW, writable=True)
+    prepare_directory(world.settings, own)
+    plan = await world.run()
+    with world.db.write() as conn:
+        quiet = versions.begin(conn, own, volume_id=own.volume_id, actor=actor(ALICE), now=NOW)
+        steps.reserve(
+            conn, run_id="01J0000000000000000000HEAT", plan=plan, request=ClusterRequest(), backend="process",
+            asked_by="alice", now=NOW,
+        )  # fmt: skip
+        links.change(conn, ALICE, world.project, own.id, writable=False)
+        with pytest.raises(UserError, match="may write"):
+            versions.begin(conn, own, volume_id=own.volume_id, actor=actor(ALICE), now=NOW)
+        links.remove(conn, ALICE, world.project, own.id)
+        with pytest.raises(UserError, match="may write"):
+            versions.arrived(conn, quiet, files=1, size_bytes=1, now=NOW)

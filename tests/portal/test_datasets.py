@@ -14,6 +14,7 @@ import pytest
 from galilean.errors import UserError
 from services.catalog import datasets, lifecycle, volume_store
 from services.portal import drains, storage
+from tests.catalog.people import a_project, run_of, told
 from tests.portal.conftest import Client, Sign, made
 from tests.portal.live import LiveSite
 from tests.portal.test_gallery import png
@@ -377,6 +378,37 @@ def test_what_is_written_while_it_is_copied_is_not_lost(
     monkeypatch.setattr(drains, "_copy", copy)
     now(site, drains.go_on(site.portal, pause=no_time))
     assert (place / "datasets" / found["id"] / "a.csv").read_text() == "after"
+
+
+def test_what_a_run_got_while_it_was_copied_stays_below_its_mount(
+    sign: Sign, site: LiveSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice, root = sign("alice"), sign("root")
+    place = tmp_path / "big"
+    place.mkdir()
+    register(root, place)
+    root.patch("/volumes/big", json={"state": "closed"})
+    found = dataset(alice)
+    root.patch("/volumes/big", json={"state": "open"})
+    original = put(site, found, "a.csv", b"mounted")
+    root.put("/volumes/default/drain", json={"to": "big"})
+    copy = drains._copy
+
+    def late(*args: Any) -> None:
+        copy(*args)
+        with site.portal.db.write() as conn:
+            data = datasets.by_id(conn, found["id"])
+            assert data is not None
+            run_of(conn, a_project(conn), "alice", datasets=[told(data)])
+
+    async def no_time(seconds: float) -> None:
+        await asyncio.sleep(0)
+
+    monkeypatch.setattr(drains, "_copy", late)
+    now(site, drains.go_on(site.portal, pause=no_time))
+    assert original.read_text() == "mounted"
+    assert not (place / "datasets" / found["id"]).exists()
+    assert root.get("/volumes/default").json()["draining"]["waiting"] == 2, "the project and its data"
 
 
 def test_what_is_moved_in_the_bin_stays_there_meanwhile(sign: Sign, site: LiveSite) -> None:
