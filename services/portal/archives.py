@@ -22,11 +22,12 @@ from sqlalchemy import Connection
 from tornado.iostream import StreamClosedError
 from ulid import ULID
 
-from galilean import notices
+from galilean import audit, notices
 from galilean.errors import UserError, mark
 from galilean.web.context import Portal
 from galilean.web.csp import mark_untrusted
 from galilean.web.handlers import BaseHandler
+from galilean.web.visitor import Visitor
 from services.catalog import shares
 from services.catalog.access import Access, Viewer, access, need
 from services.catalog.archives import ENDING, importing, writing
@@ -40,6 +41,7 @@ from services.catalog.store import Project
 from services.files.downloads import attachment
 from services.files.progress import Cancelled, Progress
 from services.files.root import Root
+from services.portal import of_another
 from services.portal.api.projects import catalogue
 from services.portal.storage import kept_room
 from services.portal.viewers import viewer_of
@@ -82,6 +84,7 @@ async def export(handler: BaseHandler, ids: Iterable[str], *, name: str = "") ->
         raise UserError(400, mark("Choose between 1 and {most} projects."), most=EXPORT_MOST)
     viewer = viewer_of(handler.person)
     found = await portal.db.run_read(_mine, viewer, wanted)
+    await portal.db.run(_note_export, handler.person, found, address=handler.address, now=portal.clock())
     # A volume that hangs is told before anything is sent, and holds up no export but of its own projects.
     volumes = sorted({project.volume_id for project in found})
     for project in {project.volume_id: project for project in found}.values():
@@ -106,6 +109,13 @@ async def export(handler: BaseHandler, ids: Iterable[str], *, name: str = "") ->
     finally:
         with contextlib.suppress(UserError, ValueError):  # a thread that hangs in it is not waited for
             await handler.ask_files(pieces.close)  # type: ignore[attr-defined]
+
+
+def _note_export(
+    conn: Connection, person: Visitor, found: Iterable[Project], *, address: str, now: datetime
+) -> None:
+    for project in found:
+        of_another.note(conn, person, "project", project, "export", now=now, address=address)
 
 
 def _mine(conn: Any, viewer: Viewer, ids: list[str]) -> list[Project]:
@@ -360,8 +370,17 @@ class Imports:
             with portal.db.write() as conn:
                 _tell_broken_off(conn, one.by, one.name, max(0, len(one.ids) - gone), now)
 
-    async def give_up(self, job: Job) -> None:
+    async def give_up(self, job: Job, *, actor: Actor) -> None:
         """End an import, or forget an archive."""
+        await self._portal.db.run(
+            audit.write,
+            at=self._portal.clock(),
+            actor=actor.name,
+            address=actor.address,
+            action="archive.give-up",
+            subject=job.id,
+            before={"name": job.name, "state": job.state},
+        )
         if job.state == "importing":
             job.progress.cancel()
             return

@@ -242,15 +242,43 @@ async def get(handler: BaseHandler, import_id: str) -> Import:
     return found
 
 
-def take_passwords(handler: BaseHandler, import_id: str) -> dict[str, str]:
-    """The passwords that an import made, once, for whoever started it."""
+async def take_passwords(handler: BaseHandler, import_id: str) -> tuple[Import, dict[str, str]]:
+    """The passwords that an import made, once, for whoever started it; with the import.
+
+    Raises
+    ------
+    UserError
+        404; 409 while it runs; 410 when they were taken, or are somebody else's.
+    """
+    found = await get(handler, import_id)
     job = jobs(handler).get(import_id)
+    if job is not None and job.running:
+        raise UserError(409, mark("An import runs already. Wait until it is through."))
     if job is None or job.by != handler.person.name or not job.passwords:
         raise UserError(
             410, mark("These passwords were given out already. Set a new one on the person's page.")
         )
     taken, job.passwords = job.passwords, {}
-    return taken
+    try:
+        await handler.portal.db.run(
+            _passwords_taken, import_id, len(taken), job.by, handler.address, handler.portal.clock()
+        )
+    except BaseException:
+        job.passwords = {**taken, **job.passwords}  # nothing is handed out of which there is no line
+        raise
+    return found, taken
+
+
+def _passwords_taken(conn: Connection, import_id: str, count: int, by: str, address: str, now: Any) -> None:
+    audit.write(
+        conn,
+        at=now,
+        actor=by,
+        action="people.import.passwords",
+        subject=import_id,
+        address=address,
+        after={"accounts": count},
+    )
 
 
 async def undo(handler: BaseHandler, import_id: str) -> dict[str, int]:

@@ -43,6 +43,30 @@ def patch(hub: HubAPI, name: str, **body: Any) -> Any:
     return hub.request("PATCH", f"/galilean/people/{name}", json=body)
 
 
+async def test_each_change_of_a_person_leaves_its_line_and_none_where_it_is_refused(
+    site_of: SiteFactory,
+) -> None:
+    site = await site_of({"signup": {"admins": ["root1"]}})
+    await site.person("tom", "student")
+    tom, root = site.api(await site.token("tom")), site.api(await site.token("root1"))
+    eva = "/galilean/people/eva"
+    calls: list[tuple[str, str, str, dict[str, Any]]] = [
+        ("person.create", "POST", "/galilean/people", {"name": "eva", "password": "long enough"}),
+        ("person.groups", "PATCH", eva, {"add": ["galilean:student"]}),
+        ("person.names", "PUT", eva + "/names", {"full_name": "Eva Lind"}),
+        ("person.password", "PUT", eva + "/password", {"password": "longer still"}),
+        ("person.block", "POST", eva + "/block", {"reason": "Lent the password"}),
+        ("person.unblock", "DELETE", eva + "/block", {}),
+        ("person.delete", "DELETE", eva, {}),
+    ]
+    for action, method, path, body in calls:
+        before = len(await log_of(site))
+        assert (await refused(tom.request(method, path, json=body))).status == 403, action
+        assert len(await log_of(site)) == before, action
+        await root.request(method, path, json=body)
+        assert (await log_of(site))[before:] == [("root1", action, "eva")]
+
+
 async def test_whoever_manages_people_makes_accounts_and_gives_what_is_no_more_than_their_own(
     site_of: SiteFactory,
 ) -> None:

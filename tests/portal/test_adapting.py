@@ -14,12 +14,14 @@ from typing import Any, ClassVar
 
 import httpx
 import pytest
+from sqlalchemy import select
 
 from extensions.imagebuilder import entries, keys, looks, saved, store
 from extensions.imagebuilder.entries import Actor
 from extensions.imagebuilder.names import Pinned, parse_typed
 from extensions.imagebuilder.registry.access import Credentials
 from extensions.imagebuilder.store import NewVersion
+from galilean.tables import audit_log
 from services.portal import adapting, shelf
 from services.portal.adapting import proposed
 from tests.portal.live import LiveSite
@@ -99,6 +101,8 @@ def test_an_image_that_lacks_something_is_adapted_into_a_new_version(site: LiveS
     assert begun.status_code == 202, begun.text
     image = begun.json()
     assert (image["name"], image["tag"], image["how"]) == ("torch", "2.9_x-adapted", "adapted")
+    lines = site.write(lambda conn: conn.execute(select(audit_log.c.actor, audit_log.c.action)).all())
+    assert [tuple(line) for line in lines if line.action.startswith("image.")] == [("alice", "image.adapt")]
     assert sign("root").post(place, json={"name": "other:1"}).json()["reason"] == "adapting"
     assert "It is being adapted" in page(site, "alice", found.id)
     pinned = Pinned("registry.local", "people/alice/torch", "sha256:" + "b" * 64)

@@ -124,11 +124,14 @@ def test_the_secret_key_is_nowhere_but_sealed(
         ).text
     with site.portal.db.read() as conn:
         rows = [dict(row._mapping) for row in conn.execute(select(object_stores))]
-        lines = [dict(row._mapping) for row in conn.execute(select(audit_log))]
     assert rows[0]["name"] == "Lab 2"
+    assert alice.delete(f"/object-stores/{store['id']}").status_code == 204
+    with site.portal.db.read() as conn:
+        lines = [dict(row._mapping) for row in conn.execute(select(audit_log))]
     assert [line["action"] for line in lines if line["action"].startswith("object-store")] == [
         "object-store.add",
         "object-store.change",
+        "object-store.delete",
     ]
     for text in (answers, repr(rows), repr(lines), caplog.text):
         assert SECRET not in text

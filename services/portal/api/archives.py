@@ -16,6 +16,7 @@ from services.portal.api import models, projects
 from services.portal.api.base import Handler
 from services.portal.api.operation import Operation
 from services.portal.archives import RIGHT, Job
+from services.portal.viewers import actor_of
 
 ID = r"([0-9A-Z]{26})"
 
@@ -201,7 +202,7 @@ class OneImport(Handler):
 
     async def delete(self, job_id: str) -> None:
         store = archives.imports(self.portal)
-        await store.give_up(store.get(job_id))
+        await store.give_up(store.get(job_id), actor=actor_of(self.person, self.address))
         self.set_status(204)
 
 

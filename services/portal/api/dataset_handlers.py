@@ -60,7 +60,7 @@ class Dataset(DatasetHandler):
     async def patch(self, owner: str, slug: str) -> None:
         body = self.body(models.DatasetChange)
         found = await self.owned(owner, slug)
-        self.answer(await datasets.change(self.portal, self.person, found, body))
+        self.answer(await datasets.change(self.portal, self.person, found, body, address=self.address))
 
     async def delete(self, owner: str, slug: str) -> None:
         found = await self.owned(owner, slug)
@@ -170,10 +170,10 @@ class Bin(either.Bin):
 
 class InBin(DatasetHandler):
     async def post(self, dataset_id: str) -> None:
-        self.answer(await datasets.restore(self.portal, self.person, dataset_id))
+        self.answer(await datasets.restore(self.portal, self.person, dataset_id, address=self.address))
 
     async def delete(self, dataset_id: str) -> None:
-        await datasets.delete_for_ever(self.portal, self.person, dataset_id)
+        await datasets.delete_for_ever(self.portal, self.person, dataset_id, address=self.address)
         self.set_status(204)
 
 

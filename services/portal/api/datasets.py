@@ -24,6 +24,7 @@ from services.catalog.publication import Publication, check_publish, publication
 from services.catalog.starters.spoken import spoken
 from services.catalog.store import Project
 from services.files.shelf import no_room
+from services.portal import of_another
 from services.portal.addresses import project_path
 from services.portal.api import dataset_models as models
 from services.portal.api.gallery import dataset_path
@@ -90,14 +91,21 @@ async def create(portal: Portal, person: Visitor, body: models.NewDataset) -> Da
     )
 
 
-async def change(portal: Portal, person: Visitor, dataset: Dataset, body: models.DatasetChange) -> Dataset:
+async def change(
+    portal: Portal, person: Visitor, dataset: Dataset, body: models.DatasetChange, *, address: str = ""
+) -> Dataset:
     """Change what is sent; the address never changes. The caller knows that the person may."""
     need_role(person)
     if body.field is not None:
         check_field(body.field)
-    return await portal.db.run(
-        datasets.update, dataset, now=portal.clock(), **body.model_dump(exclude_unset=True)
-    )
+    now, sent = portal.clock(), body.model_dump(exclude_unset=True)
+
+    def write(conn: Connection) -> Dataset:
+        changed = datasets.update(conn, dataset, now=now, **sent)
+        of_another.note_change(conn, person, "dataset", dataset, changed, sent, now=now, address=address)
+        return changed
+
+    return await portal.db.run(write)
 
 
 async def delete(portal: Portal, person: Visitor, dataset: Dataset, *, address: str = "") -> Uses:
@@ -136,14 +144,18 @@ async def binned_for(portal: Portal, person: Visitor, dataset_id: str) -> Datase
     return found
 
 
-async def restore(portal: Portal, person: Visitor, dataset_id: str) -> Dataset:
+async def restore(portal: Portal, person: Visitor, dataset_id: str, *, address: str = "") -> Dataset:
     """Take it out of the bin with its files; numbered when its address was taken meanwhile."""
     need_role(person)
     found = await binned_for(portal, person, dataset_id)
-    return await collection(portal).restore(found.id)
+    restored = await collection(portal).restore(found.id)
+    await portal.db.run(
+        of_another.note, person, "dataset", restored, "restore", now=portal.clock(), address=address
+    )
+    return restored
 
 
-async def delete_for_ever(portal: Portal, person: Visitor, dataset_id: str) -> None:
+async def delete_for_ever(portal: Portal, person: Visitor, dataset_id: str, *, address: str = "") -> None:
     """Delete the files of a data set that lies in the bin.
 
     Raises
@@ -153,7 +165,26 @@ async def delete_for_ever(portal: Portal, person: Visitor, dataset_id: str) -> N
     """
     need_role(person)
     found = await binned_for(portal, person, dataset_id)
+    await portal.db.run(  # before: what is gone for ever must not be gone without its line
+        of_another.note,
+        person,
+        "dataset",
+        found,
+        "delete-for-ever",
+        now=portal.clock(),
+        address=address,
+        before={"name": found.name, "id": found.id},
+    )
     if not await purge(portal, "dataset", found.id, found.volume_id):
+        await portal.db.run(
+            of_another.note,
+            person,
+            "dataset",
+            found,
+            "delete-for-ever.failed",
+            now=portal.clock(),
+            address=address,
+        )
         raise UserError(503, mark("The volume with its files cannot be reached just now. Try again later."))
 
 

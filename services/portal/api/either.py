@@ -19,6 +19,7 @@ from services.catalog import collection, covers, datasets, lifecycle, owners, st
 from services.catalog.access import Access, Kind
 from services.catalog.datasets import Dataset
 from services.catalog.store import Project
+from services.portal import of_another
 from services.portal.api import models
 from services.portal.api.base import Handler
 from services.portal.api.gallery import item_path
@@ -77,7 +78,9 @@ async def read_image(portal: Portal, image: bytes, kind: str) -> bytes:
     return cleaned
 
 
-async def set_cover(portal: Portal, person: Visitor, item: Item, image: bytes, kind: str) -> str:
+async def set_cover(
+    portal: Portal, person: Visitor, item: Item, image: bytes, kind: str, *, address: str = ""
+) -> str:
     """Give it a cover; the name of the image. The caller knows that the person may.
 
     Raises
@@ -91,16 +94,27 @@ async def set_cover(portal: Portal, person: Visitor, item: Item, image: bytes, k
 
     def change(conn: Connection) -> str:
         name = covers.keep(conn, cleaned, now=now)
-        _WAYS[kind_of(item)].update(conn, item, now=now, cover=name)
+        changed = _WAYS[kind_of(item)].update(conn, item, now=now, cover=name)
+        of_another.note_change(
+            conn, person, kind_of(item), item, changed, ["cover"], now=now, address=address
+        )
         return name
 
     return await portal.db.run(change)
 
 
-async def drop_cover(portal: Portal, person: Visitor, item: Item) -> None:
+async def drop_cover(portal: Portal, person: Visitor, item: Item, *, address: str = "") -> None:
     """Show the drawn cover again."""
     need_role(person)
-    await portal.db.run(_WAYS[kind_of(item)].update, item, now=portal.clock(), cover="")
+    now = portal.clock()
+
+    def change(conn: Connection) -> None:
+        changed = _WAYS[kind_of(item)].update(conn, item, now=now, cover="")
+        of_another.note_change(
+            conn, person, kind_of(item), item, changed, ["cover"], now=now, address=address
+        )
+
+    await portal.db.run(change)
 
 
 async def change_owner(portal: Portal, person: Visitor, item: Item, owner: str, *, address: str = "") -> Any:
@@ -188,11 +202,11 @@ class CoverOf(OfEither):
     async def put(self, owner: str, slug: str) -> None:
         found = await self.owned(owner, slug)
         kind = self.request.headers.get("Content-Type", "")
-        name = await set_cover(self.portal, self.person, found, self.request.body, kind)
+        name = await set_cover(self.portal, self.person, found, self.request.body, kind, address=self.address)
         self.write_json(models.Cover(cover=f"{self.portal.prefix}covers/{name}"))
 
     async def delete(self, owner: str, slug: str) -> None:
-        await drop_cover(self.portal, self.person, await self.owned(owner, slug))
+        await drop_cover(self.portal, self.person, await self.owned(owner, slug), address=self.address)
         self.set_status(204)
 
 

@@ -97,7 +97,8 @@ class Project(Handler):
     async def patch(self, owner: str, slug: str) -> None:
         body = self.body(models.ProjectChange)
         project, level = await projects.reach(self.portal, self.person, owner, slug, least=Access.OWN)
-        await self._answer(await projects.change_project(self.portal, self.person, project, body), level)
+        changed = await projects.change_project(self.portal, self.person, project, body, address=self.address)
+        await self._answer(changed, level)
 
     async def delete(self, owner: str, slug: str) -> None:
         project = await projects.project_for(self.portal, self.person, owner, slug)

@@ -7,12 +7,16 @@ from typing import Literal
 
 from pydantic import Field
 
+from extensions.imagebuilder.entries import MANAGE
+from galilean.errors import UserError, mark
 from services.portal import image_places
 from services.portal.api.base import Handler
 from services.portal.api.models import Incoming, ListOf, Outgoing
 from services.portal.api.operation import Operation
 from services.portal.image_places import Carried
 from services.portal.said import Translate
+
+MACHINES = "machines:manage"
 
 
 class ImagePlace(Outgoing):
@@ -76,9 +80,15 @@ def model(one: Carried, translate: Translate) -> ImagePlace:
 
 
 class Places(Handler):
-    right = "machines:manage"
+    right = (MACHINES, MANAGE)
+
+    def need_machines(self) -> None:
+        """Refuse who manages environments alone, and may have one's image fetched everywhere."""
+        if not self.person.may(MACHINES):
+            raise UserError(403, mark("This page is for administrators."))
 
     async def get(self) -> None:
+        self.need_machines()
         found = await image_places.carried(
             self.portal, image=self.query("image")[:512], machine=self.query("machine")[:255]
         )
@@ -86,6 +96,8 @@ class Places(Handler):
 
     async def post(self) -> None:
         body = self.body(Redistribute)
+        if not body.image or body.machine or body.beforehand is not None:
+            self.need_machines()
         if body.image and body.beforehand is not None:
             await image_places.beforehand(
                 self.portal, self.person, image=body.image, wanted=body.beforehand, address=self.address

@@ -15,7 +15,7 @@ from services.catalog import forking, forks, links, store
 from services.catalog.access import Access
 from services.catalog.forks import Forked
 from services.catalog.starters.spoken import spoken
-from services.portal import copying
+from services.portal import copying, of_another
 from services.portal.addresses import project_path
 from services.portal.api import either, models
 from services.portal.api.base import Handler
@@ -100,14 +100,18 @@ async def binned_for(portal: Portal, person: Visitor, project_id: str) -> store.
     return found
 
 
-async def restore(portal: Portal, person: Visitor, project_id: str) -> store.Project:
+async def restore(portal: Portal, person: Visitor, project_id: str, *, address: str = "") -> store.Project:
     """Take a project out of the bin with its files; numbered when its address was taken meanwhile."""
     need_role(person)
     found = await binned_for(portal, person, project_id)
-    return await catalogue(portal).restore(found.id)
+    restored = await catalogue(portal).restore(found.id)
+    await portal.db.run(
+        of_another.note, person, "project", restored, "restore", now=portal.clock(), address=address
+    )
+    return restored
 
 
-async def delete_for_ever(portal: Portal, person: Visitor, project_id: str) -> None:
+async def delete_for_ever(portal: Portal, person: Visitor, project_id: str, *, address: str = "") -> None:
     """Delete the files of a project that lies in the bin; its machine time stays.
 
     Raises
@@ -117,7 +121,26 @@ async def delete_for_ever(portal: Portal, person: Visitor, project_id: str) -> N
     """
     need_role(person)
     found = await binned_for(portal, person, project_id)
+    await portal.db.run(  # before: what is gone for ever must not be gone without its line
+        of_another.note,
+        person,
+        "project",
+        found,
+        "delete-for-ever",
+        now=portal.clock(),
+        address=address,
+        before={"name": found.name, "id": found.id},
+    )
     if not await purge(portal, "project", found.id, found.volume_id):
+        await portal.db.run(
+            of_another.note,
+            person,
+            "project",
+            found,
+            "delete-for-ever.failed",
+            now=portal.clock(),
+            address=address,
+        )
         raise UserError(503, mark("The volume with its files cannot be reached just now. Try again later."))
 
 
@@ -209,11 +232,11 @@ class Bin(either.Bin):
 
 class InBin(Handler):
     async def post(self, project_id: str) -> None:
-        project = await restore(self.portal, self.person, project_id)
+        project = await restore(self.portal, self.person, project_id, address=self.address)
         self.write_json(project_model(self.portal, self.person, project, None))
 
     async def delete(self, project_id: str) -> None:
-        await delete_for_ever(self.portal, self.person, project_id)
+        await delete_for_ever(self.portal, self.person, project_id, address=self.address)
         self.set_status(204)
 
 

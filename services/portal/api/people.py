@@ -126,6 +126,15 @@ class Block(PeopleHandler):
         self.set_status(204)
 
 
+class Password(PeopleHandler):
+    async def put(self, name: str) -> None:
+        sent = self.body(models.NewPassword).password
+        password = sent or people.new_password()
+        await people.set_password(self, name, password)
+        self.set_header("Cache-Control", "no-store")
+        self.write_json(models.PasswordSet(name=name, password=None if sent else password))
+
+
 class Roles(Handler):
     right = ("roles:manage", "people:manage", "groups:manage", "quotas:manage", "release:manage")
 
@@ -272,6 +281,13 @@ class OneImport(PeopleHandler):
         self.write_json(_import(found.id, found.rows, found.done, finished=True, undone=undone))
 
 
+class ImportPasswords(PeopleHandler):
+    async def post(self, import_id: str) -> None:
+        _, taken = await imports.take_passwords(self, import_id)
+        self.set_header("Cache-Control", "no-store")
+        self.write_json(models.ImportPasswords(passwords=taken))
+
+
 def _import(import_id: str | None, rows: Any, done: int, *, finished: bool, undone: bool) -> models.Import:
     return models.Import(
         id=import_id,
@@ -336,6 +352,13 @@ OPERATIONS = (
         answers={200: models.Person},
     ),
     Operation(method="delete", path=PERSON + "/block", summary="Let a person in again", answers={204: None}),
+    Operation(
+        method="put",
+        path=PERSON + "/password",
+        summary="Set a person's password, or have one made; every browser of theirs is signed out",
+        takes=models.NewPassword,
+        answers={200: models.PasswordSet},
+    ),
     Operation(method="get", path="/roles", summary="List roles", answers={200: ListOf[models.Role]}),
     Operation(
         method="post", path="/roles", summary="Make a role", takes=models.NewRole, answers={201: models.Role}
@@ -409,6 +432,12 @@ OPERATIONS = (
         summary="Undo the last import: what it made and nobody used",
         answers={200: models.Import},
     ),
+    Operation(
+        method="post",
+        path="/imports/{id}/passwords",
+        summary="The passwords that one's import made, once",
+        answers={200: models.ImportPasswords},
+    ),
 )
 
 
@@ -419,6 +448,7 @@ def routes() -> list[tuple[str, type[APIHandler]]]:
         (r"/api/v1/people", People),
         (person, Person),
         (person + "/block", Block),
+        (person + "/password", Password),
         (r"/api/v1/roles", Roles),
         (r"/api/v1/roles/([^/]+)", Role),
         (r"/api/v1/groups", Groups),
@@ -427,4 +457,5 @@ def routes() -> list[tuple[str, type[APIHandler]]]:
         (r"/api/v1/audit", Audit),
         (r"/api/v1/imports", Imports),
         (one, OneImport),
+        (one + "/passwords", ImportPasswords),
     ]

@@ -49,6 +49,17 @@ class NewBlock(Incoming):
     release: bool = Field(default=False, description="Release what is held now; else its policy decides.")
 
 
+class NewPassword(Incoming):
+    password: str | None = Field(
+        default=None, min_length=8, max_length=72, description="Left out = one is made and answered, once."
+    )
+
+
+class PasswordSet(Outgoing):
+    name: str
+    password: str | None = Field(description="The one that was made; null = the one that was sent.")
+
+
 class Role(Outgoing):
     name: str
     title: str
@@ -115,6 +126,12 @@ class ImportLine(Outgoing):
     name: str
     outcome: str
     problem: str
+
+
+class ImportPasswords(Outgoing):
+    """The passwords that an import made, by account."""
+
+    passwords: dict[str, str]
 
 
 class Import(Outgoing):

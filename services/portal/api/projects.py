@@ -20,6 +20,7 @@ from services.catalog import forking, shares, store
 from services.catalog.access import Access, Viewer, access, need
 from services.catalog.environments import check_environment
 from services.catalog.projects import Projects
+from services.portal import of_another
 from services.portal.addresses import project_path
 from services.portal.api import models
 from services.portal.shelf import offered
@@ -155,9 +156,9 @@ async def others_than(portal: Portal, person: Visitor, name: str) -> Mapping[str
 
 
 async def change_project(
-    portal: Portal, person: Visitor, project: store.Project, body: models.ProjectChange
+    portal: Portal, person: Visitor, project: store.Project, body: models.ProjectChange, *, address: str = ""
 ) -> store.Project:
-    """Change what is sent; the address never changes."""
+    """Change what is sent; the address never changes. Of another's project it is noted."""
     need_role(person)
     if body.environment is not None and body.environment != project.environment:
         others = await others_than(portal, person, body.environment)
@@ -166,18 +167,26 @@ async def change_project(
     if body.default_request is not None:
         wanted = body.default_request.model_dump(exclude_none=True)
         request = ClusterRequest.parse(wanted).as_dict() if wanted else {}
-    return await portal.db.run(
-        store.update,
-        project,
-        now=portal.clock(),
-        name=body.name,
-        description=body.description,
-        environment=body.environment,
-        field=body.field,
-        tags=body.tags,
-        readme=body.readme,
-        default_request=request,
-    )
+    now = portal.clock()
+
+    def change(conn: Connection) -> store.Project:
+        changed = store.update(
+            conn,
+            project,
+            now=now,
+            name=body.name,
+            description=body.description,
+            environment=body.environment,
+            field=body.field,
+            tags=body.tags,
+            readme=body.readme,
+            default_request=request,
+        )
+        names = body.model_fields_set
+        of_another.note_change(conn, person, "project", project, changed, names, now=now, address=address)
+        return changed
+
+    return await portal.db.run(change)
 
 
 async def runs_in_the_way(portal: Portal, project: store.Project) -> list[Run]:
@@ -203,16 +212,10 @@ async def delete_project(
         raise forking.busy(project)
     else:
         await catalogue(portal).delete(project)
-    if person.name != project.owner:
-        await portal.db.run(
-            write_audit,
-            at=portal.clock(),
-            actor=person.name,
-            address=address,
-            action="project.delete",
-            subject=f"{project.owner}/{project.slug}",
-            before={"name": project.name, "id": project.id},
-        )
+    was = {"name": project.name, "id": project.id}
+    await portal.db.run(
+        of_another.note, person, "project", project, "delete", now=portal.clock(), address=address, before=was
+    )
 
 
 def write_audit(conn: Connection, **values: Any) -> None:

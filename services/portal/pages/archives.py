@@ -104,7 +104,7 @@ class Import(PageHandler):
         kept = archives.imports(self.portal)
         job = kept.get(job_id)
         ended = job.state == "importing"
-        await kept.give_up(job)
+        await kept.give_up(job, actor=Actor(name=self.person.name, address=self.address))
         if ended:
             await self.show(job)
         else:

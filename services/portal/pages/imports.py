@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from galilean.errors import UserError, mark
+from galilean.errors import mark
 from services.people import store
 from services.people.importing import Line, results_csv
 from services.portal import imports
@@ -116,11 +116,7 @@ class Passwords(ImportPage):
     """The passwords that an import made, once."""
 
     async def post(self, import_id: str) -> None:
-        found = await imports.get(self, import_id)
-        job = imports.jobs(self).get(import_id)
-        if job is not None and job.running:
-            raise UserError(409, mark("An import runs already. Wait until it is through."))
-        taken = imports.take_passwords(self, import_id)
+        found, taken = await imports.take_passwords(self, import_id)
         self.set_header("Content-Type", "text/csv; charset=utf-8")
         self.set_header("Content-Disposition", f'attachment; filename="people-{import_id}.csv"')
         self.finish(results_csv(found.rows, taken))

@@ -279,10 +279,10 @@ class InBin(PageHandler):
 
     async def post(self, project_id: str) -> None:
         if self.get_body_argument("act", "") == "delete":
-            await life.delete_for_ever(self.portal, self.person, project_id)
+            await life.delete_for_ever(self.portal, self.person, project_id, address=self.address)
             self.set_header("HX-Redirect", f"{self.portal.prefix}projects/bin")
         else:
-            project = await life.restore(self.portal, self.person, project_id)
+            project = await life.restore(self.portal, self.person, project_id, address=self.address)
             self.set_header("HX-Redirect", self.portal.prefix + project_path(project.owner, project.slug))
         self.finish("")
 
