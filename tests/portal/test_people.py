@@ -301,7 +301,7 @@ def test_an_import_is_looked_at_carried_out_and_undone(site: LiveSite, root: Per
     assert site.hub.people["bob"]["groups"] == ["galilean:student"]
     with site.portal.db.read() as conn:
         actions = [line.action for line in conn.execute(audit_log.select())]
-    assert actions[-2:] == ["people.import", "people.import.undo"]
+    assert actions[-3:] == ["people.import", "people.import.passwords", "people.import.undo"]
 
 
 def test_the_audit_log_is_searched_and_exported(site: LiveSite, root: Person) -> None:
