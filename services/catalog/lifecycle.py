@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, select, update
+from sqlalchemy import Connection, and_, case, delete, func, select, update
 
 from galilean import audit
 from galilean.errors import UserError, mark
@@ -223,17 +223,29 @@ def measured(
     )
 
 
-def used_bytes(conn: Connection, owner: str) -> int:
-    """How much somebody stores: projects and data sets as last counted, those in the bin included; disks as a whole."""
+def used_bytes(conn: Connection, owner: str, *, without: str = "") -> int:
+    """How much somebody stores: projects and data sets as last counted, those in the bin included; disks as a whole.
+
+    What is being copied counts as what it is a copy of. ``without`` is the id of one that is left out.
+    """
     total = disk_store.kept_bytes(conn, owner)
     kinds: Sequence[Kind] = ("project", "dataset")
     for kind in kinds:
         table = table_of(kind)
+        origin, size = table.alias(), func.coalesce(table.c.size_bytes, 0)
+        copied = and_(
+            table.c.busy == "copying",
+            origin.c.id == (table.c.forked_from if kind == "project" else table.c.version_of),
+        )
         total += int(
             conn.execute(
-                select(func.coalesce(func.sum(table.c.size_bytes), 0)).where(
-                    table.c.owner == owner, table.c.purged_at.is_(None)
+                select(
+                    func.coalesce(
+                        func.sum(case((origin.c.size_bytes > size, origin.c.size_bytes), else_=size)), 0
+                    )
                 )
+                .select_from(table.outerjoin(origin, copied))
+                .where(table.c.owner == owner, table.c.purged_at.is_(None), table.c.id != without)
             ).scalar_one()
         )
     return total

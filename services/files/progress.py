@@ -22,7 +22,9 @@ class Progress:
     Parameters
     ----------
     room_bytes
-        How much more may be kept, asked before and every 64 MB; ``None`` = no limit.
+        How much more may be kept, asked before and every 64 MB; ``None`` = no limit. What is written meanwhile is
+        counted there late or not at all, so neither all of it may be more than was ever said, nor what was
+        written since the last answer more than that.
 
     Attributes
     ----------
@@ -38,6 +40,7 @@ class Progress:
         self._asked_at = 0
         self._room_bytes = room_bytes
         self._room: int | None = None
+        self._most = 0
         self._cancelled = self._asked = False
 
     def cancel(self) -> None:
@@ -61,7 +64,10 @@ class Progress:
         if not self._asked or self.size_bytes - self._asked_at >= ASK_EVERY_BYTES:
             self._asked, self._asked_at = True, self.size_bytes - size_bytes
             self._room = self._room_bytes()
-        if self._room is not None and self.size_bytes - self._asked_at > self._room:
+            self._most = max(self._most, self._room or 0)
+        if self._room is None:
+            return
+        if self.size_bytes > self._most or self.size_bytes - self._asked_at > self._room:
             raise no_room("", size_bytes, max(0, self._room))
 
 

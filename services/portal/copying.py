@@ -157,7 +157,7 @@ async def _copy(portal: Portal, fork: Project) -> None:
     if (await shelf.run_on(lane, target.list, hidden=True, limit=1)).entries:  # of a copy that was broken off
         await _clear(portal, fork)
         target = await shelf.files(fork)
-    room = await room_of(portal, fork.owner)
+    room = await room_of(portal, fork.owner, without=fork.id)
     progress = Progress((lambda: room) if room is not None else (lambda: None))
     work = asyncio.ensure_future(shelf.run_on(lane, copies.copy_into, source, target, progress=progress))
     copied = await told_until_done(

@@ -76,7 +76,7 @@ async def _copy(portal: Portal, version: Dataset) -> None:
     if (await shelf.run_on(lane, target.list, hidden=True, limit=1)).entries:  # of a copy that was broken off
         await _clear(portal, version, version.path(portal.settings))
         target = await shelf.files(version)
-    room = await room_of(portal, version.owner)
+    room = await room_of(portal, version.owner, without=version.id)
     progress = Progress((lambda: room) if room is not None else (lambda: None))
     work = asyncio.ensure_future(shelf.run_on(lane, _copy_all, source, target, progress))
     await told_until_done(

@@ -54,12 +54,15 @@ async def limit_of(portal: Portal, owner: str) -> int | None:
     return limits.amount("kept") if limits is not None else None
 
 
-async def room_of(portal: Portal, owner: str) -> int | None:
-    """Bytes that somebody may still add to their projects and data sets; ``None`` = no limit."""
+async def room_of(portal: Portal, owner: str, *, without: str = "") -> int | None:
+    """Bytes that somebody may still add to their projects and data sets; ``None`` = no limit.
+
+    ``without`` is the id of one whose own bytes are not counted, because it is being made.
+    """
     most = await limit_of(portal, owner)
     if most is None:
         return None
-    return max(0, most - await portal.db.run_read(lifecycle.used_bytes, owner))
+    return max(0, most - await portal.db.run_read(lifecycle.used_bytes, owner, without=without))
 
 
 async def kept_room(
@@ -81,15 +84,16 @@ async def kept_room(
     return room
 
 
-async def need_room(portal: Portal, owner: str, size_bytes: int) -> None:
-    """Refuse what does not fit any more.
+def check_room(conn: Connection, owner: str, size_bytes: int, most: int | None) -> None:
+    """Refuse what does not fit any more into what :func:`limit_of` answered; under admission's lock, so that of two
+    at once the second sees the first.
 
     Raises
     ------
     UserError
         507 with reason ``quota`` and the numbers (TI-15).
     """
-    room = await room_of(portal, owner)
+    room = None if most is None else max(0, most - lifecycle.used_bytes(conn, owner))
     if room is not None and size_bytes > room:
         size, left = format_apart(size_bytes, room)
         raise UserError(

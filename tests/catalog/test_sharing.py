@@ -12,6 +12,7 @@ from galilean.db import Database
 from galilean.tables import audit_log
 from services.catalog import cards, counts, datasets, departed, lifecycle, shares, store
 from services.catalog.access import Access, Kind, Viewer, access
+from services.catalog.shares import table_of
 from services.catalog.tables import cards as cards_table
 from services.catalog.tables import counted, projects
 from tests.catalog.people import (
@@ -212,6 +213,27 @@ def test_what_somebody_stores_is_added_up_with_the_bin_and_without_what_is_gone(
         lifecycle.purged(conn, "project", two.id, now=NOW)
         assert lifecycle.used_bytes(conn, "alice") == 2 * 2**40
         assert lifecycle.used_bytes(conn, "nobody") == 0
+
+
+def test_what_is_being_copied_counts_as_what_it_will_be(catalogue: Database) -> None:
+    with catalogue.write() as conn:
+        origin, fork = a_project(conn), a_project(conn, "bob")
+        lifecycle.measured(conn, "project", origin.id, size_bytes=5000, file_count=3, now=NOW)
+        copying = update(projects).where(projects.c.id == fork.id)
+        conn.execute(copying.values(forked_from=origin.id, busy="copying"))
+        assert lifecycle.used_bytes(conn, "bob") == 5000
+        assert lifecycle.used_bytes(conn, "bob", without=fork.id) == 0
+        for so_far, kept in ((1000, 5000), (7000, 7000)):
+            conn.execute(copying.values(size_bytes=so_far))
+            assert lifecycle.used_bytes(conn, "bob") == kept
+        conn.execute(copying.values(busy="", size_bytes=4000))
+        assert lifecycle.used_bytes(conn, "bob") == 4000
+
+        data, version = a_thing(conn, "dataset"), a_thing(conn, "dataset")
+        lifecycle.measured(conn, "dataset", data.id, size_bytes=300, file_count=1, now=NOW)
+        of_data = update(table_of("dataset")).where(table_of("dataset").c.id == version.id)
+        conn.execute(of_data.values(version_of=data.id, busy="copying"))
+        assert lifecycle.used_bytes(conn, "alice") == 5600
 
 
 def test_cards_that_are_missing_or_old_are_made(catalogue: Database) -> None:

@@ -171,6 +171,34 @@ def test_a_copy_that_finds_no_room_leaves_nothing(tmp_path: Path, monkeypatch: p
     assert os.listdir(tmp_path) == ["src"]
 
 
+def written(progress: Progress, size_bytes: int, wrote: list[int]) -> None:
+    for _ in range(size_bytes >> 20):
+        progress.add(1 << 20)
+        wrote[0] += 1 << 20
+
+
+def test_no_more_is_written_than_there_is_room_for_though_nothing_of_it_is_counted_meanwhile() -> None:
+    wrote = [0]
+    with pytest.raises(UserError) as caught:
+        written(Progress(lambda: 100 << 20), 10 << 30, wrote)
+    assert (caught.value.status, wrote) == (507, [100 << 20])
+
+
+def test_what_was_counted_while_it_is_written_is_not_held_against_it_twice() -> None:
+    wrote, others = [0], [0]
+    progress = Progress(lambda: (300 << 20) - wrote[0] - others[0])
+    written(progress, 250 << 20, wrote)
+    others[0] = 30 << 20
+    with pytest.raises(UserError):
+        written(progress, 100 << 20, wrote)
+    assert wrote[0] <= 300 << 20
+    freed = [100 << 20]
+    progress, wrote = Progress(lambda: freed[0]), [0]
+    written(progress, 50 << 20, wrote)
+    freed[0] = 200 << 20  # somebody deleted something
+    written(progress, 150 << 20, wrote)
+
+
 def test_a_folder_swapped_for_a_link_while_it_is_copied_lets_nothing_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -185,10 +185,11 @@ def test_what_is_kept_counts_against_its_owners_limit(sign: Sign, site: LiveSite
     assert alice.get(IO).json()["size_bytes"] == 5000
     room = now(site, storage.kept_room(portal, "alice"))
     assert room() == 3000
-    with pytest.raises(UserError) as caught:
-        now(site, storage.need_room(portal, "alice", 3001))
-    assert (caught.value.status, caught.value.reason) == (507, "quota")
-    now(site, storage.need_room(portal, "alice", 3000))
+    with portal.db.read() as conn:
+        with pytest.raises(UserError) as caught:
+            storage.check_room(conn, "alice", 3001, 8000)
+        assert (caught.value.status, caught.value.reason) == (507, "quota")
+        storage.check_room(conn, "alice", 3000, 8000)
     name = base64.b64encode(b"more.bin").decode()
     for length, status in ((4000, 507), (2000, 201)):
         headers = {

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import httpx
 import pytest
 
+from galilean.errors import UserError
+from galilean.web.visitor import Visitor
 from services.portal import copying, storage
+from services.portal.api import life
 from tests.portal.conftest import Sign, made
 from tests.portal.live import LiveSite
 from tests.portal.test_archives import brought, settled
@@ -49,6 +53,26 @@ def test_a_fork_that_does_not_fit_is_refused_with_the_numbers_and_leaves_nothing
     assert bob.get("/projects").json()["items"] == []
     may_keep(root, "bob", 5000)
     assert bob.post(path_of(project) + "/forks").status_code in (201, 202)
+
+
+def test_a_fork_that_is_not_copied_yet_takes_its_room_from_the_next(
+    site: LiveSite, sign: Sign, project: dict[str, str]
+) -> None:
+    bob, root = sign("bob"), sign("root")
+    may_keep(root, "bob", 8000)
+    viewer = Visitor(name="bob", roles=("student",))
+
+    async def both() -> list[Any]:
+        asked = (life.fork(site.portal, viewer, "alice", project["slug"]) for _ in range(2))
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    refused = [one for one in now(site, both()) if isinstance(one, UserError)]
+    assert [(one.status, one.reason) for one in refused] == [(507, "quota")]
+    answer = bob.post(path_of(project) + "/forks")
+    assert "you may keep 2.9\u00a0KB more" in answer.json()["detail"]
+    now(site, copying.go_on(site.portal))
+    (fork,) = bob.get("/projects").json()["items"]
+    assert (fork["busy"], fork["size_bytes"]) == ("", 5000)
 
 
 def test_a_fork_that_grew_while_it_waited_is_ended_at_the_limit_and_its_person_is_told(

@@ -29,7 +29,7 @@ from services.portal.api.projects import (
     wake,
 )
 from services.portal.binned import purge
-from services.portal.storage import need_room
+from services.portal.storage import check_room, limit_of
 from services.portal.viewers import viewer_of
 
 PROJECT = "/projects/{owner}/{slug}"
@@ -62,15 +62,16 @@ async def fork(
     project, level = await reach(portal, person, owner, slug)
     viewer, size = viewer_of(person), project.size_bytes or 0
     read = spoken(project, current.get())  # a fork is called what its maker read
-    await need_room(portal, person.name, size)
+    most = await limit_of(portal, person.name)
     volume_id = await catalogue(portal).place(size)
 
     def make(conn: Connection) -> Made:
+        check_room(conn, person.name, size, most)
         plan = forking.plan_fork(viewer, read, level, links.links_of(conn, project.id), name=name)
         made = forks.make(conn, viewer, plan, volume_id=volume_id, now=portal.clock(), slug=new_slug)
         return Made(project=made, left_out=plan.left_out)
 
-    made = await portal.db.run(make)
+    made = await portal.db.run_serialised("admission", make)
     wake(portal, "copies")
     return made
 
