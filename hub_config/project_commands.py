@@ -11,7 +11,7 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -184,21 +184,25 @@ def import_projects(
 ) -> None:
     """Import projects from an archive. What is in the way is shown first. Exit code 1: some were not imported."""
     from services.catalog.archives import reading
+    from services.catalog.archives.importing import Import
     from services.catalog.archives.planning import Choice
+    from services.catalog.shares import Actor
 
     with _site() as (settings, database):
         if not archive.is_file():
             raise UserError(404, mark("{file} cannot be read: {why}."), file=str(archive), why="no such file")
         contents = reading.look(archive)
-        known = asyncio.run(_accounts(settings))
+        accounts = asyncio.run(_accounts(settings))
+        known = (lambda _name: True) if accounts is None else accounts.__contains__
+        viewer_of, room_of = _owners(database, accounts or {})
         choices: dict[int, Choice] = {}
         for seen in contents.projects:
             who = owner or (seen.meta.owner if known(seen.meta.owner) else fallback)
             choices[seen.number] = Choice(action="import" if who else "skip", owner=who or seen.meta.owner)
-        for one in _plan(database, settings, contents, known, fallback or owner, choices):
+        for one in _plan(database, settings, contents, known, viewer_of, fallback or owner, choices):
             if one.choice.action == "import" and any(each.kind == "slug" for each in one.conflicts):
                 choices[one.seen.number] = Choice(action=TAKEN[conflict], owner=one.choice.owner)
-        for one in _plan(database, settings, contents, known, fallback or owner, choices):
+        for one in _plan(database, settings, contents, known, viewer_of, fallback or owner, choices):
             _tell(one)
         if dry_run:
             say(mark("Nothing was imported."))
@@ -208,7 +212,21 @@ def import_projects(
                 raise UserError(400, mark("Nothing was imported: say --yes to import without being asked."))
             typer.confirm(sentence(mark("Import these?")), abort=True)
         size = sum(one.size_bytes for one in contents.projects)
-        outcomes = asyncio.run(_import(settings, database, archive, choices, publish, size))
+        volume_id = asyncio.run(_place(settings, database, size))
+        work = Import(
+            database=database,
+            settings=settings,
+            clock=utcnow,
+            volume_id=volume_id,
+            actor=Actor(name="command"),
+            viewer_of=viewer_of,
+            room_of=room_of,
+            publish=publish,
+        )
+        outcomes = []
+        for outcome in work.run(archive, choices):
+            outcomes.append(outcome)
+            say_aside(mark("{owner}/{slug} …"), owner=outcome.owner, slug=outcome.slug or outcome.name)
     bad = [one for one in outcomes if one.problem is not None]
     for one in bad:
         assert one.problem is not None
@@ -227,6 +245,7 @@ def _plan(
     settings: Settings,
     contents: Any,
     known: Callable[[str], bool],
+    viewer_of: Callable[[str], Any],
     importer: str,
     choices: Any,
 ) -> Any:
@@ -234,7 +253,13 @@ def _plan(
 
     with database.read() as conn:
         return plan(
-            conn, settings, contents.projects, importer=importer or "–", is_known=known, choices=choices
+            conn,
+            settings,
+            contents.projects,
+            importer=importer or "–",
+            is_known=known,
+            viewer_of=viewer_of,
+            choices=choices,
         )
 
 
@@ -247,52 +272,57 @@ def _tell(one: Any) -> None:
         typer.echo("    " + sentence(conflict.message, **conflict.params))
 
 
-async def _accounts(settings: Settings) -> Callable[[str], bool]:
-    """Whether there is an account of a name; a hub that does not run is not asked, and everybody is known."""
+async def _accounts(settings: Settings) -> dict[str, frozenset[str]] | None:
+    """The hub groups of everybody by name; ``None`` of a hub that does not run: then everybody is known."""
     from hub_config.start import command_hub
 
     try:
         hub = command_hub(settings)
     except UserError:
-        return lambda _name: True
+        return None
     try:
-        names = {model["name"] for model in await hub.users()}
+        return {model["name"]: frozenset(model.get("groups", ())) for model in await hub.users()}
     except UserError as error:
         if error.status != 503:
             raise
-        say_aside(mark("The hub does not run: owners are taken as the archive names them."))
-        return lambda _name: True
+        say_aside(
+            mark(
+                "The hub does not run: owners are taken as the archive names them, "
+                "and what they may keep is not looked at."
+            )
+        )
+        return None
     finally:
         await hub.close()
-    return names.__contains__
 
 
-async def _import(
-    settings: Settings, database: Database, archive: Path, choices: Any, publish: bool, size_bytes: int
-) -> list[Any]:
-    from services.catalog.archives.importing import Import
+def _owners(
+    database: Database, accounts: Mapping[str, frozenset[str]]
+) -> tuple[Callable[[str], Any], Callable[[str], int | None]]:
+    """What an owner may see, and how much more they may keep, by their groups and roles."""
+    from extensions.quota.policy import limits_of
+    from galilean import rights
+    from services.catalog import lifecycle
+    from services.catalog.access import Viewer
+
+    def viewer_of(name: str) -> Viewer:
+        return Viewer.of(name, accounts.get(name, frozenset()))
+
+    def room_of(name: str) -> int | None:
+        with database.read() as conn:
+            roles = rights.read(conn).roles_of(accounts.get(name, frozenset()))
+            limits = limits_of(conn, name, roles, utcnow())
+            most = limits.amount("kept") if limits is not None else None
+            return None if most is None else max(0, most - lifecycle.used_bytes(conn, name))
+
+    return viewer_of, room_of
+
+
+async def _place(settings: Settings, database: Database, size_bytes: int) -> str:
     from services.catalog.placing import Looker
-    from services.catalog.shares import Actor
 
     with closing(Looker(database, settings)) as looker:
-        volume_id = await looker.place("project", size_bytes=size_bytes)
-    work = Import(
-        database=database,
-        settings=settings,
-        clock=utcnow,
-        volume_id=volume_id,
-        actor=Actor(name="command"),
-        publish=publish,
-    )
-
-    def run() -> list[Any]:
-        done = []
-        for outcome in work.run(archive, choices):
-            done.append(outcome)
-            say_aside(mark("{owner}/{slug} …"), owner=outcome.owner, slug=outcome.slug or outcome.name)
-        return done
-
-    return await asyncio.to_thread(run)
+        return await looker.place("project", size_bytes=size_bytes)
 
 
 @project_app.command("starters")

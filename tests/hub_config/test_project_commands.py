@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from sqlalchemy import func, select
 from typer.testing import CliRunner, Result
 
+from extensions.quota import store
+from extensions.quota.measures import Measure
+from extensions.quota.store import Actor
 from galilean.cli import build_app
+from galilean.db import Database
 from galilean.errors import UserError
 from galilean.migrate import upgrade
+from galilean.rights import GROUP_PREFIX, ROLE_PREFIX
 from galilean.settings import Settings
+from hub_config import project_commands
+from hub_config.seeding import seed
+from services.catalog import datasets, shares, tables
+from services.catalog.access import Share
+from services.catalog.volumes import ensure_volumes
+
+NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -49,6 +64,45 @@ def test_projects_go_from_site_to_site(command, tmp_path: Path) -> None:  # type
     replaced = command("there", "import", archive, "--owner", "ada", "--conflict", "replace", "--yes")
     assert "6 projects" in replaced.output
     assert len(command("there", "list").output.splitlines()) == 6
+
+
+def test_what_an_owner_may_keep_and_what_is_shared_with_their_groups_holds_by_command(  # type: ignore[no-untyped-def]
+    command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups = {name: frozenset({ROLE_PREFIX + "student", GROUP_PREFIX + "course"}) for name in ("ada", "bob")}
+
+    async def accounts(_settings: Settings) -> dict[str, frozenset[str]]:
+        return groups
+
+    monkeypatch.setattr(project_commands, "_accounts", accounts)
+    command("here", "starters")
+    with (
+        closing(Database(Settings(state=tmp_path / "here").database_url)) as database,
+        database.read() as conn,
+    ):
+        linked = list(conn.execute(select(tables.datasets.c.slug)).scalars())
+    archive = str(tmp_path / "all.tar")
+    assert command("here", "export", "--all", "--plain", "-o", archive).exit_code == 0
+    command("there", "list")
+    boss = Actor(name="boss", roles=("admin",))
+    with closing(Database(Settings(state=tmp_path / "there").database_url)) as database:
+        with database.write() as conn:
+            seed(conn, Settings(), NOW)
+            store.give(conn, "ada", [(Measure("kept"), 100)], reason="a test", actor=boss, now=NOW)
+            ensure_volumes(conn, Settings(state=tmp_path / "there"), NOW)
+            for slug in linked:
+                made = datasets.create(
+                    conn, owner="Galilean", name=slug, slug=slug, volume_id="default", now=NOW
+                )
+                share = Share(grantee_kind="group", grantee="course", access="read")
+                shares.give(conn, "dataset", made.id, share, actor=shares.Actor(name="Galilean"), now=NOW)
+    refused = command("there", "import", archive, "--owner", "ada", "--yes")
+    assert (refused.exit_code, "There is room for 100" in refused.output) == (1, True), refused.output
+    assert command("there", "list", "--owner", "ada").output == ""
+    assert "6 projects were imported" in command("there", "import", archive, "--owner", "bob", "--yes").output
+    with closing(Database(Settings(state=tmp_path / "there").database_url)) as database:
+        with database.read() as conn:
+            assert conn.execute(select(func.count()).select_from(tables.project_datasets)).scalar_one()
 
 
 def test_nothing_is_imported_without_a_yes(command, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
