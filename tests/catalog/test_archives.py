@@ -538,7 +538,21 @@ def test_a_bomb_ends_early_and_leaves_nothing(there: Site, kept: Callable[[bytes
         there.bring_in(path)
     assert refused.value.status == 413
     with pytest.raises(UserError, match="most that is taken"):
-        reading.look(path, Limits(entries=2))
+        reading.look(path, Limits(entries=0))
+
+
+def test_many_projects_may_hold_more_together_than_one_may(
+    here: Site, there: Site, kept: Callable[[bytes], Path]
+) -> None:
+    files = {f"{number}.bin": b"x" * 1000 for number in range(4)}
+    path = kept(here.archive(*(here.project("ada", name, files) for name in ("One", "Two", "Three"))))
+    few = Limits(entries=6, size_bytes=8000)
+    assert [one.files for one in reading.look(path, few).projects] == [4, 4, 4]
+    assert [one.problem for one in there.bring_in(path, limits=few)] == [None] * 3
+    for too_few in (Limits(entries=4), Limits(size_bytes=3999)):
+        with pytest.raises(UserError) as refused:
+            reading.look(path, too_few)
+        assert refused.value.status == 413
 
 
 def test_without_room_one_project_fails_and_the_others_are_made(

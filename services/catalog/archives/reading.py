@@ -107,13 +107,13 @@ class Reader:
     size_bytes
         Of the file.
     limits
-        Against bombs; of all projects together.
+        Against bombs; entries and bytes of each project, for there may be thousands, and the ratio of all together.
     """
 
     def __init__(self, stream: BinaryIO, size_bytes: int, limits: Limits | None = None) -> None:
         self._stream, self._packed = stream, size_bytes
         self._limits = limits or Limits()
-        self._bytes = self._entries = 0
+        self._bytes = self._entries = self._before = 0
         self._tar: tarfile.TarFile | None = None
         self._ahead: tarfile.TarInfo | None = None
         self._sums: dict[str, str] = {}
@@ -175,7 +175,7 @@ class Reader:
             raise UserError(
                 413,
                 mark(
-                    "This archive holds more than {most} files and folders, the most that is taken at once."
+                    "A project of this archive holds more than {most} files and folders, the most that is taken."
                 ),
                 most=self._limits.entries,
             )
@@ -204,6 +204,7 @@ class Reader:
     def _begin(self, info: tarfile.TarInfo, number: int) -> Seen:
         if number > PROJECTS_MOST or info.name != f"projects/{number:04d}/project.json":
             raise damaged(info.name[:80])
+        self._entries, self._before = 0, self._bytes
         seen = Seen(number=number, meta=self._model(info, ProjectMeta, JSON_MOST_BYTES))
         following = self._next()
         if seen.meta.cover and following and following.name == f"projects/{number:04d}/{seen.meta.cover}":
@@ -273,7 +274,7 @@ class Reader:
         self._bytes += size_bytes
         if (
             self._bytes > max(64 << 20, self._packed * self._limits.ratio)
-            or self._bytes > self._limits.size_bytes
+            or self._bytes - self._before > self._limits.size_bytes
         ):
             raise UserError(
                 413, mark("This archive becomes too large: it may be made to fill the disk."), reason="bomb"
