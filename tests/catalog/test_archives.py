@@ -206,6 +206,23 @@ def test_ten_projects_are_the_same_on_another_site(
         assert new.file_count == 5
 
 
+@pytest.mark.parametrize(
+    ("said", "kept_as"),
+    [
+        ({"nodes": 2, "cpu_millicores": 1500, "memory_bytes": 2**30, "gpu": 0, "pool": "big"}, None),
+        ({"cpu_millicores": "x"}, {}),
+        ({"nodes": -1}, {}),
+        ({"memory_bytes": [1]}, {}),
+        ({"ports": 1}, {}),
+        ({"cpu_millicores": 10**400}, {}),
+    ],
+)
+def test_an_archive_gives_a_run_only_what_a_request_can_say(
+    said: dict[str, Any], kept_as: dict[str, Any] | None
+) -> None:
+    assert importing._request(said) == (said if kept_as is None else kept_as)
+
+
 def test_an_archive_without_gzip_is_the_same(here: Site, there: Site, kept: Callable[[bytes], Path]) -> None:
     project = here.project("ada", "Plain")
     plain = here.archive(project, compress=False)

@@ -33,6 +33,7 @@ from services.files.members import writing
 from services.files.progress import Cancelled, Progress
 from services.files.root import Root
 from services.files.unpacking import Limits
+from spawner.request import ClusterRequest
 
 BUSY = "importing"
 #: What is importing for longer was broken off with its process.
@@ -301,10 +302,14 @@ class _Both(Progress):
 def _request(said: Mapping[str, Any] | None) -> Mapping[str, Any]:
     """What the Run panel starts with, if it can be read as such."""
     try:
-        found = store.request_of(said or {}).as_dict()
-    except (TypeError, ValueError):
+        asked = store.request_of(said or {}).as_dict()
+        if (cpu := asked.pop("cpu_millicores", None)) is not None:
+            asked["cpu"] = cpu / 1000
+        for name in ("memory", "storage"):
+            asked[name] = asked.pop(f"{name}_bytes", None)
+        return ClusterRequest.parse(asked).as_dict()
+    except (TypeError, ValueError, OverflowError, UserError):
         return {}
-    return {name: value for name, value in found.items() if value}
 
 
 def _tags(tags: tuple[str, ...]) -> tuple[str, ...]:
