@@ -97,12 +97,13 @@ def waiting(conn: Connection, most: int) -> list[str]:
 
 
 async def go_on(portal: Portal) -> None:
-    """Copy what waits, some at a time, until nothing does."""
+    """Copy what waits, some at a time, until nothing does but what must wait for the next round."""
     tasks: dict[str, asyncio.Task[None]] = {}
+    later: set[str] = set()
     try:
         while True:
             for project_id in await portal.db.run_read(waiting, 50):
-                if project_id not in tasks and len(tasks) < AT_ONCE:
+                if project_id not in tasks and project_id not in later and len(tasks) < AT_ONCE:
                     tasks[project_id] = asyncio.create_task(copy_one(portal, project_id))
             if not tasks:
                 return
@@ -110,7 +111,11 @@ async def go_on(portal: Portal) -> None:
                 tasks.values(), timeout=TOLD_SECONDS, return_when=asyncio.FIRST_COMPLETED
             )
             for project_id in [key for key, task in tasks.items() if task in done]:
-                tasks.pop(project_id).result()
+                try:
+                    tasks.pop(project_id).result()
+                except _NotNow as error:
+                    log.warning("fork %s waits: %s", project_id, error)
+                    later.add(project_id)
     finally:
         for task in tasks.values():
             task.cancel()

@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy import Connection
 
 from galilean import notices
+from galilean.errors import UserError
 from galilean.web.context import Portal
 from services.catalog import covers, datasets, lifecycle, links, shares, store, words
 from services.catalog.access import GRACE_SECONDS, Viewer
@@ -156,6 +157,31 @@ def test_what_was_withdrawn_before_it_was_copied_is_not_copied(site: LiveSite, s
     do(site, copying.go_on)
     assert bob.get(path_of(fork)).status_code == 404
     assert [one.kind for one in site.write(notices.unread, "bob")] == ["fork"]
+
+
+def test_a_fork_that_must_wait_for_the_hub_keeps_no_other_from_being_copied(
+    site: LiveSite, sign: Sign, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice, bob, root = sign("alice"), sign("bob"), sign("root")
+    project = made(alice)
+    put_file(alice, project, "a.txt", "a")
+    alice.put(path_of(project) + "/publication")
+    his = bob.post(path_of(project) + "/forks").json()["project"]
+    hers = root.post(path_of(project) + "/forks").json()["project"]
+    ask = copying.viewer_named
+
+    async def away(portal: Portal, name: str) -> Viewer:
+        if name == "bob":
+            raise UserError(503, "The hub does not answer.")
+        await asyncio.sleep(0.2)
+        return await ask(portal, name)
+
+    monkeypatch.setattr(copying, "viewer_named", away)
+    do(site, copying.go_on)
+    assert [bob.get(path_of(his)).json()["busy"], root.get(path_of(hers)).json()["busy"]] == ["copying", ""]
+    monkeypatch.setattr(copying, "viewer_named", ask)
+    do(site, copying.go_on)
+    assert bob.get(path_of(his) + "/files/a.txt").text == "a"
 
 
 @pytest.mark.parametrize(
