@@ -58,7 +58,7 @@ test: ## Everything that must pass, from a fresh clone (what needs Kubernetes or
 .PHONY: beside
 beside:
 	@scripts/ahead --now
-	@scripts/beside $(if $(KUBE_UNTIL),--until kube=$(KUBE_UNTIL)) "kube=$(MAKE) --no-print-directory test-kubernetes" "long=$(MAKE) --no-print-directory $(LONG) $(DOCKER)"
+	@scripts/beside $(if $(KUBE_UNTIL),--until kube=$(KUBE_UNTIL)) "kube=$(MAKE) --no-print-directory $(DOCKER) test-kubernetes" "long=$(MAKE) --no-print-directory $(LONG)"
 
 .PHONY: lint
 lint: ## Style, types, floors, translations, requirements
