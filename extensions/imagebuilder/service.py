@@ -143,7 +143,7 @@ class Savers:
         self._ticks = 0
         #: Since when the registry has something to give back.
         self._deleted: datetime | None = None
-        #: Owner, name and tag of what a killed service may have pushed, and the image that was.
+        #: Owner, name and tag of what may have been pushed for nothing, and the image that was.
         self._left: dict[tuple[str, str, str], Pinned | None] = {}
         self._closing = False
 
@@ -181,6 +181,7 @@ class Savers:
             self._collecting.cancel()
             await asyncio.gather(self._collecting, return_exceptions=True)
         await asyncio.gather(*(one.work for one in self._going.values()), return_exceptions=True)
+        await self._clear_left()
 
     async def _put_right(self) -> None:
         count = await self.saver.put_right()
@@ -193,9 +194,7 @@ class Savers:
         for row in await self.db.run_read(saved.saving):
             # What only waited goes on waiting, and an archive still lies where it came in: it is taken up once more.
             if row.step not in ("", WAITING) and not row.uploaded:
-                self._left[row.owner, row.name, row.tag] = None
-                if row.how == "adapted":
-                    self._something_to_collect()  # layers that have no name yet
+                self._leaves(row)
                 why = _restarted(row)
                 await self.db.run(
                     lambda conn, row=row, why=why: saved.fail(
@@ -246,8 +245,8 @@ class Savers:
             return  # it is taken up by the next service
         if self._closing and over == "cancelled" and not await self._was_cancelled(row):
             over, error = "failed", _restarted(row)
-        if row.uploaded or row.how == "adapted":
-            self._something_to_collect()  # layers that it left in the registry have no name
+        if task.step:
+            self._leaves(row)
         if row.uploaded:
             self._drop(row)
         if over == "cancelled":
@@ -295,7 +294,7 @@ class Savers:
             return await self._adapter.adapt(task, order, ImageName(row.name, row.tag))
 
     async def _clear_left(self) -> None:
-        """Take away what a killed service pushed and never told of; what others have by now stays."""
+        """Take away what was pushed and never told of; what others have by now stays."""
         for row, image in list(self._left.items()):
             try:
                 found = image or await self.saver.named(row[0], ImageName(*row[1:]))
@@ -307,7 +306,7 @@ class Savers:
                     continue
                 await self.saver.forget(found)
             except UserError as error:
-                log.warning("what a killed service pushed stays for now: %s", error)
+                log.warning("what was pushed and never told of stays for now: %s", error)
                 continue
             del self._left[row]
             self._something_to_collect()
@@ -321,6 +320,13 @@ class Savers:
             ).scalar()
         )
         return found is not None
+
+    def _leaves(self, row: SavedImage) -> None:
+        """Note what one that came to nothing may have left in the registry: a name whose push was ended before its answer
+        came, and layers that have none.
+        """
+        self._left[row.owner, row.name, row.tag] = None
+        self._something_to_collect()
 
     def _something_to_collect(self) -> None:
         self._deleted = self._deleted or self.clock()
@@ -346,6 +352,8 @@ class Savers:
             )
 
         await self.db.run(finish)
+        if self._left.get(named := (row.owner, row.name, row.tag)) in (None, result.image):
+            self._left.pop(named, None)  # of an attempt before; the name is this row's now
         if row.uploaded:
             self._drop(row)
         if row.into_id:

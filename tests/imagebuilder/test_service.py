@@ -617,6 +617,64 @@ async def test_where_nothing_is_built_a_row_says_so(db: Database, tmp_path: Path
     await savers.close()
 
 
+class CountingCollector:
+    """Gives nothing back, and counts how often it was asked to."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def free(self) -> bool:
+        return True
+
+    async def collect(self) -> None:
+        self.asked += 1
+
+
+@pytest.mark.parametrize("why", [GivenUp(), UserError(502, "The registry is away."), RuntimeError()])
+@pytest.mark.parametrize("how", ["saved", "built"])
+async def test_what_comes_to_nothing_while_it_is_pushed_leaves_neither_name_nor_layers(
+    db: Database, run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, why: Exception
+) -> None:
+    def fail(task: Task) -> None:
+        task.begin("pushing")
+        raise why
+
+    async def named(user: str, name: ImageName) -> Pinned:
+        assert user == "ada"
+        return IMAGE  # the registry had it, though its answer never came
+
+    savers, _ = building(db, tmp_path, fail)
+    saver: Any = savers.saver
+    saver.then = fail
+    monkeypatch.setattr(saver, "named", named)
+    collector = savers._collector = CountingCollector()
+    image = await db.run(order_of) if how == "built" else await db.run(begin, run)
+    await until_over(savers, db, image)
+    await savers.tick()  # it goes on no more
+    await savers._clear()
+    assert saver.forgotten == [IMAGE]
+    assert savers._collecting is not None
+    await savers._collecting
+    assert collector.asked == 1
+    await savers.close()
+
+
+async def test_what_is_saved_after_an_attempt_that_came_to_nothing_is_not_taken_away(
+    db: Database, run: str, tmp_path: Path
+) -> None:
+    def fail(_: Task) -> None:
+        raise UserError(502, "The registry is away.")
+
+    saver = FakeSaver(tmp_path / "images", fail)
+    savers = savers_of(db, saver)
+    await until_over(savers, db, await db.run(begin, run))
+    saver.then = lambda _: None
+    assert (await until_over(savers, db, await db.run(begin, run))).state == "ready"
+    await savers._clear()
+    assert saver.forgotten == [] and savers._left == {}
+    await savers.close()
+
+
 # ------------------------------------------------------------------------------------- an end in the middle
 
 
