@@ -43,6 +43,8 @@ log = logging.getLogger("galilean.imagebuilder")
 
 #: Longest that a person is held, of the two seconds that are promised: the daemon needs some to begin and to end.
 FREEZE_SECONDS = 1.2
+#: Between two tries to let go one that could not be.
+AGAIN_SECONDS = 10
 TRIES = 3
 CHUNK_BYTES = 1 << 20
 #: A daemon that compares two large trees takes its time.
@@ -338,9 +340,15 @@ class _Hold:
     """Holds a container for so long and no longer, whatever else happens."""
 
     def __init__(
-        self, client: Client, container: str, most_seconds: float, clock: Callable[[], float]
+        self,
+        client: Client,
+        container: str,
+        most_seconds: float,
+        clock: Callable[[], float],
+        sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         self._client, self._container, self._most, self._clock = client, container, most_seconds, clock
+        self._sleep = sleep
         self._over = threading.Event()
         self._watch: threading.Thread | None = None
         self._begun = 0.0
@@ -375,8 +383,8 @@ class _Hold:
         for pause in (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0):
             if release(self._client, self._container):
                 return
-            time.sleep(pause)
-        log.error("container %s could not be let go", self._container)
+            self._sleep(pause)
+        let_go_later(self._client, self._container, self._sleep)
 
     def end(self) -> None:
         self._over.set()
@@ -392,9 +400,22 @@ def release(client: Client, container: str) -> bool:
         return True
     except APIError as error:
         return "not paused" in said(error) or "not running" in said(error)
-    except requests.RequestException:
+    except Exception as error:  # requests' own and whatever else a cut or closed connection raises
+        log.warning("container %s could not be asked to be let go: %s", container, error)
         return False
     return True
+
+
+def let_go_later(client: Client, container: str, sleep: Callable[[float], object] = time.sleep) -> None:
+    """Go on beside everything else until a held container is let go: whoever works in it can do nothing meanwhile."""
+
+    def go_on() -> None:
+        log.error("container %s could not be let go yet; it is tried until it can be", container)
+        while not release(client, container):
+            sleep(AGAIN_SECONDS)
+        log.warning("container %s is let go", container)
+
+    threading.Thread(target=go_on, name="galilean-let-go", daemon=True).start()
 
 
 def put_right(client: Client, instance: str) -> int:
@@ -405,7 +426,8 @@ def put_right(client: Client, instance: str) -> int:
             client.remove_container(item["Id"], force=True, v=True)
         count += 1
     for item in client.containers(filters={"label": f"{names.INSTANCE}={instance}", "status": "paused"}):
-        release(client, item["Id"])
+        if not release(client, item["Id"]):
+            let_go_later(client, item["Id"])
         count += 1
     return count
 
