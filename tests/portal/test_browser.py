@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
+from galilean.clock import utcnow
+from services.catalog import store
 from tests.browser.conftest import PATIENCE_MS
 from tests.portal.live import Course, LiveSite
 from tests.portal.test_pages import EVIL, directory
@@ -149,6 +151,37 @@ def test_deleting_a_project_asks_for_its_name(page: Page, site: LiveSite) -> Non
     confirm.click()
     page.wait_for_url("**/projects")
     expect(page.locator("#main")).to_contain_text("No projects yet")
+
+
+def test_saving_settings_changes_of_the_request_only_what_was_changed(page: Page, site: LiveSite) -> None:
+    project = site.project("alice", "Heat flow")
+    before = {
+        "nodes": 2, "cpu_millicores": 1500, "memory_bytes": 4 << 30, "gpu": 1, "gpu_model": "a100", "pool": "physics",
+        "storage_bytes": 3 << 30, "ports": [8080], "release": "2h", "on_node_loss": "keep",
+    }  # fmt: skip
+
+    def request(**change: object) -> Any:
+        with site.portal.db.write() as conn:
+            found = store.get(conn, "alice", "heat-flow")
+            assert found is not None
+            if change:
+                store.update(conn, found, now=utcnow(), default_request=change)
+            return found.default_request
+
+    request(**before)
+    page.goto(f"{site.url}projects/alice/{project.slug}/settings")
+    page.locator("#description").fill("Changed")
+    page.locator("#project-settings").get_by_role("button", name="Save").click()
+    expect(page.locator("#saved")).to_have_text("Saved")
+    assert request() == before
+    page.reload()
+    page.get_by_label("If a node is lost").select_option(label="Give everything back")
+    page.get_by_label("Pool").select_option(label="Site’s default")
+    page.get_by_label("Local storage per node, GB").fill("")
+    page.locator("#project-settings").get_by_role("button", name="Save").click()
+    expect(page.locator("#saved")).to_have_text("Saved")
+    left = {key: value for key, value in before.items() if key not in ("pool", "storage_bytes")}
+    assert request() == {**left, "on_node_loss": "release"}
 
 
 @pytest.mark.parametrize("width", [360, 1400])

@@ -299,6 +299,12 @@ def test_everything_about_a_project_can_be_changed_but_its_address(site: LiveSit
     assert (after["tags"], after["readme"]) == (["mpi", "热"], "start.ipynb")
     assert after["default_request"]["nodes"] == 2
     assert after["default_request"]["memory_bytes"] == 4 * 2**30
+    whole = {
+        "nodes": 2, "gpu": 1, "gpu_model": "a100", "storage": "3G", "pool": "physics", "ports": [8080],
+        "release": "2h", "on_node_loss": "keep",
+    }  # fmt: skip
+    after = alice.patch(path_of(project), json={"default_request": whole}).json()["default_request"]
+    assert after == {**{k: v for k, v in whole.items() if k != "storage"}, "storage_bytes": 3 * 2**30}
     assert alice.patch(path_of(project), json={"default_request": {}}).json()["default_request"] is None
     for wrong in (
         {"field": "alchemy"},

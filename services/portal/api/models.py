@@ -73,7 +73,9 @@ class DefaultRequest(Incoming):
     memory: str | int | None = Field(default=None, description="Of a node: “8G” or bytes.")
     gpu: int | None = Field(default=None, ge=0, le=1000, description="Cards of a node.")
     gpu_model: str | None = None
+    storage: str | int | None = Field(default=None, description="Local storage of a node: “8G” or bytes.")
     pool: str | None = None
+    ports: list[int] | None = Field(default=None, description="Ports of programs that open as doors.")
     release: str | None = None
     on_node_loss: Literal["release", "keep"] | None = None
 

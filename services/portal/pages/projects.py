@@ -6,6 +6,7 @@ They show; whatever changes something goes by the API that scripts use too, with
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable
 from typing import Any
 
 from galilean.errors import UserError, mark
@@ -18,6 +19,7 @@ from services.catalog.environments import environments
 from services.catalog.lifecycle import BIN_DAYS
 from services.catalog.search import Wanted
 from services.catalog.store import request_of
+from services.machines.the_settings import pools_in
 from services.portal import building, copying
 from services.portal.addresses import project_path
 from services.portal.api import life, sharing
@@ -214,7 +216,8 @@ class Settings(ProjectPage):
         rights = await self.portal.rights.get()
         mine = slugs_of(self.person.groups)
         known = rights.groups if viewer_of(self.person).manages("project") else mine
-        sent = self.project.default_request or {}
+        request = request_of(self.project.default_request or {})
+        site = self.portal.settings
         await self.render_page(
             "project_settings.html",
             **frame,
@@ -227,11 +230,26 @@ class Settings(ProjectPage):
             groups=sorted(known),
             accesses=ACCESSES,
             unprotected=self.portal.settings.backend == "process",
-            policies=self.portal.settings.release.offered,
-            request=request_of(sent),
-            site=self.portal.settings.defaults,
+            policies=_with(site.release.offered, request.release),
+            request=request,
+            pools=_with(_pools_of(self), request.pool) if len(site.pools) > 1 or request.pool else [],
+            gpu_models=_with(site.gpu_models, request.gpu_model),
+            pool_titles={name: pool.title or name for name, pool in site.pools.items()},
+            model_titles={name: model.title or name for name, model in site.gpu_models.items()},
+            storage_asked=site.limits_storage or request.storage_bytes is not None,
+            site=site.defaults,
             bin_days=BIN_DAYS,
         )
+
+
+def _pools_of(page: ProjectPage) -> list[str]:
+    """The pools that whoever looks may ask for."""
+    return [pool.name for pool in pools_in(page.portal.settings) if pool.is_open_to(page.person.roles)]
+
+
+def _with(offered: Iterable[str], chosen: str | None) -> list[str]:
+    """What is offered, and what is chosen though it is offered no more: saving something else must not change it."""
+    return list(dict.fromkeys([*offered, *([chosen] if chosen else [])]))
 
 
 ACCESSES = {

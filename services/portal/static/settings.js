@@ -9,11 +9,16 @@ form?.addEventListener("submit", async (event) => {
   told.className = "why";
   try {
     const number = (key) => (data.get(key) === "" || data.get(key) === null ? undefined : Number(data.get(key)));
-    const memory = number("memory");
+    const bytes = (key) => { const gigabytes = number(key); return gigabytes === undefined ? undefined : Math.round(gigabytes * 2 ** 30); };
+    const word = (key) => data.get(key) || undefined;
     const json = {
       name: data.get("name"), description: data.get("description"), environment: data.get("environment") || "",
       field: data.get("field"), tags: String(data.get("tags")).split(/[,，、]/).map((tag) => tag.trim()).filter(Boolean), readme: data.get("readme"),
-      default_request: { nodes: number("nodes"), cpu: number("cpu"), gpu: number("gpu"), memory: memory === undefined ? undefined : Math.round(memory * 2 ** 30), release: data.get("release") || undefined },
+      // The call takes all of it anew: what has no field here is sent as it was.
+      default_request: {
+        ...JSON.parse(form.dataset.kept), nodes: number("nodes"), cpu: number("cpu"), memory: bytes("memory"), gpu: number("gpu"), gpu_model: word("gpu_model"),
+        storage: bytes("storage"), pool: word("pool"), release: word("release"), on_node_loss: word("on_node_loss"),
+      },
     };
     const changed = await call(form.dataset.api, { method: "PATCH", json });
     document.querySelector(".project-head h1").firstChild.textContent = `${changed.name} `;
