@@ -61,12 +61,37 @@ metadata: {name: hub, namespace: $NAMESPACE}
 rules:
   - {apiGroups: [""], resources: [pods, secrets, services], verbs: [get, list, watch, create, delete]}
   - {apiGroups: [""], resources: [events], verbs: [get, list, watch]}
-  - {apiGroups: [networking.k8s.io], resources: [networkpolicies], verbs: [list, create, delete]}
+  - {apiGroups: [networking.k8s.io], resources: [networkpolicies], verbs: [list, create, update, delete]}
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: RoleBinding
 metadata: {name: hub, namespace: $NAMESPACE}
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: hub}
+subjects: [{kind: ServiceAccount, name: hub, namespace: $NAMESPACE}]
+---
+# Where Kubernetes itself is, by address.
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: $NAMESPACE-hub}
+rules:
+  - {apiGroups: [""], resources: [nodes], verbs: [list]}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: $NAMESPACE-hub}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: $NAMESPACE-hub}
+subjects: [{kind: ServiceAccount, name: hub, namespace: $NAMESPACE}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: {name: $NAMESPACE-hub, namespace: default}
+rules:
+  - {apiGroups: [discovery.k8s.io], resources: [endpointslices], verbs: [list]}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {name: $NAMESPACE-hub, namespace: default}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: $NAMESPACE-hub}
 subjects: [{kind: ServiceAccount, name: hub, namespace: $NAMESPACE}]
 ---
 apiVersion: v1

@@ -93,7 +93,9 @@ class Network(Section):
         default=True, description="Whether nodes reach the outside, such as package indexes."
     )
     not_outside: tuple[str, ...] = Field(
-        default=NOT_OUTSIDE, description="Networks that do not count as the outside, in CIDR form."
+        default=NOT_OUTSIDE,
+        description="Networks that do not count as the outside, in CIDR form. The addresses of machines and API servers of "
+        "Kubernetes are found out and need not stand here, unless the API server is reached at a name that leads elsewhere.",
     )
     reached_by: tuple[dict[str, Any], ...] = Field(
         default=(), description="NetworkPolicy peers that may open nodes' pages: the proxy and the hub."

@@ -98,7 +98,9 @@ Each part has the rights that it needs and no more; parts that are not named her
 
 | part | where | may |
 |---|---|---|
-| hub | the release's namespace | pods: list, watch, create, delete; Secrets, Services, NetworkPolicies: list, create, delete |
+| hub | the release's namespace | pods: list, watch, create, delete; Secrets, Services: list, create, delete; NetworkPolicies: list, create, update, delete |
+| hub, unless `config.kubernetes.network.outside` is false | the whole cluster | nodes: list (the addresses of machines) |
+| hub, unless `config.kubernetes.network.outside` is false | `default` | EndpointSlices: list (the addresses of the API servers) |
 | hub, with `config.kubernetes.disk_class` | the release's namespace | PersistentVolumeClaims: create, delete |
 | metering | the release's namespace | pods: list |
 | metering, unless `config.use.measured` is false | the whole cluster | figures of use at the kubelets (`nodes/metrics`): get |
@@ -115,6 +117,11 @@ Each part has the rights that it needs and no more; parts that are not named her
 Kubernetes cannot narrow a right to *create* down to names. With `machines.addMachines` whoever takes over that service
 could therefore put any new Secret into `kube-system` (it cannot read, change or delete one); without it nothing of
 Galilean reaches that namespace.
+
+Addresses of Kubernetes itself are read so that no node of a cluster reaches them under "the outside" ({doc}`../topics/isolation`);
+a hub that may not read them makes no cluster that is open to the outside. Kubernetes cannot narrow the list of machines down
+to their addresses. A policy is only updated where it does not say what it has to: taken away and made anew it would leave its
+cluster open for a moment.
 
 The namespace should hold nothing else, for the hub can list its Secrets. It should enforce Pod Security: every pod of
 the chart and every node is admitted by *restricted*.

@@ -212,7 +212,7 @@ def _kubernetes(settings: Settings) -> Finding:
             "Kubernetes",
             "bad",
             f"{place}: {said}",
-            "KUBECONFIG names a file whose account may list, make and delete pods there.",
+            "KUBECONFIG names a file whose account has the rights of the hub (the reference of the chart lists them).",
         )
     return Finding("Kubernetes", "good", f"{place} answers; it has {pods} nodes of clusters")
 
@@ -222,10 +222,13 @@ async def _pods_of(settings: Settings) -> int:
 
     from spawner.kubernetes import names
     from spawner.kubernetes.api import KubeAPI
+    from spawner.kubernetes.own_addresses import OwnAddresses
 
     load_config()
     api = KubeAPI(settings.kubernetes.namespace)
     try:
+        if settings.kubernetes.network.outside:  # else no cluster is made
+            await asyncio.wait_for(OwnAddresses(api).read(), LOOK_SECONDS)
         found, _ = await asyncio.wait_for(api.list("Pod", names.RUN, only_metadata=True), LOOK_SECONDS)
         return len(found)
     finally:

@@ -33,6 +33,9 @@ _PATHS = {
     "Service": "/api/v1/namespaces/{namespace}/services",
     "PersistentVolumeClaim": "/api/v1/namespaces/{namespace}/persistentvolumeclaims",
     "NetworkPolicy": "/apis/networking.k8s.io/v1/namespaces/{namespace}/networkpolicies",
+    "Node": "/api/v1/nodes",
+    # Those of the Service "kubernetes", which is in that namespace always.
+    "EndpointSlice": "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices",
 }
 _ONLY_METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 _ONLY_METADATA_OF_ONE = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
@@ -117,6 +120,17 @@ class KubeAPI:
             "POST", self._path(body["kind"]), body=body, headers={"Accept": _ONLY_METADATA_OF_ONE}
         )
 
+    async def replace(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Put an object in the place of the version of it that ``body`` names; its new ``metadata``.
+
+        Raises
+        ------
+        APIError
+            409 when it is another version by now, 404 when it is gone.
+        """
+        path = f"{self._path(body['kind'])}/{body['metadata']['name']}"
+        return await self._ask("PUT", path, body=body, headers={"Accept": _ONLY_METADATA_OF_ONE})
+
     async def delete(self, kind: str, name: str, *, uid: str = "", grace_seconds: int | None = None) -> bool:
         """Delete an object and, in the background, what it owns; ``False`` when there is none.
 
@@ -140,12 +154,14 @@ class KubeAPI:
     ) -> tuple[list[dict[str, Any]], str]:
         """All objects of a kind that a label selector names, as they are now, and the list's version.
 
-        Complete or an exception. With ``only_metadata`` no contents are asked for.
+        An empty selector names all. Complete or an exception. With ``only_metadata`` no contents are asked for.
         """
         found: list[dict[str, Any]] = []
         more = ""
         while True:
-            query = [("labelSelector", selector), ("limit", str(PAGE))]
+            query = [("limit", str(PAGE))]
+            if selector:
+                query.insert(0, ("labelSelector", selector))
             if more:
                 query.append(("continue", more))
             headers = {"Accept": _ONLY_METADATA} if only_metadata else None

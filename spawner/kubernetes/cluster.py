@@ -98,7 +98,9 @@ class KubeCluster(VirtualCluster, KubeSpawner):
     ).tag(config=True)
     dns_peers = List([dict(CLUSTER_DNS)], help="NetworkPolicy peers that answer names.").tag(config=True)
     outside = Bool(True, help="Whether nodes reach the outside.").tag(config=True)
-    not_outside = List(list(NOT_OUTSIDE), help="Networks that do not count as the outside.").tag(config=True)
+    not_outside = List(
+        list(NOT_OUTSIDE), help="Networks that do not count as the outside, besides Kubernetes itself."
+    ).tag(config=True)
 
     @default("cmd")
     def _our_node(self) -> list[str]:

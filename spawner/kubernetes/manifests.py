@@ -20,6 +20,7 @@ from spawner.collaborators import PullLogin
 from spawner.doors import NODE_VNC_PASSWORD
 from spawner.keys import ClusterKeys
 from spawner.kubernetes import names
+from spawner.kubernetes.own_addresses import Network, beyond
 from spawner.kubernetes.spec import (
     HTTP_PORT,
     SSH_PORT,
@@ -103,8 +104,11 @@ def pull_config(login: PullLogin) -> bytes:
     return json.dumps({"auths": {registry: entry}}).encode()
 
 
-def network_policy(spec: ClusterFrame, owner: Manifest) -> Manifest:
-    """Who reaches the cluster's nodes and whom they reach (:class:`~spawner.kubernetes.spec.Isolation`)."""
+def network_policy(spec: ClusterFrame, owner: Manifest, *, own: Iterable[Network] = ()) -> Manifest:
+    """Who reaches the cluster's nodes and whom they reach (:class:`~spawner.kubernetes.spec.Isolation`).
+
+    ``own`` are the addresses of Kubernetes itself, which are never the outside.
+    """
     ours = [{"podSelector": {"matchLabels": {names.RUN: spec.run}}}]
     rules = spec.isolation
     ingress: list[Manifest] = [{"from": ours}]
@@ -117,7 +121,8 @@ def network_policy(spec: ClusterFrame, owner: Manifest) -> Manifest:
     egress += [dict(rule) for rule in rules.reaches]
     egress += _to_licences(spec.ways)
     if rules.outside:
-        egress.append({"to": _outside(rules.not_outside)})
+        apart = [*rules.not_outside, *beyond(own, rules.not_outside)]
+        egress.append({"to": _outside(apart)})
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",

@@ -26,6 +26,7 @@ from spawner.kubernetes import manifests, names, troubles
 from spawner.kubernetes.answers import Answers, answered
 from spawner.kubernetes.api import REQUEST_SECONDS, APIError, KubeAPI, is_passing
 from spawner.kubernetes.mender import Mender
+from spawner.kubernetes.own_addresses import Network, OwnAddresses
 from spawner.kubernetes.spec import ClusterSpec, spec_from
 from spawner.kubernetes.watch import Follower, Pod, PodWatch
 from spawner.requests import OnTheWay, all_at_once
@@ -45,6 +46,10 @@ _NO_RECIPE = mark(
 _KUEUE = mark(
     "Nodes of this cluster were admitted together by Kueue and cannot be made anew singly. Release the cluster and run "
     "it again."
+)
+_NOT_SEEN = mark(
+    "The hub may not read the addresses of Kubernetes itself, and nodes must not reach them. An administrator must let it "
+    "(“Rights in Kubernetes”), or close the outside (kubernetes.network.outside). Kubernetes says: {why}"
 )
 _GONE = mark("Node {rank} was removed from outside before it answered ({how}).")
 
@@ -75,7 +80,8 @@ class PodNodes:
         self._api = api
         self.watch = watch
         self._ask = ask
-        self.mender = Mender(api, watch, log=log)
+        self._own = OwnAddresses(api)
+        self.mender = Mender(api, watch, self._own, log=log)
         self._log = log or logging.getLogger(__name__)
         self._on_the_way = OnTheWay()
 
@@ -112,14 +118,25 @@ class PodNodes:
         await self._insist(spec.base, self.watch.look)
         if self.watch.pods(spec.base):
             await self._insist(spec.base, lambda: self.remove(spec.base, wholly=True))
+        own = await self._own_addresses(spec)
         with self.watch.follow(spec.base) as follower:
             owner = manifests.owner_reference(await self._make_secret(spec))
-            await self._fresh(spec.base, manifests.network_policy(spec, owner))
+            await self._fresh(spec.base, manifests.network_policy(spec, owner, own=own))
             pods = [manifests.pod(spec, rank, owner) for rank in range(spec.nodes)]
             _, *uids = await all_at_once(
                 self._fresh(spec.base, body) for body in [manifests.service(spec, owner), *pods]
             )
             await self._until_ready(spec, dict(enumerate(uids)), follower, progress)
+
+    async def _own_addresses(self, spec: ClusterSpec) -> frozenset[Network]:
+        if not spec.isolation.outside:
+            return frozenset()
+        try:
+            return await self._insist(spec.base, self._own.known)
+        except APIError as error:
+            if error.status == 403:
+                raise NodeFailed(0, _NOT_SEEN, why=error.message[:300]) from error
+            raise
 
     async def make_claims(self, base: str, bodies: Iterable[Mapping[str, Any]]) -> None:
         """Make the claims of disks that are not there yet, asking again while the API server is away.

@@ -43,9 +43,9 @@ class Isolation:
     dns
         Peers that answer names.
     outside
-        Whether nodes reach addresses outside of ``not_outside``.
+        Whether nodes reach addresses outside of ``not_outside`` that are none of Kubernetes itself.
     not_outside
-        Networks in CIDR form.
+        Networks in CIDR form, besides the addresses of machines and API servers, which are found out.
     """
 
     reached_by: Sequence[Mapping[str, Any]] = ()

@@ -335,14 +335,20 @@ TABLE: list[tuple[str, dict[str, Any], Callable[[Objects], Any], Any]] = [
         ("/j/hub/health", ["--error-target=http://galilean-hub:8081/j/hub/error"]),
     ),
     (
-        "figures of use are the only right beyond the namespace besides those of the machines service",
+        "figures of use and addresses are the only rights beyond the namespace besides those of the machines service",
         {"machines": {"enabled": False}},
         lambda o: [item["rules"] for (kind, _), item in o.items() if kind == "ClusterRole"],
-        [[{"apiGroups": [""], "resources": ["nodes/metrics"], "verbs": ["get"]}]],
+        [
+            [{"apiGroups": [""], "resources": ["nodes"], "verbs": ["list"]}],
+            [{"apiGroups": [""], "resources": ["nodes/metrics"], "verbs": ["get"]}],
+        ],
     ),
     (
-        "without the machines service: no account, no rights beyond the namespace, no address",
-        {"machines": {"enabled": False}, "config": {"use": {"measured": False}}},
+        "without the machines service and the outside: no account, no rights beyond the namespace, no address",
+        {
+            "machines": {"enabled": False},
+            "config": {"use": {"measured": False}, "kubernetes": {"network": {"outside": False}}},
+        },
         lambda o: (
             kinds(o) & {"ClusterRole", "ClusterRoleBinding"},
             [name for kind, name in o if "machines" in name],
@@ -549,7 +555,11 @@ def test_no_pod_has_more_rights_than_it_needs(rendered: dict[str, Objects], name
 
 def test_the_hub_has_exactly_the_rights_of_the_backend_tests(rendered: dict[str, Objects]):
     text = (CHART.parents[1] / "tests/kubernetes/rights.yaml").read_text(encoding="utf-8")
-    (role,) = [item for item in yaml.safe_load_all(text) if item["kind"] == "Role"]
+    given = {
+        (item["kind"], item["metadata"].get("namespace", "")): item["rules"]
+        for item in yaml.safe_load_all(text)
+        if item["kind"] in ("Role", "ClusterRole")
+    }
 
     def flat(rules: list[dict[str, Any]]) -> set[tuple[str, str, str]]:
         return {
@@ -560,7 +570,12 @@ def test_the_hub_has_exactly_the_rights_of_the_backend_tests(rendered: dict[str,
             for verb in rule["verbs"]
         }
 
-    assert flat(rendered["default"]["Role", "galilean-hub"]["rules"]) == flat(role["rules"])
+    found = rendered["default"]
+    beyond = f"{NAMESPACE}-galilean-hub"
+    assert flat(found["Role", "galilean-hub"]["rules"]) == flat(given["Role", "$NAMESPACE"])
+    assert flat(found["Role", beyond]["rules"]) == flat(given["Role", "default"])
+    assert found["Role", beyond]["metadata"]["namespace"] == "default"
+    assert flat(found["ClusterRole", beyond]["rules"]) == flat(given["ClusterRole", ""])
 
 
 def test_the_hub_may_make_claims_only_where_there_are_disks(rendered: dict[str, Objects]):

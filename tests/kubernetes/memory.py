@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from copy import deepcopy
 from typing import Any
 
 from spawner.kubernetes.api import APIError
@@ -26,6 +27,10 @@ class Cluster:
         self.slow: asyncio.Event | None = None
         self.hold = False
         self.collector = True
+        #: Where it is known to be.
+        self.at: list[str] = []
+        #: How it hands out what was put into it.
+        self.served: Callable[[dict[str, Any]], dict[str, Any]] = dict
         self._numbers = itertools.count(1)
 
     def refuse(self, kind: str, error: Exception, times: int = 1) -> None:
@@ -54,7 +59,10 @@ class Cluster:
         if (kind, name) in self.objects:
             raise APIError(409, "already exists")
         uid = f"u-{next(self._numbers)}"
-        made = {**body, "metadata": {**body["metadata"], "uid": uid, "resourceVersion": uid[2:]}}
+        made = {
+            **body,
+            "metadata": {**body["metadata"], "uid": uid, "resourceVersion": uid[2:], "generation": 1},
+        }
         self.objects[kind, name] = made
         if kind == "Pod":
             owner = body["metadata"]["ownerReferences"][0]["uid"]
@@ -89,6 +97,40 @@ class Cluster:
             if uid in [owner["uid"] for owner in item["metadata"].get("ownerReferences", ())]:
                 self.vanish(kind, name)
 
+    async def replace(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        kind, name = body["kind"], body["metadata"]["name"]
+        self.writes.append(f"replace {kind}")
+        there = self.objects.get((kind, name))
+        if there is None:
+            raise APIError(404, "not found")
+        if body["metadata"]["resourceVersion"] != there["metadata"]["resourceVersion"]:
+            raise APIError(409, "the object has been modified")
+        made = deepcopy({**body, "metadata": {**body["metadata"], "uid": there["metadata"]["uid"]}})
+        self.objects[kind, name] = self.served(made)
+        self.touch(kind, name, generation=there["metadata"]["generation"] + 1)
+        return self.objects[kind, name]
+
+    def touch(self, kind: str, name: str, **metadata: Any) -> None:
+        """Another version of an object."""
+        metadata["resourceVersion"] = str(next(self._numbers))
+        self.objects[kind, name]["metadata"] |= metadata
+
+    def edit(self, kind: str, name: str, spec: dict[str, Any]) -> None:
+        """Somebody says something else in an object."""
+        there = self.objects[kind, name]
+        self.objects[kind, name] = {**there, "spec": spec}
+        self.touch(kind, name, generation=there["metadata"]["generation"] + 1)
+
+    def put(self, kind: str, name: str, **content: Any) -> None:
+        """An object that is not ours."""
+        self.objects[kind, name] = {
+            "metadata": {"name": name, "labels": content.pop("labels", {})},
+            **content,
+        }
+
+    def servers(self) -> list[str]:
+        return list(self.at)
+
     async def delete(self, kind: str, name: str, *, uid: str = "", grace_seconds: int | None = None) -> bool:
         self.writes.append(f"delete {kind}")
         item = self.objects.get((kind, name))
@@ -107,10 +149,14 @@ class Cluster:
     ) -> tuple[list[dict[str, Any]], str]:
         key, _, value = selector.partition("=")
         found = [item for (which, _), item in self.objects.items() if which == kind]
+        for index, (which, error) in enumerate(self.refusals):
+            if which == f"list {kind}":
+                del self.refusals[index]
+                raise error
         return [
             item
             for item in found
-            if key in item["metadata"]["labels"] and value in ("", item["metadata"]["labels"][key])
+            if not key or (key in (has := item["metadata"]["labels"]) and value in ("", has[key]))
         ], str(next(self._numbers))
 
     async def watch(self, kind: str, selector: str, version: str, **_: Any) -> Any:

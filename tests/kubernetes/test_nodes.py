@@ -355,6 +355,68 @@ async def test_what_somebody_takes_from_around_running_nodes_is_put_back(world: 
     assert not [name for _, name in cluster.objects if name.startswith(BASE)]
 
 
+def opened(cluster: Any) -> None:
+    cluster.edit("NetworkPolicy", BASE, {"podSelector": {}, "ingress": [{}], "egress": [{}]})
+
+
+def unlabelled(cluster: Any) -> None:
+    opened(cluster)
+    cluster.touch("NetworkPolicy", BASE, labels={}, annotations={"theirs": "x"}, ownerReferences=[])
+
+
+def somebody_elses(cluster: Any) -> None:
+    owner = {"apiVersion": "v1", "kind": "Secret", "name": BASE, "uid": "another"}
+    cluster.touch("NetworkPolicy", BASE, ownerReferences=[owner])
+
+
+@pytest.mark.parametrize("edit", [opened, unlabelled, somebody_elses])
+async def test_a_policy_that_somebody_edits_is_put_in_order_in_one_step(world: Any, edit: Any) -> None:
+    cluster, made = world
+    await made.create(spec(), Progress())
+    before = cluster.objects["NetworkPolicy", BASE]
+    edit(cluster)
+    assert await made.mender.mend(spec().isolation) == [f"NetworkPolicy {BASE}"]
+    after = cluster.objects["NetworkPolicy", BASE]
+    assert after["spec"] == before["spec"]
+    assert after["metadata"]["labels"] == spec_labels()
+    assert after["metadata"]["ownerReferences"] == [{**OWNER, "name": BASE, "uid": secret_uid(cluster)}]
+    assert after["metadata"]["annotations"].get("theirs") == ("x" if edit is unlabelled else None)
+    assert cluster.writes[-1] == "replace NetworkPolicy"
+    assert await made.mender.mend(spec().isolation) == []
+
+
+def spec_labels() -> Any:
+    return manifests.network_policy(spec(), OWNER)["metadata"]["labels"]
+
+
+def secret_uid(cluster: Any) -> str:
+    return cluster.objects["Secret", BASE]["metadata"]["uid"]
+
+
+async def test_a_policy_of_a_younger_run_of_the_same_name_is_not_written_over(world: Any) -> None:
+    """The watch may still tell of the pods of the run before."""
+    cluster, made = world
+    await made.create(spec(), Progress())
+    await made.watch.look()
+    for name in cluster.of("Pod"):
+        del cluster.objects["Pod", name]  # nobody has heard of it
+    somebody_elses(cluster)
+    opened(cluster)
+    assert await made.mender.mend(spec().isolation) == []
+    assert "replace NetworkPolicy" not in cluster.writes
+
+
+async def test_what_the_api_server_makes_of_a_policy_is_not_written_again_and_again(world: Any) -> None:
+    cluster, made = world
+    await made.create(spec(), Progress())
+    opened(cluster)
+    cluster.served = lambda body: {**body, "spec": {**body["spec"], "of a newer Kubernetes": True}}
+    assert await made.mender.mend(spec().isolation) == [f"NetworkPolicy {BASE}"]
+    assert await made.mender.mend(spec().isolation) == []
+    opened(cluster)
+    assert await made.mender.mend(spec().isolation) == [f"NetworkPolicy {BASE}"]
+
+
 async def test_nothing_is_put_around_nodes_that_nothing_owns_or_that_ended(world: Any) -> None:
     cluster, made = world
     await made.create(spec(nodes=1), Progress())
