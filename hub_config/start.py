@@ -12,9 +12,9 @@ import contextlib
 import errno
 import os
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
+from time import monotonic, sleep
 from typing import NoReturn
 
 from galilean.clock import utcnow
@@ -93,9 +93,9 @@ def check_public_port(settings: Settings, patience_seconds: float = 3.0) -> None
     UserError
         409 when the port is taken.
     """
-    until = time.monotonic() + patience_seconds
+    until = monotonic() + patience_seconds
     while not is_free(settings.web.host, settings.web.port):
-        if time.monotonic() > until:
+        if monotonic() > until:
             raise UserError(
                 409,
                 mark(
@@ -106,7 +106,7 @@ def check_public_port(settings: Settings, patience_seconds: float = 3.0) -> None
                 host=settings.web.host,
                 other=settings.web.port + 1,
             )
-        time.sleep(0.2)
+        sleep(0.2)
 
 
 def check_kubeconfig() -> None:
@@ -273,7 +273,7 @@ def _ensure_volumes(settings: Settings) -> None:
 
 def _inner_addresses(settings: Settings, patience_seconds: float = 3.0) -> Addresses:
     said = given(settings)
-    until = time.monotonic() + patience_seconds
+    until = monotonic() + patience_seconds
     while True:
         try:
             more = registry.parts(settings)
@@ -282,9 +282,9 @@ def _inner_addresses(settings: Settings, patience_seconds: float = 3.0) -> Addre
                 _check_free(addresses, name)
             return addresses
         except UserError:
-            if time.monotonic() > until:
+            if monotonic() > until:
                 raise
-            time.sleep(0.2)
+            sleep(0.2)
 
 
 def _check_free(addresses: Addresses, name: str) -> None:
@@ -347,7 +347,7 @@ async def release_all(settings: Settings, say: Callable[[str], None]) -> int:
 
     database = Database(settings.database_url)
     hub = command_hub(settings)
-    deadline = time.monotonic() + RELEASE_SECONDS
+    deadline = monotonic() + RELEASE_SECONDS
     told = -1
     try:
         while True:
@@ -355,7 +355,7 @@ async def release_all(settings: Settings, say: Callable[[str], None]) -> int:
             if len(rows) != told and rows:
                 say(sentence(mark("  {count} to release"), count=len(rows)))
             told = len(rows)
-            if not rows or time.monotonic() > deadline:
+            if not rows or monotonic() > deadline:
                 return len(rows)
             await asyncio.gather(*(release_run(database, hub, run, "shutdown", "") for run in rows))
             await asyncio.sleep(0.3)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from services.machines.contents import Condition, Contents, Details, Others, Pod
 from tests.browser.conftest import PATIENCE_MS, chromium, overflow, serious_faults  # noqa: F401 - a fixture
@@ -129,9 +130,45 @@ def test_a_machine_is_taken_out_and_kept_and_the_table_follows_by_itself(
     expect(page.locator("#toasts")).to_contain_text("Its people are told the date")
     furnished.rounds(2)
     expect(row).to_contain_text("Leaves")
-    row.get_by_role("button", name="Keep it").click()
+    with page.expect_response(lambda answer: answer.request.method != "GET"):
+        row.get_by_role("button", name="Keep it").click()
     furnished.rounds(3)
     expect(row).to_contain_text("Ready")
+
+
+def test_a_button_counts_though_its_table_is_refreshed_meanwhile(
+    furnished: Park, open_page: OpenPage
+) -> None:
+    page = open_page("maria", "admin/machines")
+    refresh = "document.body.dispatchEvent(new CustomEvent('galilean:machines', {detail: {}}))"
+    table = re.compile(r"/admin/machines(\?.*)?$")
+    button = page.locator("button[hx-get$='rack1-01/out']")
+    dialog = page.locator("dialog[open]")
+
+    # Refreshed between the press and its end: the table waits for the click, then shows what is new.
+    mark = "b => b.closest('tr').dataset.old = 'yes'"
+    button.evaluate(mark)
+    button.hover()
+    page.mouse.down()
+    with page.expect_response(table):
+        page.evaluate(refresh)
+    page.wait_for_timeout(200)
+    page.mouse.up()
+    expect(dialog).to_contain_text("2 clusters go back as a whole")
+    expect(page.locator("tr[data-old]")).to_have_count(0)
+    dialog.get_by_role("button", name="Leave it").click()
+    expect(dialog).to_have_count(0)
+
+    # Refreshed while its dialog is on the way: the dialog comes.
+    on_the_way: list[Route] = []
+    page.route("**/rack1-01/out*", lambda route: on_the_way.append(route))
+    button.evaluate(mark)
+    button.click()
+    with page.expect_response(table):
+        page.evaluate(refresh)
+    expect(page.locator("tr[data-old]")).to_have_count(0)
+    on_the_way[0].continue_()
+    expect(dialog).to_contain_text("2 clusters go back as a whole")
 
 
 def test_a_name_gives_one_command_that_is_gone_when_the_dialog_closes(

@@ -6,7 +6,8 @@ import { toast } from "galilean/toasts";
 const root = document.querySelector("[data-files]");
 const { api, page: home, title } = root.dataset, mayWrite = root.dataset.write !== "", most = Number(root.dataset.most);
 const [{ Uploads, dropped, follow, sizeText }, dialogs, { serve }] = await Promise.all([import(root.dataset.uploadsModule), import(root.dataset.dialogsModule), import(root.dataset.pdfModule)]);
-const objects = root.dataset.objectsModule ? await import(root.dataset.objectsModule) : null;
+// Nobody waits for it before they can work with files.
+const coming = root.dataset.objectsModule ? import(root.dataset.objectsModule) : null;
 const { element } = dialogs;
 
 const find = (name) => root.querySelector(`[data-${name}]`);
@@ -370,13 +371,13 @@ const acts = {
 async function transfer(address, name, words, json) {
   let job = await call(address, { method: "POST", json });
   if (!job.ended_at) job = await follow(box, api, job, words);
-  objects.tellCopy(job, name);
+  (await coming).tellCopy(job, name);
   await refresh();
 }
 
 async function importObjects() {
   try {
-    const chosen = await objects.chooseImport(dialogs, { sizeText });
+    const chosen = await (await coming).chooseImport(dialogs, { sizeText });
     if (!chosen) return;
     const { name, ...asked } = chosen;
     await transfer(`${api}/object-transfers`, name, say("Importing from {name}", { name }), { do: "import", folder: at.folder, ...asked });
@@ -384,7 +385,7 @@ async function importObjects() {
 }
 
 acts.export = async (paths) => {
-  const chosen = await objects.chooseExport(dialogs, named(paths));
+  const chosen = await (await coming).chooseExport(dialogs, named(paths));
   if (!chosen) return;
   const { name, ...asked } = chosen;
   await transfer(`${api}/object-transfers`, name, say("Exporting to {name}", { name }), { do: "export", paths, ...asked });
@@ -528,14 +529,14 @@ async function send({ files, folders }) {
   if (!files.length && folders.length) await refresh();
 }
 
-root.addEventListener("change", (event) => {
-  const field = event.target.closest("[data-upload], [data-upload-folder]");
-  if (!field) return;
+const CHOOSING = "[data-upload], [data-upload-folder]";
+function takeChosen(field) {
   const files = [...field.files].map((file) => ({ file, path: file.webkitRelativePath || file.name }));
   field.value = "";
   closeMenus();
   send({ files, folders: [] });
-});
+}
+root.addEventListener("change", (event) => { const field = event.target.closest(CHOOSING); if (field) takeChosen(field); });
 let over = 0;
 const carriesFiles = (event) => mayWrite && [...(event.dataTransfer?.types || [])].includes("Files");
 root.addEventListener("dragenter", (event) => { if (carriesFiles(event)) { over += 1; root.classList.add("dropping"); event.preventDefault(); } });
@@ -553,11 +554,13 @@ root.addEventListener("drop", async (event) => {
 async function goesOn() {
   const { items: jobs } = await call(`${api}/jobs`);
   for (const job of jobs.filter((one) => !one.ended_at)) follow(box, api, job, { import: say("Import"), export: say("Export") }[job.do] ?? job.do).then(() => refresh(), () => {});
-  if (objects) await objects.brokenOff(dialogs, box, api, (address, one) => transfer(address, one.store_name, one.do === "import" ? say("Importing from {name}", { name: one.store_name }) : say("Exporting to {name}", { name: one.store_name })).catch((error) => toast(error.message, { tone: "bad" })));
+  if (coming) await (await coming).brokenOff(dialogs, box, api, (address, one) => transfer(address, one.store_name, one.do === "import" ? say("Importing from {name}", { name: one.store_name }) : say("Exporting to {name}", { name: one.store_name })).catch((error) => toast(error.message, { tone: "bad" })));
 }
 
 addEventListener("online", () => refresh());
 readAddress();
 load().then(first);
 goesOn().catch(() => {});
+// Chosen before this was there to be told.
+for (const field of root.querySelectorAll(CHOOSING)) if (field.files.length) takeChosen(field);
 root.dataset.ready = "yes";

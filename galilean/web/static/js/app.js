@@ -45,6 +45,22 @@ body.addEventListener("galilean:toast", (event) => {
   toast(time ? text.replace("{time}", clockOf(new Date(time))) : text, event.detail);
 });
 
+// A part that refreshes itself waits while something in it is pressed: what is taken away under a pointer gets no click.
+let pressed = null, heldBack = new Map();
+addEventListener("pointerdown", (event) => { pressed = event.target; }, true);
+for (const end of ["pointerup", "pointercancel"]) addEventListener(end, () => setTimeout(() => { // after the click
+  pressed = null;
+  const types = new Set(heldBack.values());
+  heldBack = new Map();
+  for (const type of types) body.dispatchEvent(new CustomEvent(type, { detail: {} }));
+}), true);
+body.addEventListener("htmx:beforeSwap", (event) => {
+  const { target, requestConfig } = event.detail, type = requestConfig.triggeringEvent?.type;
+  if (!type?.startsWith("galilean:") || !pressed || !target.contains(pressed)) return;
+  event.preventDefault();
+  heldBack.set(target, type);
+});
+
 // A part that is refreshed keeps what the person opened, chose and focused in it.
 const kept = new Map();
 body.addEventListener("htmx:beforeSwap", (event) => {
