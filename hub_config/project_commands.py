@@ -102,7 +102,7 @@ def export(
     plain: Annotated[bool, typer.Option("--plain", help="A tar that is not made smaller.")] = False,
 ) -> None:
     """Write projects into an archive for `galilean project import`."""
-    from services.catalog.archives import writing
+    from services.catalog.archives import fitting, writing
     from services.catalog.resolver import prepare_directory
     from services.files.root import Root
 
@@ -111,15 +111,20 @@ def export(
         if str(output) == "-" and sys.stdout.isatty():
             raise UserError(400, mark("An archive is nothing to read: say where to write it with -o."))
 
-        def packed() -> Iterator[writing.Packed]:
+        def packed(*, said: bool) -> Iterator[writing.Packed]:
             for one in found:
                 with database.read() as conn:
                     meta, cover = writing.meta_of(conn, one)
-                say_aside(mark("{owner}/{slug} …"), owner=one.owner, slug=one.slug)
+                if said:
+                    say_aside(mark("{owner}/{slug} …"), owner=one.owner, slug=one.slug)
                 yield writing.Packed(meta=meta, root=Root(prepare_directory(settings, one)), cover=cover)
 
+        fitting.check_count(len(found))
+        for one in packed(said=False):
+            for _ in fitting.check(one):
+                pass
         pieces = writing.write(
-            packed(), count=len(found), site=settings.site.name, now=utcnow(), compress=not plain
+            packed(said=True), count=len(found), site=settings.site.name, now=utcnow(), compress=not plain
         )
         if str(output) == "-":
             for piece in pieces:

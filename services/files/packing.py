@@ -62,8 +62,13 @@ class Found:
     link: str | None = None
 
 
-def walk(top: int, parts: tuple[str, ...], prefix: str, left_out: list[str]) -> Iterator[Found]:
-    """What is at ``parts`` and all below it, a folder before what is in it; a file is open until the next step."""
+def walk(
+    top: int, parts: tuple[str, ...], prefix: str, left_out: list[str], *, read: bool = True
+) -> Iterator[Found]:
+    """What is at ``parts`` and all below it, a folder before what is in it; a file is open until the next step.
+
+    Without ``read`` no file is opened: for whoever only counts.
+    """
     waiting: list[tuple[tuple[str, ...], str]] = [(parts, prefix)]
     while waiting:
         place, name = waiting.pop()
@@ -88,11 +93,11 @@ def walk(top: int, parts: tuple[str, ...], prefix: str, left_out: list[str]) -> 
                 if folder:
                     below.append(((*place, entry), shown))
                 else:
-                    yield from _one(directory, entry, shown, left_out)
+                    yield from _one(directory, entry, shown, left_out, read)
             waiting.extend(reversed(below))
 
 
-def _one(directory: int, entry: str, name: str, left_out: list[str]) -> Iterator[Found]:
+def _one(directory: int, entry: str, name: str, left_out: list[str], read: bool = True) -> Iterator[Found]:
     try:
         status = trees.lstat(directory, entry)
         if status is None:
@@ -102,6 +107,9 @@ def _one(directory: int, entry: str, name: str, left_out: list[str]) -> Iterator
             return
         if not stat.S_ISREG(status.st_mode):
             left_out.append(name)
+            return
+        if not read:
+            yield Found(name=name, status=status)
             return
         file = os.open(entry, _READ, dir_fd=directory)
     except OSError:

@@ -38,6 +38,8 @@ from services.files.root import Root
 from services.files.trees import opened
 
 PIECE_BYTES = 1 << 20
+#: From so much on it is looked at how many bytes come out of one.
+RATIO_FROM_BYTES = 64 << 20
 #: What zip keeps of a name that is not UTF-8 (APPNOTE 4.4.4), and its extra field with one that is (4.6.9).
 _UTF8, _UNICODE_PATH = 0x800, 0x7075
 _HEADER_MOST_BYTES = 1 << 20
@@ -287,7 +289,7 @@ class _Unpacking:
     def _count(self, size_bytes: int) -> None:
         self._bytes += size_bytes
         most = self._limits.size_bytes
-        if self._bytes > max(64 << 20, self._packed * self._limits.ratio):
+        if self._bytes > max(RATIO_FROM_BYTES, self._packed * self._limits.ratio):
             raise UserError(
                 413,
                 mark("“{path}” becomes more than {ratio} times as large: it may be made to fill the disk."),

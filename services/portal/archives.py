@@ -30,7 +30,7 @@ from galilean.web.handlers import BaseHandler
 from galilean.web.visitor import Visitor
 from services.catalog import shares
 from services.catalog.access import Access, Viewer, access, need
-from services.catalog.archives import ENDING, importing, writing
+from services.catalog.archives import ENDING, fitting, importing, writing
 from services.catalog.archives.going import Mark, folder_of, left
 from services.catalog.archives.importing import Import, Outcome
 from services.catalog.archives.planning import Choice, Planned, plan
@@ -77,19 +77,21 @@ async def export(handler: BaseHandler, ids: Iterable[str], *, name: str = "") ->
     Raises
     ------
     UserError
-        400 for none or too many; 404 for one that is not there for them; 409 for one whose files are being made.
+        400 for none or too many; 404 for one that is not there for them; 409 for one whose files are being made; 413
+        for one that no import would take.
     """
     portal, wanted = handler.portal, list(dict.fromkeys(ids))
     if not wanted or len(wanted) > EXPORT_MOST:
         raise UserError(400, mark("Choose between 1 and {most} projects."), most=EXPORT_MOST)
     viewer = viewer_of(handler.person)
     found = await portal.db.run_read(_mine, viewer, wanted)
-    await portal.db.run(_note_export, handler.person, found, address=handler.address, now=portal.clock())
     # A volume that hangs is told before anything is sent, and holds up no export but of its own projects.
     volumes = sorted({project.volume_id for project in found})
     for project in {project.volume_id: project for project in found}.values():
         await catalogue(portal).files(project)
     handler.volume = f"{', '.join(volumes)}/export"
+    await _fit(handler, _packed(portal, found, viewer))
+    await portal.db.run(_note_export, handler.person, found, address=handler.address, now=portal.clock())
     pieces = writing.write(
         _packed(portal, found, viewer), count=len(found), site=portal.settings.site.name, now=portal.clock()
     )
@@ -109,6 +111,20 @@ async def export(handler: BaseHandler, ids: Iterable[str], *, name: str = "") ->
     finally:
         with contextlib.suppress(UserError, ValueError):  # a thread that hangs in it is not waited for
             await handler.ask_files(pieces.close)  # type: ignore[attr-defined]
+
+
+async def _fit(handler: BaseHandler, packed: Iterator[writing.Packed]) -> None:
+    """Refuse what no import would take, while it can still be said in words."""
+
+    def steps() -> Iterator[bool]:
+        for one in packed:
+            for _ in fitting.check(one):
+                yield True
+            yield True
+
+    going = steps()
+    while await handler.ask_files(next, going, False):
+        pass
 
 
 def _note_export(

@@ -21,7 +21,7 @@ from galilean.errors import UserError
 from galilean.settings import Settings
 from services.catalog import covers, datasets, lifecycle, links, shares, store
 from services.catalog.access import Share, Viewer
-from services.catalog.archives import importing, planning, reading, writing
+from services.catalog.archives import fitting, importing, planning, reading, writing
 from services.catalog.archives.importing import Import, Outcome
 from services.catalog.archives.planning import Choice, plan
 from services.catalog.archives.writing import Packed
@@ -563,13 +563,40 @@ def test_many_projects_may_hold_more_together_than_one_may(
 ) -> None:
     files = {f"{number}.bin": b"x" * 1000 for number in range(4)}
     path = kept(here.archive(*(here.project("ada", name, files) for name in ("One", "Two", "Three"))))
-    few = Limits(entries=6, size_bytes=8000)
+    few = Limits(entries=4, size_bytes=4000)
     assert [one.files for one in reading.look(path, few).projects] == [4, 4, 4]
     assert [one.problem for one in there.bring_in(path, limits=few)] == [None] * 3
-    for too_few in (Limits(entries=4), Limits(size_bytes=3999)):
+    for too_few in (Limits(entries=3), Limits(size_bytes=3999)):
         with pytest.raises(UserError) as refused:
             reading.look(path, too_few)
         assert refused.value.status == 413
+
+
+def test_what_an_import_would_refuse_is_told_before_it_goes_out(here: Site) -> None:
+    project = here.project("ada", "Heat", {"a.bin": b"x" * 3000, "below/b.bin": b"x" * 1000})
+    with here.database.read() as conn:
+        meta, cover = writing.meta_of(conn, project)
+    packed = Packed(meta=meta, root=Root(here.path(project)), cover=cover)
+    assert list(fitting.check(packed, Limits(entries=3, size_bytes=4000))) == []
+    for too_few, said in ((Limits(entries=2), "more than 2 files"), (Limits(size_bytes=3999), "more than 3")):
+        with pytest.raises(UserError, match="ada/heat") as refused:
+            list(fitting.check(packed, too_few))
+        assert refused.value.status == 413
+        assert said in str(refused.value)
+    fitting.check_count(reading.PROJECTS_MOST)
+    with pytest.raises(UserError, match="9999"):
+        fitting.check_count(reading.PROJECTS_MOST + 1)
+
+
+def test_what_packs_better_than_a_bomb_can_be_brought_in_again(
+    here: Site, there: Site, kept: Callable[[bytes], Path]
+) -> None:
+    path = kept(here.archive(here.project("ada", "Zeros", {"zeros": b"\0" * (160 << 20)})))
+    assert path.stat().st_size < 8 << 20
+    with tarfile.open(path) as archive:
+        assert archive.getmember("projects/0001/files/zeros").size == 160 << 20
+    (outcome,) = there.bring_in(path)
+    assert outcome.problem is None
 
 
 def test_without_room_one_project_fails_and_the_others_are_made(

@@ -24,7 +24,9 @@ from hub_config import project_commands
 from hub_config.seeding import seed
 from services.catalog import datasets, shares, tables
 from services.catalog.access import Share
+from services.catalog.archives import fitting
 from services.catalog.volumes import ensure_volumes
+from services.files.unpacking import Limits
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
@@ -112,6 +114,17 @@ def test_nothing_is_imported_without_a_yes(command, tmp_path: Path) -> None:  # 
     refused = command("there", "import", archive)
     assert isinstance(refused.exception, UserError)
     assert "--yes" in str(refused.exception)
+
+
+def test_what_no_import_would_take_is_not_exported(  # type: ignore[no-untyped-def]
+    command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fitting, "Limits", lambda: Limits(entries=1))
+    command("here", "starters")
+    refused = command("here", "export", "--all", "-o", str(tmp_path / "all.tar"))
+    assert isinstance(refused.exception, UserError)
+    assert refused.exception.status == 413
+    assert not list(tmp_path.glob("all.tar*"))
 
 
 def test_what_is_not_there_is_said(command, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

@@ -100,6 +100,23 @@ def test_an_export_from_a_disk_that_hangs_is_told_and_holds_up_nobody_else(
     assert answer.status_code == 200, "the disk is back"
 
 
+def test_an_export_that_no_import_would_take_is_refused_before_it_begins(
+    site: LiveSite, sign: Sign, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice, root = sign("alice"), sign("root")
+    small, large = made(alice, "Small"), made(alice, "Large")
+    for number in range(5):
+        alice.put(f"/projects/alice/large/files/{number}.txt", content=b"x")
+    few = archives.fitting.Limits(entries=4)
+    real = archives.fitting.check
+    monkeypatch.setattr(archives.fitting, "check", lambda one: real(one, few))
+    answer = root.post("/projects/export", json={"ids": [small["id"], large["id"]]})
+    assert answer.status_code == 413
+    assert "“alice/large” holds more than 4 files and folders" in answer.json()["detail"]
+    assert root.get(f"/projects/{large['id']}/export").status_code == 413
+    assert root.get(f"/projects/{small['id']}/export").status_code == 200
+
+
 def test_only_who_manages_projects_imports(site: LiveSite, sign: Sign) -> None:
     alice = sign("alice")
     assert alice.post("/archives", content=b"x" * 100).status_code == 403
@@ -169,5 +186,5 @@ def test_what_was_chosen_is_taken_also_from_a_page_whose_script_is_not_there_yet
     assert form is not None, "the browser would send it as a question, and what was chosen be lost"
     assert 'name="_xsrf"' in shown[form.end() : form.end() + 80]
     answer = root.post(httpx.URL(site.url).join(form[1]), data={"owner-1": "bob", "action-1": "import"})
-    assert answer.status_code == 200 and "<!DOCTYPE" in answer.text
+    assert answer.status_code == 200 and "<!DOCTYPE" in answer.json()["detail"]
     assert settled(root, job, "done")["projects"][0]["problem"] == ""

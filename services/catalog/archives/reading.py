@@ -27,7 +27,7 @@ from pydantic import BaseModel, ValidationError
 from galilean.errors import UserError, mark
 from services.catalog.archives import END, FORMAT, HEAD, VERSION
 from services.catalog.archives.meta import End, FileMeta, Head, Manifest, ProjectMeta
-from services.files.unpacking import PIECE_BYTES, Limits, _Exactly, _Forward
+from services.files.unpacking import PIECE_BYTES, RATIO_FROM_BYTES, Limits, _Exactly, _Forward
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -107,13 +107,14 @@ class Reader:
     size_bytes
         Of the file.
     limits
-        Against bombs; entries and bytes of each project, for there may be thousands, and the ratio of all together.
+        Against bombs; files, folders and links of each project and the files' bytes, for there may be thousands of
+        projects, and the ratio of all together.
     """
 
     def __init__(self, stream: BinaryIO, size_bytes: int, limits: Limits | None = None) -> None:
         self._stream, self._packed = stream, size_bytes
         self._limits = limits or Limits()
-        self._bytes = self._entries = self._before = 0
+        self._bytes = 0
         self._tar: tarfile.TarFile | None = None
         self._ahead: tarfile.TarInfo | None = None
         self._sums: dict[str, str] = {}
@@ -170,15 +171,6 @@ class Reader:
         with _in_words():
             info = self._tar.next()
         self._tar.members = []  # type: ignore[attr-defined]  # or the list of all would grow in memory
-        self._entries += 1
-        if self._entries > self._limits.entries:
-            raise UserError(
-                413,
-                mark(
-                    "A project of this archive holds more than {most} files and folders, the most that is taken."
-                ),
-                most=self._limits.entries,
-            )
         return info
 
     def _bytes_of(self, info: tarfile.TarInfo, most: int) -> bytes:
@@ -204,7 +196,6 @@ class Reader:
     def _begin(self, info: tarfile.TarInfo, number: int) -> Seen:
         if number > PROJECTS_MOST or info.name != f"projects/{number:04d}/project.json":
             raise damaged(info.name[:80])
-        self._entries, self._before = 0, self._bytes
         seen = Seen(number=number, meta=self._model(info, ProjectMeta, JSON_MOST_BYTES))
         following = self._next()
         if seen.meta.cover and following and following.name == f"projects/{number:04d}/{seen.meta.cover}":
@@ -225,6 +216,16 @@ class Reader:
                 break
             if not match[2].startswith("files/"):
                 raise damaged(info.name[:80])
+            if len(found) >= self._limits.entries:
+                raise UserError(
+                    413,
+                    mark(
+                        "A project of this archive holds more than {most} files and folders, the most that is taken."
+                    ),
+                    most=self._limits.entries,
+                )
+            if seen.size_bytes + info.size > self._limits.size_bytes:
+                raise _too_large()
             name = match[2].removeprefix("files/").rstrip("/")
             item = Item(name=name, kind="", mode=info.mode, changed=info.mtime)
             if info.isdir():
@@ -272,13 +273,14 @@ class Reader:
 
     def _count(self, size_bytes: int) -> None:
         self._bytes += size_bytes
-        if (
-            self._bytes > max(64 << 20, self._packed * self._limits.ratio)
-            or self._bytes - self._before > self._limits.size_bytes
-        ):
-            raise UserError(
-                413, mark("This archive becomes too large: it may be made to fill the disk."), reason="bomb"
-            )
+        if self._bytes > max(RATIO_FROM_BYTES, self._packed * self._limits.ratio):
+            raise _too_large()
+
+
+def _too_large() -> UserError:
+    return UserError(
+        413, mark("This archive becomes too large: it may be made to fill the disk."), reason="bomb"
+    )
 
 
 class _Summed:

@@ -27,6 +27,7 @@ from services.files import packing
 from services.files.packing import Found
 from services.files.paths import shown
 from services.files.root import Root
+from services.files.unpacking import RATIO_FROM_BYTES, Limits
 
 NOTEBOOK_MOST_BYTES = 8 << 20
 
@@ -210,8 +211,20 @@ def _tar(projects: Iterable[Packed], *, count: int, site: str, now: datetime) ->
 def _gzip(pieces: Iterator[bytes]) -> Iterator[bytes]:
     # The quickest of its levels: a campus network is faster than the others.
     packer = zlib.compressobj(1, zlib.DEFLATED, 31)
+    most = Limits().ratio // 2
+    taken = given = 0
     for piece in pieces:
-        if out := packer.compress(piece):
+        if taken + len(piece) > max(RATIO_FROM_BYTES // 2, most * given):
+            # An import refuses what was packed too well, as nobody packs but to fill a disk (zeros, say): this piece
+            # stays as it is, in a part of its own.
+            out = packer.flush()
+            whole = zlib.compressobj(0, zlib.DEFLATED, 31)
+            out += whole.compress(piece) + whole.flush()
+            packer = zlib.compressobj(1, zlib.DEFLATED, 31)
+        else:
+            out = packer.compress(piece)
+        taken, given = taken + len(piece), given + len(out)
+        if out:
             yield out
     yield packer.flush()
 
