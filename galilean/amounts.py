@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+import string
 from decimal import Decimal
 from typing import Any
 
@@ -17,6 +18,13 @@ _UNITS = {"": 1, "B": 1, "K": KIB, "M": MIB, "G": GIB, "T": TIB}
 # At most so many digits: a million of them would keep whoever reads them (the hub) busy for half a minute.
 _BYTES = re.compile(r"\s*(\d{1,20}(?:\.\d{1,20})?)\s*([BKMGT]?)(?:I?B)?\s*", re.IGNORECASE | re.ASCII)
 _CPUS_MOST = 10**9
+#: Of Kubernetes' own quantities.
+_SUFFIXES = {
+    "": Decimal(1), "n": Decimal("1e-9"), "u": Decimal("1e-6"), "m": Decimal("1e-3"),
+    "k": Decimal(10**3), "M": Decimal(10**6), "G": Decimal(10**9), "T": Decimal(10**12), "P": Decimal(10**15),
+    "Ki": Decimal(2**10), "Mi": Decimal(2**20), "Gi": Decimal(2**30), "Ti": Decimal(2**40),
+    "Pi": Decimal(2**50),
+}  # fmt: skip
 
 
 def parse_bytes(value: Any) -> int:
@@ -60,6 +68,24 @@ def parse_millicores(value: Any) -> int:
     if abs(millicores - value * 1000) > 1e-6:
         raise ValueError("finer than a thousandth of a CPU")
     return millicores
+
+
+def quantity(text: str) -> Decimal:
+    """A number as Kubernetes writes it: ``3920m``, ``16Gi``, ``129e6``.
+
+    Raises
+    ------
+    ValueError
+        For anything else.
+    """
+    number = text.rstrip(string.ascii_letters)
+    suffix = text[len(number) :]
+    if suffix in ("e", "E") or suffix not in _SUFFIXES:
+        raise ValueError(f"not a quantity: {text!r}")
+    try:
+        return Decimal(number) * _SUFFIXES[suffix]
+    except ArithmeticError:
+        raise ValueError(f"not a quantity: {text!r}") from None
 
 
 def gigabytes(size_bytes: int) -> float:

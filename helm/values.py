@@ -235,7 +235,9 @@ class Agents(Section):
     )
     groups: str = Field(default="/sys/fs/cgroup", description="The machine's control groups.")
     disk: str = Field(
-        default="50Gi", description="Most that layers on their way may take of a machine's disk."
+        default="50Gi",
+        description="Most that changes and layers on their way may take of a machine's disk. A node that changed more than "
+        "nine twentieths of it cannot be saved.",
     )
     resources: dict[str, Any] = Field(
         default={"requests": {"cpu": "50m", "memory": "96Mi"}, "limits": {"memory": "512Mi"}},

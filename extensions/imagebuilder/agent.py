@@ -28,7 +28,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,17 +42,19 @@ from extensions.imagebuilder.bundle import Hold, Node, Places
 from extensions.imagebuilder.container import (
     FREEZE_SECONDS,
     TRIES,
+    Copied,
     GivenUp,
     Wanted,
-    need_space,
     written_to,
 )
 from extensions.imagebuilder.dockerfile import dockerfile
 from extensions.imagebuilder.saving import STATUS_MOST_BYTES, Task, answered
 from extensions.imagebuilder.secrets_scan import require_clean
+from extensions.imagebuilder.space import Space
 from extensions.imagebuilder.summary import DELETED, as_record, difference, preview
 from extensions.imagebuilder.writing import write_layer
 from galilean import disk_reserve
+from galilean.amounts import quantity
 from galilean.clock import utcnow
 from galilean.errors import UserError, mark
 
@@ -115,14 +117,23 @@ class Agent:
         The installation's, in Kubernetes.
     directory
         For layers on their way; emptied at the beginning.
+    most_bytes
+        Of that directory; None: as much as the disk has.
     freeze_seconds
         Longest that somebody is held.
     """
 
     def __init__(
-        self, places: Places, namespace: str, directory: Path, *, freeze_seconds: float = FREEZE_SECONDS
+        self,
+        places: Places,
+        namespace: str,
+        directory: Path,
+        *,
+        most_bytes: int | None = None,
+        freeze_seconds: float = FREEZE_SECONDS,
     ) -> None:
         self.places, self.namespace, self.directory = places, namespace, directory
+        self.space = Space(directory, most_bytes)
         self._freeze = freeze_seconds
         self.jobs: dict[str, Job] = {}
         self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="galilean-save")
@@ -206,44 +217,37 @@ class Agent:
         raw = job.folder / "changes.tar"
         for attempt in range(TRIES):
             paths, size = overlay.changed(node.overlay)
-            need_space(job.folder, size)
-            task.begin("copying", size)
-            held = Hold(node.group, self._freeze)
-            begun = time.monotonic()
-            held.begin()
-            try:
-                with open(raw, "wb") as out:
-                    copied = overlay.archive(node.overlay, out, progress=task.at)
-                whole = held.holds
-            except overlay.Shorter as shorter:
-                task.say("a file became shorter while it was copied")
-                if attempt + 1 == TRIES:
-                    raise written_to(shorter.path) from shorter
-                continue
-            finally:
-                held.end()
+            with self.space.aside(job.folder, size) as enough:
+
+                def at(done_bytes: int, enough: Callable[[int], None] = enough) -> None:
+                    enough(done_bytes)
+                    task.at(done_bytes)
+
+                try:
+                    copied = self._copied(task, node, raw, size, at)
+                except overlay.Shorter as shorter:
+                    task.say("a file became shorter while it was copied")
+                    if attempt + 1 == TRIES:
+                        raise written_to(shorter.path) from shorter
+                    continue
+                task.begin("writing", copied.size_bytes)
+                begun = time.monotonic()
+                with open(raw, "rb") as upper:
+                    changes = difference(upper, paths, status, rules)
+                with open(raw, "rb") as upper, open(job.layer, "wb") as out:
+                    written = write_layer(
+                        upper,
+                        out,
+                        folder=job.folder,
+                        deleted={item.path for item in paths if item.kind == DELETED},
+                        rules=rules,
+                        secrets={**node.secrets, **secrets},
+                        progress=at,
+                    )
+                raw.unlink()
             break
         else:
             raise AssertionError
-        task.say(
-            f"copied {copied} bytes in {time.monotonic() - begun:.2f} s, held for {held.seconds:.2f} s"
-            + (", all of one moment" if whole else "")
-        )
-        task.begin("writing", copied)
-        begun = time.monotonic()
-        with open(raw, "rb") as upper:
-            changes = difference(upper, paths, status, rules)
-        with open(raw, "rb") as upper, open(job.layer, "wb") as out:
-            written = write_layer(
-                upper,
-                out,
-                folder=job.folder,
-                deleted={item.path for item in paths if item.kind == DELETED},
-                rules=rules,
-                secrets={**node.secrets, **secrets},
-                progress=task.at,
-            )
-        raw.unlink()
         task.say(
             f"written in {time.monotonic() - begun:.2f} s: {written.unpacked_bytes} bytes, {written.size_bytes} "
             f"packed; left out: {dict(written.stripped.entries)}; secrets found: {len(written.findings)}"
@@ -259,13 +263,34 @@ class Agent:
             | {
                 "unpacked_bytes": written.unpacked_bytes,
                 "packed_bytes": written.size_bytes,
-                "frozen_seconds": round(held.seconds, 3),
-                "one_moment": whole,
+                "frozen_seconds": round(copied.frozen_seconds, 3),
+                "one_moment": copied.one_moment,
                 "left_out": dict(written.stripped.entries),
                 "doubts": [[one.path, one.what] for one in written.findings[:20]],
             },
             "dockerfile": dockerfile(node.image_name, changes, name=name),
         }
+
+    def _copied(
+        self, task: Task, node: Node, raw: Path, size_bytes: int, progress: Callable[[int], None]
+    ) -> Copied:
+        """Copy the changes, holding the container for a moment at the beginning."""
+        task.begin("copying", size_bytes)
+        held = Hold(node.group, self._freeze)
+        begun = time.monotonic()
+        held.begin()
+        try:
+            with open(raw, "wb") as out:
+                done = overlay.archive(node.overlay, out, most_bytes=self.space.most_bytes, progress=progress)
+            whole = held.holds
+        finally:
+            held.end()
+        copied = Copied(done, time.monotonic() - begun, held.seconds, whole)
+        task.say(
+            f"copied {copied.size_bytes} bytes in {copied.seconds:.2f} s, held for {copied.frozen_seconds:.2f} s"
+            + (", all of one moment" if whole else "")
+        )
+        return copied
 
 
 # --------------------------------------------------------------------------------------------------- what is asked
@@ -402,6 +427,19 @@ def application(agent: Agent, key: str) -> Application:
     )
 
 
+def most_bytes(limit: str) -> int | None:
+    """What may lie in the directory of which Kubernetes says a limit: less, for at the limit the agent itself is ended.
+
+    Raises
+    ------
+    ValueError
+        For what is no quantity.
+    """
+    if not limit:
+        return None
+    return int(quantity(limit)) * 9 // 10
+
+
 async def serve(environ: Mapping[str, str]) -> None:
     """Be the agent until told to end."""
     places = Places(
@@ -410,7 +448,12 @@ async def serve(environ: Mapping[str, str]) -> None:
         Path(environ["GALILEAN_AGENT_GROUPS"]),
     )
     key = Path(environ["GALILEAN_AGENT_KEY_FILE"]).read_text(encoding="ascii").strip()  # noqa: ASYNC240 - once
-    agent = Agent(places, environ["GALILEAN_AGENT_NAMESPACE"], Path(environ["GALILEAN_AGENT_DIRECTORY"]))
+    agent = Agent(
+        places,
+        environ["GALILEAN_AGENT_NAMESPACE"],
+        Path(environ["GALILEAN_AGENT_DIRECTORY"]),
+        most_bytes=most_bytes(environ.get("GALILEAN_AGENT_DISK", "")),
+    )
     agent.begin()
     server = application(agent, key).listen(
         int(environ.get("GALILEAN_AGENT_PORT", PORT)),

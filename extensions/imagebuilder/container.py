@@ -30,7 +30,6 @@ import requests
 
 from extensions.imagebuilder.strip import Rules
 from extensions.imagebuilder.summary import Path as Changed
-from galilean import disk_reserve
 from galilean.errors import UserError, mark
 from spawner.docker import names
 from spawner.docker.api import APIError, Client, ImageNotFound, NotFound, said
@@ -430,17 +429,6 @@ def put_right(client: Client, instance: str) -> int:
             let_go_later(client, item["Id"])
         count += 1
     return count
-
-
-def need_space(folder: Path, size_bytes: int) -> None:
-    """Refuse before anybody is held: the copy and the packed layer lie side by side for a moment.
-
-    Raises
-    ------
-    UserError
-        507.
-    """
-    disk_reserve.need(folder, 2 * size_bytes)
 
 
 def written_to(path: str) -> UserError:

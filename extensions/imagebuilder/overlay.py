@@ -24,8 +24,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from extensions.imagebuilder.space import too_large
 from extensions.imagebuilder.summary import ADDED, CHANGED, DELETED
 from extensions.imagebuilder.summary import Path as Changed
+from extensions.imagebuilder.tarstream import LIMIT_BYTES
 from galilean.errors import UserError, mark
 
 log = logging.getLogger("galilean.agent")
@@ -299,7 +301,8 @@ def image_file(overlay: Overlay, path: str, *, most: int) -> bytes:
 
 
 def changed(overlay: Overlay) -> tuple[list[Changed], int]:
-    """Which paths were added, changed and deleted, and the bytes of the files among them.
+    """Which paths were added, changed and deleted, and the bytes that are read of the files among them: what a file is long,
+    not only what it takes on the disk.
 
     Raises
     ------
@@ -317,13 +320,19 @@ def changed(overlay: Overlay) -> tuple[list[Changed], int]:
             continue
         found.append(Changed(one.path, CHANGED if one.known else ADDED))
         if stat.S_ISREG(one.stat.st_mode) and one.stat.st_ino not in links:
-            size += one.stat.st_blocks * 512
+            size += max(one.stat.st_size, one.stat.st_blocks * 512)
             if one.stat.st_nlink > 1:
                 links.add(one.stat.st_ino)
     return found, size
 
 
-def archive(overlay: Overlay, out: BinaryIO, *, progress: Callable[[int], None] = lambda _: None) -> int:
+def archive(
+    overlay: Overlay,
+    out: BinaryIO,
+    *,
+    most_bytes: int = LIMIT_BYTES,
+    progress: Callable[[int], None] = lambda _: None,
+) -> int:
     """Write *upper* as an archive, as Docker hands it out: whiteouts as devices of number 0:0.
 
     Owners, modes and times are kept; attributes are not, which nobody without root's rights can set on programs. Sockets
@@ -338,6 +347,8 @@ def archive(overlay: Overlay, out: BinaryIO, *, progress: Callable[[int], None] 
     ------
     Shorter
         When a file became shorter while it was read.
+    UserError
+        413 before it would be longer than ``most_bytes``: somebody may make a file longer at any time.
     """
     links: dict[int, str] = {}
     with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT, encoding="utf-8") as made:
@@ -349,7 +360,7 @@ def archive(overlay: Overlay, out: BinaryIO, *, progress: Callable[[int], None] 
                 continue
             if not info.isreg():
                 made.addfile(info)
-            elif _add_file(made, info, one, progress) and one.stat.st_nlink > 1:
+            elif _add_file(made, info, one, most_bytes, progress) and one.stat.st_nlink > 1:
                 links.setdefault(one.stat.st_ino, one.path)
             made.members.clear()  # type: ignore[attr-defined]  # it would keep each of them
             progress(made.offset)
@@ -387,7 +398,11 @@ def _header(one: Seen, links: dict[int, str]) -> tarfile.TarInfo | None:
 
 
 def _add_file(
-    made: tarfile.TarFile, info: tarfile.TarInfo, one: Seen, progress: Callable[[int], None]
+    made: tarfile.TarFile,
+    info: tarfile.TarInfo,
+    one: Seen,
+    most_bytes: int,
+    progress: Callable[[int], None],
 ) -> bool:
     try:
         descriptor = os.open(one.name, _FILE, dir_fd=one.folder)
@@ -399,6 +414,8 @@ def _add_file(
         now = os.fstat(descriptor)
         if not stat.S_ISREG(now.st_mode):
             raise Shorter(one.path)
+        if made.offset + now.st_size > most_bytes:
+            raise too_large(made.offset + now.st_size, most_bytes)
         info.size = now.st_size
         made.addfile(info, _Whole(file, one.path, made.offset, progress))  # type: ignore[arg-type]
     return True

@@ -35,6 +35,7 @@ from extensions.imagebuilder.registry.access import Credentials
 from extensions.imagebuilder.registry.client import Registry
 from extensions.imagebuilder.registry.manifests import Descriptor, Manifest
 from extensions.imagebuilder.secrets_scan import require_clean
+from extensions.imagebuilder.space import Space
 from extensions.imagebuilder.summary import Preview, as_record, difference, preview
 from extensions.imagebuilder.tarstream import broken
 from extensions.imagebuilder.writing import Written, write_layer
@@ -237,6 +238,7 @@ class Saver:
         self.docker, self.instance, self.place, self.directory = docker, instance, place, directory
         self._registry = registry or (lambda: Registry(place.address, place.credentials))
         self._freeze = freeze_seconds
+        self.space = Space(directory)
         self.needed: Needed = by_nobody
 
     def client(self) -> Registry:
@@ -266,10 +268,15 @@ class Saver:
         task.say(
             f"node {found.name}, image {found.image_name} ({found.image[:19]}), {found.size_bytes} bytes changed"
         )
-        container.need_space(folder, found.size_bytes)
-        written, changes, copied = await self._blocking(
-            task, lambda: self._written(task, found, folder, found.rules(history=history))
-        )
+        with self.space.aside(folder, found.size_bytes) as enough:
+
+            def at(done_bytes: int) -> None:
+                enough(done_bytes)
+                task.at(done_bytes)
+
+            written, changes, copied = await self._blocking(
+                task, lambda: self._written(task, found, folder, found.rules(history=history), at)
+            )
         require_clean(written.findings)
         async with self._registry() as registry:
             base = await self._base(task, registry, found)
@@ -305,7 +312,9 @@ class Saver:
 
     # --------------------------------------------------------------------------------------------- the layer
 
-    def _written(self, task: Task, found: Found, folder: Path, rules: Any) -> tuple[Written, Changes, Copied]:
+    def _written(
+        self, task: Task, found: Found, folder: Path, rules: Any, progress: Callable[[int], None]
+    ) -> tuple[Written, Changes, Copied]:
         client = self.docker.connect(timeout=container.LOOK_SECONDS)
         pauser = self.docker.connect()
         raw, packed = folder / "changes.tar", folder / "layer.tar.gz"
@@ -317,7 +326,7 @@ class Saver:
                     paths = container.changed_paths(client, found.id)
                     with open(raw, "wb") as out:
                         copied = container.copy_changes(
-                            client, pauser, found, source, out, progress=task.at, freeze_seconds=self._freeze
+                            client, pauser, found, source, out, progress=progress, freeze_seconds=self._freeze
                         )
                     task.say(
                         f"copied {copied.size_bytes} bytes in {copied.seconds:.2f} s, held for "
@@ -337,7 +346,7 @@ class Saver:
                                 deleted={item.path for item in paths if item.kind == 2},
                                 rules=rules,
                                 secrets=found.secrets,
-                                progress=task.at,
+                                progress=progress,
                             )
                     except UserError as error:
                         if (
@@ -449,6 +458,7 @@ class Saver:
         except UserError as error:
             if error.reason != "registry-changed":
                 raise
+            disk_reserve.need(folder, blob.size_bytes)
             with tempfile.TemporaryFile(dir=folder) as file:
                 await registry.pull_blob(source, blob, file)
                 await registry.push_blob(path, blob, file)

@@ -19,7 +19,6 @@ import string
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -28,6 +27,7 @@ import yaml
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509 import load_pem_x509_certificates
 
+from galilean.amounts import quantity
 from galilean.errors import UserError, mark
 from services.machines.contents import Contents, Others, details_of, others_in, pod_of
 from services.machines.rules import CONTROL_PLANE, Amounts, Machine
@@ -46,32 +46,8 @@ _TROUBLES = {
     "PIDPressure": "processes",
     "NetworkUnavailable": "network",
 }
-_SUFFIXES = {
-    "": Decimal(1), "n": Decimal("1e-9"), "u": Decimal("1e-6"), "m": Decimal("1e-3"),
-    "k": Decimal(10**3), "M": Decimal(10**6), "G": Decimal(10**9), "T": Decimal(10**12), "P": Decimal(10**15),
-    "Ki": Decimal(2**10), "Mi": Decimal(2**20), "Gi": Decimal(2**30), "Ti": Decimal(2**40),
-    "Pi": Decimal(2**50),
-}  # fmt: skip
 #: The group that kubeadm's own role bindings are made for.
 _JOINERS = "system:bootstrappers:kubeadm:default-node-token"
-
-
-def quantity(text: str) -> Decimal:
-    """A number as Kubernetes writes it: ``3920m``, ``16Gi``, ``129e6``.
-
-    Raises
-    ------
-    ValueError
-        For anything else.
-    """
-    number = text.rstrip(string.ascii_letters)
-    suffix = text[len(number) :]
-    if suffix in ("e", "E") or suffix not in _SUFFIXES:
-        raise ValueError(f"not a quantity: {text!r}")
-    try:
-        return Decimal(number) * _SUFFIXES[suffix]
-    except ArithmeticError:
-        raise ValueError(f"not a quantity: {text!r}") from None
 
 
 def amounts_of(resources: Mapping[str, str]) -> Amounts:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import time
+from decimal import Decimal
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -16,6 +18,7 @@ from galilean.amounts import (
     parse_bytes,
     parse_millicores,
     plain_number,
+    quantity,
 )
 
 
@@ -110,3 +113,20 @@ def test_two_sizes_that_are_compared_do_not_read_the_same(one: int, other: int, 
 def test_sizes_that_differ_read_differently(one: int, other: int):
     first, second = format_apart(one, other)
     assert (first == second) == (one == other)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("4", 4), ("3920m", "3.92"), ("16Gi", 16 * 2**30), ("65536Mi", 64 * 2**30), ("1k", 1000), ("2M", 2 * 10**6),
+        ("0", 0), ("1.5", "1.5"), ("100n", "1e-7"), ("129e6", 129 * 10**6),
+    ],
+)  # fmt: skip
+def test_numbers_are_read_as_kubernetes_writes_them(text: str, value: Any) -> None:
+    assert quantity(text) == Decimal(value)
+
+
+@pytest.mark.parametrize("text", ["", "Gi", "4x", "four", "1e"])
+def test_what_is_no_number_is_an_error(text: str) -> None:
+    with pytest.raises(ValueError, match="not a quantity"):
+        quantity(text)

@@ -23,9 +23,10 @@ from tornado.httpserver import HTTPServer
 from tornado.testing import bind_unused_port
 
 from extensions.imagebuilder import bundle
-from extensions.imagebuilder.agent import FORGOTTEN_SECONDS, Agent, application
+from extensions.imagebuilder.agent import FORGOTTEN_SECONDS, Agent, application, most_bytes
 from extensions.imagebuilder.bundle import Group, Places, is_wanted
 from extensions.imagebuilder.container import Wanted
+from extensions.imagebuilder.space import Space
 from spawner.kubernetes import names
 
 pytestmark = pytest.mark.process
@@ -170,6 +171,43 @@ async def test_a_secret_is_refused_and_its_layer_never_leaves(machine: Machine, 
     assert told["error"]["params"]["path"] == "/home/jovyan/odd name.dat"
     assert (await machine.client.get(f"/saves/{made}/layer")).status_code == 409
     assert TOKEN not in json.dumps(told)
+
+
+async def test_a_file_of_nothing_but_a_length_is_refused_and_fills_no_disk(machine: Machine) -> None:
+    empty = machine.root / "home/jovyan/empty"
+    empty.touch()
+    os.truncate(empty, 8 << 40)
+    look = (await machine.client.post("/look", json=question())).json()
+    assert look["size_bytes"] >= 8 << 40
+    told = await over(machine, (await machine.client.post("/saves", json=question())).json()["id"])
+    assert (told["error"]["reason"], told["error"]["params"]["size"]) == ("save-large", 8 << 20)
+    assert not machine.held
+    os.truncate(empty, 80 << 20)
+    machine.agent.space = Space(machine.agent.directory, 159 << 20)
+    told = await over(machine, (await machine.client.post("/saves", json=question())).json()["id"])
+    assert (told["error"]["reason"], told["error"]["params"]["most"]) == ("save-large", 79)
+    machine.agent.space = Space(machine.agent.directory, 161 << 20)
+    told = await over(machine, (await machine.client.post("/saves", json=question())).json()["id"])
+    assert told["state"] == "done", told
+
+
+async def test_layers_that_wait_count_for_the_next_save(machine: Machine) -> None:
+    (machine.root / "home/jovyan/data").write_bytes(os.urandom(20 << 20))
+    machine.agent.space = Space(machine.agent.directory, 55 << 20)
+    first = await over(machine, (await machine.client.post("/saves", json=question())).json()["id"])
+    assert first["state"] == "done", first
+    second = await over(machine, (await machine.client.post("/saves", json=question())).json()["id"])
+    assert second["error"]["reason"] == "disk-full"
+    assert (await machine.client.delete(f"/saves/{first['id']}")).status_code == 204
+    third = await over(machine, (await machine.client.post("/saves", json=question())).json()["id"])
+    assert third["state"] == "done", third
+
+
+@pytest.mark.parametrize(
+    ("said", "most"), [("", None), ("50Gi", 45 << 30), ("10G", 9 * 10**9), ("129e6", 116_100_000)]
+)
+def test_less_than_kubernetes_allows_is_taken(said: str, most: int | None) -> None:
+    assert most_bytes(said) == most
 
 
 async def test_whoever_has_not_the_key_is_told_nothing(machine: Machine) -> None:

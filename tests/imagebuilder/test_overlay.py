@@ -191,6 +191,27 @@ def test_a_file_that_becomes_shorter_is_noticed(ground: Overlay) -> None:
     assert noticed.value.path == "home/jovyan/big"
 
 
+def test_a_file_counts_by_its_length_not_by_what_it_takes(ground: Overlay) -> None:
+    (ground.merged / "home/jovyan/empty").touch()
+    os.truncate(ground.merged / "home/jovyan/empty", 1 << 40)
+    (ground.merged / "home/jovyan/small").write_text("x")
+    assert (1 << 40) + 1 <= changed(ground)[1] < (1 << 40) + (1 << 20)
+
+
+def test_a_file_that_becomes_longer_meanwhile_is_not_begun(ground: Overlay) -> None:
+    (ground.merged / "home/jovyan/a").write_bytes(b"x" * 5000)
+    (ground.merged / "home/jovyan/b").touch()
+
+    def longer(_: int) -> None:
+        os.truncate(ground.upper / "home/jovyan/b", 1 << 40)
+
+    out = io.BytesIO()
+    with pytest.raises(UserError) as refused:
+        archive(ground, out, most_bytes=1 << 30, progress=longer)
+    assert (refused.value.reason, refused.value.params["most"]) == ("save-large", 1 << 10)
+    assert out.tell() < 1 << 20
+
+
 def test_very_deep_directories_are_refused_not_followed_for_ever(ground: Overlay) -> None:
     folder = os.open(ground.merged / "home/jovyan", os.O_RDONLY)
     for _ in range(overlay.DEPTH_MOST + 5):

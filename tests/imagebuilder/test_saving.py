@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from extensions.imagebuilder import container
+from extensions.imagebuilder import container, space
 from extensions.imagebuilder.container import GivenUp, Wanted
 from extensions.imagebuilder.names import ImageName
 from extensions.imagebuilder.saving import Place, Saver, Task
+from galilean import disk_reserve
 from galilean.clock import utcnow
 from galilean.errors import UserError
 from spawner.docker.api import DockerAPI
@@ -179,17 +180,64 @@ def test_a_registry_that_is_away_is_told_and_the_node_goes_on(
 
 def test_a_full_disk_is_told_before_anybody_is_held(saver: Saver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(container, "copy_changes", lambda *_, **__: pytest.fail("it was held"))
-    find = container.find
-
-    def huge(*asked: Any) -> container.Found:
-        import dataclasses
-
-        return dataclasses.replace(find(*asked), size_bytes=1 << 50)
-
-    monkeypatch.setattr(container, "find", huge)
+    monkeypatch.setattr(disk_reserve, "free_bytes", lambda _: 0)
     with pytest.raises(UserError) as refused:
         go(saver, Task(utcnow), "9")
-    assert refused.value.status == 507
+    assert (refused.value.status, refused.value.reason) == (507, "disk-full")
+
+
+def test_a_file_of_nothing_but_a_length_is_told_before_anybody_is_held(
+    ground: Any, saver: Saver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon, _ = ground
+    monkeypatch.setattr(container, "copy_changes", lambda *_, **__: pytest.fail("it was held"))
+    inside(daemon, "import os; open('/home/jovyan/empty', 'wb'); os.truncate('/home/jovyan/empty', 8 << 40)")
+    with pytest.raises(UserError) as refused:
+        go(saver, Task(utcnow), "9")
+    assert (refused.value.status, refused.value.reason) == (413, "save-large")
+    assert refused.value.params["size"] >= 8 << 20
+
+
+@pytest.mark.parametrize("over", ["the most that can be saved", "the disk"])
+def test_a_file_that_becomes_longer_while_it_is_copied_fills_no_disk(
+    ground: Any, saver: Saver, monkeypatch: pytest.MonkeyPatch, over: str
+) -> None:
+    daemon, _ = ground
+    find = container.find
+
+    def before(*asked: Any) -> container.Found:
+        found = find(*asked)
+        inside(
+            daemon, "import os; open('/home/jovyan/grows', 'wb'); os.truncate('/home/jovyan/grows', 40 << 30)"
+        )
+        return found
+
+    def free_bytes(folder: Path) -> int:
+        taken = sum(path.stat().st_size for path in folder.glob("*/*"))
+        return max(0, (300 << 20) - taken)
+
+    monkeypatch.setattr(container, "find", before)
+    if over == "the disk":
+        monkeypatch.setattr(disk_reserve, "free_bytes", free_bytes)
+    else:
+        monkeypatch.setattr(space, "LIMIT_BYTES", 200 << 20)
+    most = 0
+    real = container.copy_changes
+
+    def copied(*asked: Any, progress: Any, **more: Any) -> container.Copied:
+        def at(done: int) -> None:
+            nonlocal most
+            most = max(most, done)
+            progress(done)
+
+        return real(*asked, progress=at, **more)
+
+    monkeypatch.setattr(container, "copy_changes", copied)
+    with pytest.raises(UserError) as refused:
+        go(saver, Task(utcnow), "9")
+    assert refused.value.reason == ("disk-full" if over == "the disk" else "save-large")
+    assert most < 310 << 20
+    assert not state(daemon)["Paused"]
 
 
 def test_a_node_is_let_go_in_time_however_much_is_copied(ground: Any, saver: Saver, tmp_path: Path) -> None:

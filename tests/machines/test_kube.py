@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -17,7 +16,7 @@ from cryptography.x509.oid import NameOID
 from galilean.amounts import GIB
 from galilean.errors import UserError
 from galilean.settings_machines import KUBEADM
-from services.machines.kube import KubeMachines, MachineAPI, ca_hash, machine_of, quantity
+from services.machines.kube import KubeMachines, MachineAPI, ca_hash, machine_of
 from services.machines.rules import CONTROL_PLANE, Amounts
 from spawner.kubernetes.api import APIError
 from spawner.kubernetes.names import RUN
@@ -51,23 +50,6 @@ def authority() -> bytes:
         .not_valid_after(T0 + timedelta(days=1))
     )
     return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
-
-
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        ("4", 4), ("3920m", "3.92"), ("16Gi", 16 * 2**30), ("65536Mi", 64 * 2**30), ("1k", 1000), ("2M", 2 * 10**6),
-        ("0", 0), ("1.5", "1.5"), ("100n", "1e-7"), ("129e6", 129 * 10**6),
-    ],
-)  # fmt: skip
-def test_numbers_are_read_as_kubernetes_writes_them(text: str, value: Any) -> None:
-    assert quantity(text) == Decimal(value)
-
-
-@pytest.mark.parametrize("text", ["", "Gi", "4x", "four", "1e"])
-def test_what_is_no_number_is_an_error(text: str) -> None:
-    with pytest.raises(ValueError, match="not a quantity"):
-        quantity(text)
 
 
 def test_a_machine_is_read_with_what_it_can_give_and_what_it_has() -> None:
