@@ -109,7 +109,7 @@ Each part has the rights that it needs and no more; parts that are not named her
 | machines | the release's namespace | pods: list; evictions: create |
 | machines, with `imagebuilder.enabled` | the namespaces of agents and of pull pods | pods: list |
 | machines, with `machines.addMachines` | `kube-system` | Secrets: create |
-| imagebuilder, with `imagebuilder.enabled` | the release's namespace | pods, Secrets: list |
+| imagebuilder, with `imagebuilder.enabled` | the release's namespace | pods: list; Secrets: get |
 | imagebuilder, with `imagebuilder.enabled` | the agents' namespace | pods: list |
 | imagebuilder, unless `imagebuilder.distribution.enabled` is false | the namespace of its pull pods | pods, Secrets: list, create, delete |
 | imagebuilder, unless `imagebuilder.distribution.enabled` is false | the whole cluster | nodes: list |
@@ -122,6 +122,10 @@ Addresses of Kubernetes itself are read so that no node of a cluster reaches the
 a hub that may not read them makes no cluster that is open to the outside. Kubernetes cannot narrow the list of machines down
 to their addresses. A policy is only updated where it does not say what it has to: taken away and made anew it would leave its
 cluster open for a moment.
+
+The image service gets two kinds of Secrets by their names and lists none: that of the run whose node is saved, which is called
+after the run and so cannot stand in a role, and the pull Secrets (`images.pullSecrets`). In the namespace of its pull pods it lists
+Secrets, too: there are only the copies that it made itself.
 
 The namespace should hold nothing else, for the hub can list its Secrets. It should enforce Pod Security: every pod of
 the chart and every node is admitted by *restricted*.

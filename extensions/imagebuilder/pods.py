@@ -1,7 +1,7 @@
 """Saving nodes that are pods: the image service asks the agent of the node's machine, and pushes what it made.
 
 Who holds what: the agent (:mod:`extensions.imagebuilder.agent`) reads containers and knows no password; this service
-knows the registry's, lists pods and the run's Secret, and reads no container. It tells the agent which container is
+knows the registry's, lists pods, gets the run's Secret by its name, and reads no container. It tells the agent which container is
 meant, whose it must be, and the run's keys, which must not be in the layer; the agent looks for itself whether the
 machine says the same. The packed layer comes here and goes into the registry with manifest and config as on Docker.
 
@@ -276,12 +276,10 @@ class PodSaver(Saver):
         address = agent_on(agents, pod.machine)
         if not secret:
             return pod, address, {}
-        secrets, _ = await self._nodes.list("Secret", selector)
-        base = names.base_name(wanted.user, wanted.server)
-        found = [one for one in secrets if one["metadata"]["name"] == base]
-        if not found:
+        found = await self._nodes.get("Secret", names.base_name(wanted.user, wanted.server))
+        if found is None or (found["metadata"].get("labels") or {}).get(names.RUN) != wanted.run:
             raise UserError(409, _GONE, reason="node-gone")
-        return pod, address, found[0]
+        return pod, address, found
 
     async def _made(
         self,

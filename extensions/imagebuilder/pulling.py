@@ -353,12 +353,12 @@ class KubeMachines:
         """Have the pull Secrets of runs in the namespace of these pods, as they are now, and no others."""
         if not self._secrets:
             return
-        theirs, _ = await self._nodes.list("Secret", f"!{names.RUN}")
         mine, _ = await self._images.list("Secret", self._ours)
         there = {one["metadata"]["name"]: (one.get("type"), one.get("data") or {}) for one in mine}
         wanted = {}
-        for one in theirs:
-            if one["metadata"]["name"] not in self._secrets:
+        for name in self._secrets:
+            one = await self._nodes.get("Secret", name)
+            if one is None or names.RUN in (one["metadata"].get("labels") or {}):  # not there, or a run's own
                 continue
             copy = secret_of(one, namespace=self._images.namespace, of=self._nodes.namespace)
             if copy is not None:

@@ -149,6 +149,15 @@ class KubeAPI:
             raise
         return True
 
+    async def get(self, kind: str, name: str) -> dict[str, Any] | None:
+        """An object by its name; ``None`` when there is none."""
+        try:
+            return await self._ask("GET", f"{self._path(kind)}/{name}")
+        except APIError as error:
+            if error.status == 404:
+                return None
+            raise
+
     async def list(
         self, kind: str, selector: str, *, only_metadata: bool = False
     ) -> tuple[list[dict[str, Any]], str]:

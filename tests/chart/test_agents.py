@@ -128,9 +128,12 @@ def test_packed_images_come_in_where_portal_and_image_service_both_have_them(
     assert "'claimName': 'mine'" in str(moved.pods()["galilean-imagebuilder"]["volumes"])
 
 
-def test_the_image_service_may_list_and_no_more(saving: Objects) -> None:
-    (rule,) = saving["Role", "galilean-imagebuilder"]["rules"]
-    assert (rule["resources"], rule["verbs"]) == (["pods", "secrets"], ["list"])
+def test_the_image_service_lists_pods_and_gets_secrets_by_name_and_no_more(saving: Objects) -> None:
+    rules = saving["Role", "galilean-imagebuilder"]["rules"]
+    assert [(rule["resources"], rule["verbs"]) for rule in rules] == [
+        (["pods"], ["list"]),
+        (["secrets"], ["get"]),
+    ]
     (rule,) = saving["Role", "galilean-agents"]["rules"]
     assert (rule["resources"], rule["verbs"]) == (["pods"], ["list"])
     assert (

@@ -66,7 +66,7 @@ AGENT: dict[str, Any] = {
     "status": {"podIP": "10.0.0.7", "conditions": [{"type": "Ready", "status": "True"}]},
 }
 SECRET: dict[str, Any] = {
-    "metadata": {"name": BASE},
+    "metadata": {"name": BASE, "labels": {names.RUN: "01RUN"}},
     "data": {
         "token": base64.b64encode(b"0123456789abcdef" * 2).decode(),
         "cookie_secret": base64.b64encode(COOKIE).decode(),
@@ -142,7 +142,11 @@ class Cluster:
 
     async def list(self, kind: str, selector: str, **_: Any) -> tuple[list[dict[str, Any]], str]:
         assert selector
+        assert kind != "Secret", "the image service lists no Secrets"
         return self.kinds.get(kind, []), "1"
+
+    async def get(self, kind: str, name: str) -> dict[str, Any] | None:
+        return next((one for one in self.kinds.get(kind, []) if one["metadata"]["name"] == name), None)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import pytest
 from extensions.imagebuilder import pulling
 from extensions.imagebuilder.pulling import IMAGES_OF, KubeMachines, full_name, pod_for, sight_of, verdict
 from galilean.errors import UserError
+from spawner.kubernetes import names
 from spawner.kubernetes.api import APIError
 
 IMAGE = "registry.example/site/paint@sha256:" + "a" * 64
@@ -177,13 +178,17 @@ class FakeAPI:
     async def delete(self, kind: str, name: str, *, uid: str = "", grace_seconds: int | None = None) -> bool:
         return self.objects.pop((kind, name), None) is not None
 
+    async def get(self, kind: str, name: str) -> dict[str, Any] | None:
+        return self.objects.get((kind, name))
+
     async def list(
         self, kind: str, selector: str, *, only_metadata: bool = False
     ) -> tuple[list[dict[str, Any]], str]:
+        if kind == "Secret" and self.namespace == "c":
+            raise APIError(403, "the image service lists no Secrets of the centre")
+
         def fits(one: dict[str, Any]) -> bool:
             labels = one["metadata"].get("labels") or {}
-            if selector.startswith("!"):
-                return selector[1:] not in labels
             key, _, value = selector.partition("=")
             return labels.get(key) == value
 
@@ -287,8 +292,9 @@ async def test_pods_of_a_killed_service_go_and_those_of_others_stay() -> None:
 
 
 async def test_only_the_pull_secrets_of_runs_are_copied_and_they_follow_a_change() -> None:
-    cluster = Cluster("pull", "mine")
+    cluster = Cluster("pull", "mine", "a-runs", "nowhere")
     cluster.secret("pull")
+    cluster.secret("a-runs", **{names.RUN: "r"})  # with somebody's own name and password
     cluster.secret("mine", kind="Opaque")  # of another kind: whatever its name, it is no pull Secret
     cluster.secret("galilean-secrets")
     cluster.images.then = there

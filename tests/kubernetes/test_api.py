@@ -159,3 +159,34 @@ def test_a_proxy_of_the_environment_is_taken_but_not_for_what_it_leaves_out(
     monkeypatch.setenv("no_proxy", "10.0.0.2")
     assert proxy_of("https://10.0.0.1:443") == "http://proxy:3128"
     assert proxy_of("https://10.0.0.2:443") is None
+
+
+async def test_one_object_is_got_by_its_name_and_what_is_not_there_is_none(
+    api: KubeAPI, server: Server
+) -> None:
+    assert await api.get("Secret", "s") == {"kind": "Secret"}
+    assert server.asked[-1][:2] == ("GET", f"{PATH}/s")
+    server.answers = [
+        web.json_response({}, status=404),
+        web.json_response({"message": "forbidden"}, status=403),
+    ]
+    assert await api.get("Secret", "s") is None
+    with pytest.raises(APIError, match="forbidden"):
+        await api.get("Secret", "s")
+
+
+async def test_what_is_replaced_names_its_version_and_all_of_a_kind_are_listed_without_a_selector(
+    api: KubeAPI, server: Server
+) -> None:
+    body = {"kind": "NetworkPolicy", "metadata": {"name": "p", "resourceVersion": "7"}}
+    server.answers = [
+        web.json_response({"metadata": {"generation": 2}}),
+        web.json_response({"metadata": {"resourceVersion": "9"}, "items": None}),
+    ]
+    assert (await api.replace(body))["metadata"]["generation"] == 2
+    method, path, _, sent = server.asked[-1]
+    assert (method, path, sent) == (
+        "PUT", "/apis/networking.k8s.io/v1/namespaces/ns/networkpolicies/p", body,
+    )  # fmt: skip
+    assert await api.list("Node", "") == ([], "9")
+    assert server.asked[-1][1].startswith("/api/v1/nodes?limit=")

@@ -45,6 +45,19 @@ kind: RoleBinding
 metadata: {name: outside, namespace: $AGENTS}
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: galilean-agents}
 subjects: [{kind: ServiceAccount, name: hub, namespace: $NAMESPACE}]
+---
+# The whole product outside of Kubernetes has one account: also what the chart gives to the image service alone.
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: {name: gets-secrets, namespace: $NAMESPACE}
+rules:
+  - {apiGroups: [""], resources: [secrets], verbs: [get]}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {name: gets-secrets, namespace: $NAMESPACE}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: gets-secrets}
+subjects: [{kind: ServiceAccount, name: hub, namespace: $NAMESPACE}]
 """
 
 
