@@ -199,7 +199,7 @@ def import_projects(
         contents = reading.look(archive)
         accounts = asyncio.run(_accounts(settings))
         known = (lambda _name: True) if accounts is None else accounts.__contains__
-        viewer_of, room_of = _owners(database, accounts or {})
+        viewer_of, most_of = _owners(database, accounts or {})
         choices: dict[int, Choice] = {}
         for seen in contents.projects:
             who = owner or (seen.meta.owner if known(seen.meta.owner) else fallback)
@@ -216,8 +216,8 @@ def import_projects(
             if not sys.stdin.isatty():
                 raise UserError(400, mark("Nothing was imported: say --yes to import without being asked."))
             typer.confirm(sentence(mark("Import these?")), abort=True)
-        size = sum(one.size_bytes for one in contents.projects)
-        volume_id = asyncio.run(_place(settings, database, size))
+        sizes = {one.number: one.size_bytes for one in contents.projects}
+        volume_id = asyncio.run(_place(settings, database, sum(sizes.values())))
         work = Import(
             database=database,
             settings=settings,
@@ -225,7 +225,8 @@ def import_projects(
             volume_id=volume_id,
             actor=Actor(name="command"),
             viewer_of=viewer_of,
-            room_of=room_of,
+            most_of=most_of,
+            sizes=sizes,
             publish=publish,
         )
         outcomes = []
@@ -304,23 +305,21 @@ async def _accounts(settings: Settings) -> dict[str, frozenset[str]] | None:
 def _owners(
     database: Database, accounts: Mapping[str, frozenset[str]]
 ) -> tuple[Callable[[str], Any], Callable[[str], int | None]]:
-    """What an owner may see, and how much more they may keep, by their groups and roles."""
+    """What an owner may see, and how much they may keep, by their groups and roles."""
     from extensions.quota.policy import limits_of
     from galilean import rights
-    from services.catalog import lifecycle
     from services.catalog.access import Viewer
 
     def viewer_of(name: str) -> Viewer:
         return Viewer.of(name, accounts.get(name, frozenset()))
 
-    def room_of(name: str) -> int | None:
+    def most_of(name: str) -> int | None:
         with database.read() as conn:
             roles = rights.read(conn).roles_of(accounts.get(name, frozenset()))
             limits = limits_of(conn, name, roles, utcnow())
-            most = limits.amount("kept") if limits is not None else None
-            return None if most is None else max(0, most - lifecycle.used_bytes(conn, name))
+            return limits.amount("kept") if limits is not None else None
 
-    return viewer_of, room_of
+    return viewer_of, most_of
 
 
 async def _place(settings: Settings, database: Database, size_bytes: int) -> str:

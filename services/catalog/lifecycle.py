@@ -226,7 +226,7 @@ def measured(
 def used_bytes(conn: Connection, owner: str, *, without: str = "") -> int:
     """How much somebody stores: projects and data sets as last counted, those in the bin included; disks as a whole.
 
-    What is being copied counts as what it is a copy of. ``without`` is the id of one that is left out.
+    What is being copied counts as what it is a copy of, what is being imported as what its archive holds of it. ``without`` is the id of one that is left out.
     """
     total = disk_store.kept_bytes(conn, owner)
     kinds: Sequence[Kind] = ("project", "dataset")

@@ -43,7 +43,7 @@ from services.files.progress import Cancelled, Progress
 from services.files.root import Root
 from services.portal import of_another
 from services.portal.api.projects import catalogue
-from services.portal.storage import kept_room
+from services.portal.storage import limit_of
 from services.portal.viewers import viewer_of
 
 log = logging.getLogger("galilean.portal")
@@ -337,16 +337,17 @@ class Imports:
         for choice in wanted.values():
             if choice.owner not in viewers:
                 raise UserError(404, mark("There is no account “{name}” here."), name=choice.owner[:60])
-        rooms = {owner: await kept_room(self._portal, owner) for owner in viewers}
-        size = sum(one.size_bytes for one in job.contents.projects if one.number in wanted)  # type: ignore[union-attr]
+        most = {owner: await limit_of(self._portal, owner) for owner in viewers}
+        sizes = {one.number: one.size_bytes for one in job.contents.projects if one.number in wanted}  # type: ignore[union-attr]
         return Import(
             database=self._portal.db,
             settings=self._portal.settings,
             clock=self._portal.clock,
-            volume_id=await catalogue(self._portal).place(size),
+            volume_id=await catalogue(self._portal).place(sum(sizes.values())),
             actor=actor,
             viewer_of=viewers.__getitem__,
-            room_of=lambda owner: rooms[owner](),
+            most_of=most.__getitem__,
+            sizes=sizes,
             publish=publish,
         )
 

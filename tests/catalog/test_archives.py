@@ -333,7 +333,7 @@ def test_nobody_waits_while_a_cover_is_taken_apart(
         there.database, "serialised", lambda *args, **more: steps.append("lock") or serialised(*args, **more)
     )
     there.bring_in(path)
-    assert steps == ["cover", "lock"]
+    assert steps == ["lock", "cover", "lock"], "once for the row, once when all of it is there"
     assert there.get("ada", "heat").cover
 
 
@@ -603,12 +603,38 @@ def test_without_room_one_project_fails_and_the_others_are_made(
     here: Site, there: Site, kept: Callable[[bytes], Path]
 ) -> None:
     path = kept(here.archive(here.project("ada", "Large", {"x": b"x" * 5000}), here.project("bob", "Small")))
-    first, second = there.bring_in(path, room_of=lambda owner: 1000 if owner == "ada" else None)
+    first, second = there.bring_in(path, most_of=lambda owner: 1000 if owner == "ada" else None)
     assert first.problem is not None
     assert first.problem.status == 507
     assert (second.problem, second.slug) == (None, "small")
     assert [row.owner for row in there.all()] == ["bob"]
     assert len(list((there.settings.volume_path(there.volume) / "projects").iterdir())) == 1
+
+
+def test_an_import_under_way_counts_as_what_it_will_be(
+    here: Site, there: Site, kept: Callable[[bytes], Path]
+) -> None:
+    path = kept(here.archive(here.project("ada", "Large", {"x": b"x" * 5000})))
+    used: list[int] = []
+    others: list[Outcome] = []
+
+    def second() -> None:
+        with there.database.read() as conn:
+            used.append(lifecycle.used_bytes(conn, "ada"))
+        others.extend(there.bring_in(path, most_of=lambda _owner: 8000, sizes={1: 5000}))
+
+    class Slow(Progress):
+        def add(self, size_bytes: int, entries: int = 0) -> None:
+            super().add(size_bytes, entries)
+            if size_bytes and not used:
+                second()
+
+    (outcome,) = there.bring_in(path, most_of=lambda _owner: 8000, sizes={1: 5000}, progress=Slow())
+    assert (outcome.problem, used) == (None, [5000])
+    (other,) = others
+    assert other.problem is not None
+    assert "2.9" in str(other.problem), "the second sees the first"
+    assert [row.size_bytes for row in there.all()] == [5000]
 
 
 def test_one_that_is_ended_leaves_nothing_half(

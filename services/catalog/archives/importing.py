@@ -32,6 +32,7 @@ from services.catalog.tables import projects
 from services.files.members import writing
 from services.files.progress import Cancelled, Progress
 from services.files.root import Root
+from services.files.shelf import no_room
 from services.files.unpacking import Limits
 from spawner.request import ClusterRequest
 
@@ -73,8 +74,11 @@ class Import:
         Who imports.
     viewer_of
         What an owner may see, for data sets.
-    room_of
-        How much an owner may still keep; asked often.
+    most_of
+        How much an owner may keep in all; ``None`` = no limit. What they keep is looked at before each project and
+        while its files are written.
+    sizes
+        What each project of the archive holds, by number, as it was looked at: kept free for it from its beginning.
     publish
         Whether what was public is so here, too.
     begins
@@ -87,7 +91,8 @@ class Import:
     volume_id: str
     actor: Actor
     viewer_of: Callable[[str], Viewer] = lambda name: Viewer(name=name)
-    room_of: Callable[[str], int | None] = lambda _owner: None
+    most_of: Callable[[str], int | None] = lambda _owner: None
+    sizes: Mapping[int, int] = field(default_factory=dict[int, int])
     publish: bool = False
     limits: Limits | None = None
     begins: Callable[[str], None] = lambda _id: None
@@ -120,7 +125,7 @@ class Import:
         try:
             project = self._begin(seen, choice)
             directory = prepare_directory(self.settings, project)
-            outcome.left_out += self._write(Root(directory), seen, items, choice.owner, packed_bytes, counted)
+            outcome.left_out += self._write(Root(directory), seen, items, project, packed_bytes, counted)
             outcome.left_out += self._finish(seen, project, choice, outcome)
             outcome.project_id = project.id
         except (UserError, OSError) as error:
@@ -135,7 +140,12 @@ class Import:
         return outcome
 
     def _begin(self, seen: Seen, choice: Choice) -> Project:
-        with self.database.write() as conn:
+        # Under admission's lock, so that of two imports at once the second sees what the first will be.
+        with self.database.serialised("admission") as conn:
+            size = self.sizes.get(seen.number, 0)
+            room = self._room(conn, choice.owner)
+            if room is not None and size > room:
+                raise no_room("", size, room)
             project = store.create(
                 conn,
                 owner=choice.owner,
@@ -145,22 +155,32 @@ class Import:
                 volume_id=self.volume_id,
                 now=self.clock(),
             )
-            conn.execute(update(projects).where(projects.c.id == project.id).values(busy=BUSY))
+            conn.execute(
+                update(projects).where(projects.c.id == project.id).values(busy=BUSY, size_bytes=size)
+            )
             self.begins(project.id)
             found = store.by_id(conn, project.id)
             assert found is not None
             return found
+
+    def _room(self, conn: Connection, owner: str, *, without: str = "") -> int | None:
+        most = self.most_of(owner)
+        return None if most is None else max(0, most - lifecycle.used_bytes(conn, owner, without=without))
 
     def _write(
         self,
         root: Root,
         seen: Seen,
         items: Iterator[Item],
-        owner: str,
+        project: Project,
         packed_bytes: int,
         counted: Progress,
     ) -> list[str]:
-        progress = _Both(counted, lambda: self.room_of(owner))
+        def room() -> int | None:
+            with self.database.read() as conn:
+                return self._room(conn, project.owner, without=project.id)
+
+        progress = _Both(counted, room)
         with writing(root, packed_bytes=packed_bytes, limits=self.limits, progress=progress) as members:
             for item in items:
                 if item.kind == "folder":
