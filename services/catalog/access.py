@@ -250,8 +250,7 @@ def fate(before: Access, after: Access) -> Fate:
 
     A directory cannot be taken out of a node, or made read-only in it, while the node runs. So whoever may
     less than their run does is told and the cluster released after :data:`GRACE_SECONDS`. Who may more gets
-    it with the next run. A data set that was withdrawn is missing from the next run on: what could be read
-    has been read, and to stop people's work for it would help nobody.
+    it with the next run. A data set in a node is held to the same.
     """
     if after < Access.RUN or (before >= Access.WRITE > after):
         return "after grace" if before >= Access.RUN else "goes on"

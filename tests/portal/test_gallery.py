@@ -469,6 +469,51 @@ def test_a_run_that_rests_on_a_withdrawn_share_is_told_and_ended(site: LiveSite,
     assert (run.stop_asked_at is not None, run.reason) == (True, "withdrawn")
 
 
+@pytest.mark.parametrize("how", ["withdrawn", "taken down", "link removed", "public", "shared again"])
+def test_a_run_with_a_data_set_that_is_no_longer_shared_is_told_and_ended(
+    site: LiveSite, sign: Sign, how: str
+) -> None:
+    alice, bob, root = sign("alice"), sign("bob"), sign("root")
+    data = alice.post("/datasets", json={"name": "Io"}).json()
+    address = f"/datasets/alice/{data['slug']}"
+    alice.put(f"{address}/shares", json={"person": "bob"})
+    project = made(bob)
+    bob.post(path_of(project) + "/datasets", json={"dataset": data["id"]})
+    run_id = bob.post(path_of(project) + "/clusters", json={}).json()["id"]
+    run = site.write(records.get, run_id)
+    assert [one["id"] for one in run.datasets] == [data["id"]]
+    do(site, withdrawn.look)
+    assert site.portal.parts["withdrawn"] == {}
+    if how == "taken down":
+        root.put(f"{address}/taken-down", json={"reason": "Rights of others"})
+        do(site, withdrawn.look)
+    elif how == "public":
+        alice.put(f"{address}/publication")
+        alice.delete(f"{address}/shares", params={"person": "bob"})
+        do(site, withdrawn.look)
+        assert site.portal.parts["withdrawn"] == {}
+        return
+    else:
+        if how == "link removed":
+            bob.delete(f"{path_of(project)}/datasets/{data['id']}")
+        alice.delete(f"{address}/shares", params={"person": "bob"})
+    (told,) = [one for one in site.write(notices.unread, "bob") if one.kind == "withdrawn"]
+    assert (told.params["name"], told.params["minutes"]) == ("Io", 10)
+    do(site, withdrawn.look)
+    assert site.write(records.get, run_id).stop_asked_at is None  # the grace
+    if how == "shared again":
+        alice.put(f"{address}/shares", json={"person": "bob"})
+    site.portal.parts["withdrawn"][run_id] -= timedelta(seconds=GRACE_SECONDS)
+    do(site, withdrawn.look)
+    run = site.write(records.get, run_id)
+    if how == "shared again":
+        assert run.stop_asked_at is None
+        assert run_id not in site.portal.parts["withdrawn"]
+        return
+    assert (run.stop_asked_at is not None, run.reason) == (True, "withdrawn")
+    assert run.explanation["params"] == {"name": "Io"}
+
+
 def test_a_fork_never_brings_in_a_private_data_set(site: LiveSite, sign: Sign) -> None:
     alice, bob = sign("alice"), sign("bob")
     project = made(alice)

@@ -120,8 +120,7 @@ async def give(
     after = await portal.db.run(
         shares.give, kind, item_id, share, actor=actor_of(person, address), now=portal.clock()
     )
-    if kind == "project":
-        await end_later(portal, item_id)
+    await end_later(portal, kind, item_id)
     return after
 
 
@@ -146,8 +145,7 @@ async def withdraw(
         actor=actor_of(person, address),
         now=portal.clock(),
     )
-    if kind == "project":
-        await end_later(portal, item_id)
+    await end_later(portal, kind, item_id)
     return after
 
 

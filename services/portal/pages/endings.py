@@ -42,7 +42,7 @@ ENDS: Mapping[str, str] = {
     "machine_out": mark("Released because its machine was taken out"),
     "disappeared": mark("Ended by itself; counted until it was last seen"),
     "project_deleted": mark("Released with the project"),
-    "withdrawn": mark("Released because the project is no longer shared with you"),
+    "withdrawn": mark("Released because something it used is no longer shared with you"),
     "person_deleted": mark("Released with the account"),
 }
 
