@@ -360,6 +360,18 @@ class VirtualCluster(Spawner):
                     await self._with.database.run(steps.mark_answering, run, progress.starts())
 
     def _too_late(self, progress: StartProgress) -> UserError:
+        if progress.all_placed and progress.why:
+            return UserError(
+                500,
+                mark(
+                    "Node(s) {ranks} did not answer in {seconds} s, so nothing was kept. The last that was heard: {why}. "
+                    "Try again, or tell an administrator."
+                ),
+                reason="start_failed",
+                ranks=", ".join(str(rank) for rank in progress.silent),
+                seconds=round(self.start_timeout),
+                why=progress.why,
+            )
         if progress.all_placed:
             return UserError(
                 500,

@@ -45,6 +45,7 @@ class StartProgress:
         self._hosts: dict[int, str] = {}
         self._urls: dict[int, str] = {}
         self._short: dict[int, str] = {}
+        self._why: dict[int, str] = {}
         self._events: list[dict[str, Any]] = []
         self._news = asyncio.Event()
         self._closed = False
@@ -93,6 +94,7 @@ class StartProgress:
         """Tell what keeps a node; the bar stays where it is."""
         if params.get("short"):
             self._short[rank] = str(params["short"])
+        self._why[rank] = str(params.get("why") or "")
         last = self._events[-1]["progress"]
         self._say(last, message, **{**params, "rank": rank})
 
@@ -116,6 +118,11 @@ class StartProgress:
             for word in text.split(", ")
         ]
         return ", ".join(dict.fromkeys(words))
+
+    @property
+    def why(self) -> str:
+        """What keeps the nodes that do not answer, in the words last heard; empty when nobody said."""
+        return "; ".join(dict.fromkeys(text for rank in self.silent if (text := self._why.get(rank))))
 
     @property
     def silent(self) -> list[int]:

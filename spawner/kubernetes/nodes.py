@@ -224,7 +224,7 @@ class PodNodes:
     ) -> None:
         """Wait for these pods, by rank; the watch may still tell of an older one of the same name."""
         waiting = set(uids)
-        told: dict[str, object] = {}
+        told: dict[str, troubles.Trouble] = {}
         answers = Answers(self._ask, follower.tell)
         try:
             while True:
@@ -248,7 +248,7 @@ class PodNodes:
 
     @staticmethod
     def _report(
-        pod: Pod, rank: int, progress: NodeProgress, told: dict[str, object], *, answers: bool
+        pod: Pod, rank: int, progress: NodeProgress, told: dict[str, troubles.Trouble], *, answers: bool
     ) -> bool:
         """Tell what is new of a pod; whether it answers, as the hub or the kubelet asked it."""
         if troubles.is_placed(pod):
@@ -256,10 +256,10 @@ class PodNodes:
         if troubles.is_ready(pod) or (answers and troubles.is_up(pod)):
             progress.ready(rank, url=troubles.url(pod), host=troubles.machine(pod))
             return True
-        trouble = troubles.trouble(pod)
+        name = pod["metadata"]["name"]
+        trouble = troubles.trouble(pod, told.get(name))
         if trouble is not None and trouble.final:
             raise NodeFailed(rank, trouble.message, **trouble.params)
-        name = pod["metadata"]["name"]
         if trouble is not None and told.get(name) != trouble:
             told[name] = trouble
             progress.trouble(rank, trouble.message, **trouble.params)

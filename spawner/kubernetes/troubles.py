@@ -2,14 +2,15 @@
 
 Pure functions of the pod as the API server gives it. A *trouble* is a sentence for the run's owner and
 whether waiting can still help: a machine without room may get room, an image whose name cannot be will
-never be pulled. The scheduler's own sentence counts machines; people want to know what is short.
+never be pulled. The kubelet says *ImagePullBackOff* of both an image that is nowhere and a registry that
+hiccups, and asks again by itself: only what a registry says of this very image is final. The scheduler's own sentence counts machines; people want to know what is short.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -19,8 +20,26 @@ from spawner.kubernetes.spec import HTTP_PORT
 Pod = Mapping[str, Any]
 
 _SHORT = re.compile(r"Insufficient (\S+?)\.?(?=[,\s]|$)")
-_IMAGE_FINAL = frozenset({"ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "ImageInspectError"})
-_IMAGE_FIRST = frozenset({"ErrImagePull", "RegistryUnavailable"})
+#: No registry is asked, or what it gave is not what it has to be: asked again, the answer is the same.
+_IMAGE_FINAL = frozenset({"ErrImageNeverPull", "InvalidImageName", "SignatureValidationFailed"})
+_IMAGE_LATER = frozenset({"ErrImagePull", "ImagePullBackOff", "RegistryUnavailable", "ImageInspectError"})
+#: What a registry, or the way there, says of itself; before everything else, for one sentence may name both.
+_PASSING = re.compile(
+    r"time(?:d )?out|deadline ?exceeded|connection (?:refused|reset)|broken pipe|no such host|server misbehaving"
+    r"|temporary failure|too ?many ?requests|rate limit|\bunavailable\b|\bEOF\b|no route to host"
+    r"|network is unreachable|tls handshake|\b5\d\d (?:internal|bad|service|gateway)|status(?: code)?:? 5\d\d",
+    re.IGNORECASE,
+)
+#: What it says of the image.
+_REFUSED = re.compile(
+    r"not found|manifest unknown|name unknown|unauthorized|authentication required|no basic auth credentials"
+    r"|insufficient_scope|\bdenied\b|forbidden|unauthenticated|invalid reference|repository does not exist"
+    r"|no match for platform",
+    re.IGNORECASE,
+)
+#: Names of images and addresses, which may be made of any of these words.
+_NAMES = re.compile(r'"[^"]*"|\S+/\S+')
+_BACK_OFF = re.compile(r'^Back-off pulling image(?: "[^"]*")?:?\s*(?:ErrImagePull:|RegistryUnavailable:)?\s*')
 _CONTAINER_FINAL = frozenset(
     {"CreateContainerConfigError", "CreateContainerError", "RunContainerError", "CrashLoopBackOff"}
 )
@@ -37,6 +56,7 @@ _NO_ROOM = mark("Node {rank} waits for a place: no machine has enough {short} fr
 _NO_MACHINE = mark("Node {rank} waits for a place: {why}")
 _IN_QUEUE = mark("Node {rank} waits for its turn in the cluster's queue.")
 _PULL_FAILED = mark("The image {image} cannot be fetched for node {rank}: {why}")
+_PULL_LATER = mark("The image {image} cannot be fetched for node {rank} yet; it is tried again: {why}")
 _NOT_MADE = mark("Node {rank} cannot be started: {why}")
 _ENDED = mark("Node {rank} ended before it answered ({how}). Its log says: {log}")
 _REMOVED = mark("Node {rank} was removed from outside before it answered ({how}).")
@@ -140,8 +160,11 @@ def ended(pod: Pod) -> Ended | None:
     return Ended("deleted" if going else "ended")
 
 
-def trouble(pod: Pod) -> Trouble | None:
-    """What keeps the node from answering; ``None`` when nothing is known to."""
+def trouble(pod: Pod, before: Trouble | None = None) -> Trouble | None:
+    """What keeps the node from answering; ``None`` when nothing is known to.
+
+    ``before`` is what was found the last time: a kubelet that waits before it asks a registry again may not repeat why.
+    """
     end = ended(pod)
     if end is not None:
         if "deletionTimestamp" in pod["metadata"]:
@@ -153,9 +176,8 @@ def trouble(pod: Pod) -> Trouble | None:
     for container in _containers(pod):
         waiting = container.get("state", {}).get("waiting", {})
         reason, why = waiting.get("reason", ""), waiting.get("message", "")
-        if reason in _IMAGE_FINAL | _IMAGE_FIRST:
-            params = {"image": container.get("image", ""), "why": _why_no_image(reason, why)}
-            return Trouble(_PULL_FAILED, params, final=reason in _IMAGE_FINAL)
+        if reason in _IMAGE_FINAL | _IMAGE_LATER:
+            return _no_image(container.get("image", ""), reason, why.strip(), before)
         if reason in _CONTAINER_FINAL:
             return Trouble(_NOT_MADE, {"why": (why or reason)[:_TEXT]}, final=True)
     return None
@@ -194,20 +216,21 @@ def _resource_word(resource: str) -> str:
     return "GPU" if resource.endswith("/gpu") else resource
 
 
-def _why_no_image(reason: str, why: str) -> str:
-    """The registry's own words without the layers around them."""
-    text = why.strip()
-    for known in (
-        "not found",
-        "manifest unknown",
-        "unauthorized",
-        "denied",
-        "no such host",
-        "connection refused",
-    ):
-        if known in text:
-            return known
-    return (text or reason)[:_TEXT]
+def _no_image(image: str, reason: str, said: str, before: Trouble | None) -> Trouble:
+    if reason in _IMAGE_FINAL:
+        return Trouble(_PULL_FAILED, {"image": image, "why": (said or reason)[:_TEXT]}, final=True)
+    text = _BACK_OFF.sub("", said)
+    waits = reason == "ImagePullBackOff"
+    if waits and not text and before is not None and before.message in (_PULL_FAILED, _PULL_LATER):
+        return replace(before, final=before.message == _PULL_FAILED)
+    plain = _NAMES.sub(" ", text.replace(image, " ") if image else text)
+    passing, refused = _PASSING.search(plain), _REFUSED.search(plain)
+    if refused is not None and passing is None:
+        # The first time it is only told: the kubelet asks once more before it waits.
+        return Trouble(_PULL_FAILED, {"image": image, "why": refused.group().lower()}, final=waits)
+    parts = [part.strip() for part in plain.split(": ")]
+    short = next((part for part in parts if passing and _PASSING.search(part)), text or reason)
+    return Trouble(_PULL_LATER, {"image": image, "why": " ".join(short.split())[:_TEXT]})
 
 
 def _condition(pod: Pod, kind: str) -> Mapping[str, Any]:

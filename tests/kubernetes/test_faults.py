@@ -7,10 +7,12 @@ each test nothing may be there without a row, and no row be open without pods.
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -24,14 +26,37 @@ pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(1200)]
 SMALL: dict[str, Any] = {"cpu": 0.1, "memory": "64M"}
 
 
+class Registry(BaseHTTPRequestHandler):
+    """Has no image, and of "away" it says that it cannot say now."""
+
+    def do_GET(self) -> None:
+        self.send_response(503 if "/away/" in self.path else 404)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_HEAD = do_GET
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
 @pytest.fixture(scope="module")
-def hub(hub_of: Callable[..., KubeHub]) -> KubeHub:
+def registry() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Registry)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def hub(hub_of: Callable[..., KubeHub], registry: str) -> KubeHub:
     return hub_of(
         light=LIGHT,
         gang_timeout=180,
         patience=(4, 8),
         mend_seconds=2,
-        images={"no-image": "galilean.lab/there-is-none:1"},
+        images={"no-image": f"{registry}/there-is-none:1", "no-registry": f"{registry}/away:1"},
     )
 
 
@@ -451,10 +476,29 @@ def test_a_start_cancelled_at_any_moment_leaves_nothing(hub: KubeHub, namespace:
     assert not hub.routes()
 
 
-def test_an_image_that_does_not_exist_is_told(hub: KubeHub, namespace: Namespace) -> None:
+def test_a_registry_that_is_away_is_waited_for_and_told(hub: KubeHub, namespace: Namespace) -> None:
+    """The kubelet asks again by itself; whoever does not want to wait releases."""
+    base = hub.base("no-registry")
+
+    def waits() -> bool:
+        told = namespace.pods(base).get(f"{base}-0", {}).get("status", {}).get("containerStatuses") or [{}]
+        return told[0].get("state", {}).get("waiting", {}).get("reason") == "ImagePullBackOff"
+
+    hub.post("no-registry", **SMALL)
+    with ThreadPoolExecutor(1) as pool:
+        said = pool.submit(hub.progress, "no-registry", seconds=120)
+        eventually(waits, 90, "the kubelet waits before it asks again")
+        time.sleep(3)  # in which the hub would have given up
+        assert not hub.row("no-registry")["released_at"]
+        end(hub, "no-registry")
+        assert "tried again" in " ".join(said.result())
+    namespace.nothing_left(base)
+
+
+def test_an_image_that_does_not_exist_is_told(hub: KubeHub, namespace: Namespace, registry: str) -> None:
     hub.post("no-image", **SMALL)
     said = " ".join(hub.progress("no-image", seconds=90))
-    assert "galilean.lab/there-is-none:1" in said
+    assert f"{registry}/there-is-none:1" in said
     row = hub.closed("no-image")
     assert (row["status"], row["reason"]) == ("failed", "start_failed")
     namespace.nothing_left(hub.base("no-image"))

@@ -23,9 +23,9 @@ def unscheduled(message: str, reason: str = "Unschedulable") -> dict[str, Any]:
     return pod({"phase": "Pending", "conditions": [condition]}, node="")
 
 
-def waiting(reason: str, message: str = "") -> dict[str, Any]:
+def waiting(reason: str, message: str = "", image: str = "example.edu/j:1") -> dict[str, Any]:
     state = {"waiting": {"reason": reason, "message": message}}
-    container = {"name": "notebook", "image": "example.edu/j:1", "state": state}
+    container = {"name": "notebook", "image": image, "state": state}
     return pod({"phase": "Pending", "containerStatuses": [container]})
 
 
@@ -89,6 +89,94 @@ def test_a_trouble_is_told_in_words(seen: dict[str, Any], said: str, final: bool
     assert found is not None
     assert said in found.message.format(rank=1, **found.params)
     assert found.final is final
+
+
+REGISTRY = (
+    'failed to pull and unpack image "r.edu/denied/503:1": failed to resolve reference "r.edu/denied/503:1": '
+)
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        (
+            REGISTRY
+            + 'failed to do request: Head "https://r.edu/v2/denied/503/manifests/1": dial tcp 192.0.2.1:443: '
+            "i/o timeout",
+            "timeout",
+        ),
+        (
+            REGISTRY + "unexpected status from HEAD request to https://r.edu/v2/x: 503 Service Unavailable",
+            "503 Service",
+        ),
+        (REGISTRY + "unexpected status code 500 Internal Server Error", "500"),
+        (REGISTRY + "dial tcp: lookup r.edu on 10.96.0.10:53: no such host", "no such host"),
+        (REGISTRY + "dial tcp: lookup r.edu on 10.96.0.10:53: server misbehaving", "server misbehaving"),
+        (
+            REGISTRY + "429 Too Many Requests - Server message: toomanyrequests: You have reached your limit",
+            "429 Too",
+        ),
+        (REGISTRY + "dial tcp 192.0.2.1:443: connect: connection refused", "connection refused"),
+        (REGISTRY + "net/http: TLS handshake timeout", "TLS handshake timeout"),
+        (REGISTRY + "context deadline exceeded", "context deadline exceeded"),
+        ("rpc error: code = Unavailable desc = error reading from server: EOF", "Unavailable"),
+        (REGISTRY + "something that nobody has seen yet", "nobody has seen yet"),
+        ("", "ImagePullBackOff"),
+    ],
+)
+def test_a_registry_that_hiccups_is_waited_for_and_told_of(said: str, why: str) -> None:
+    later = []
+    for reason, message in (
+        ("ErrImagePull", said),
+        (
+            "ImagePullBackOff",
+            f'Back-off pulling image "r.edu/denied/503:1": ErrImagePull: {said}' if said else "",
+        ),
+    ):
+        found = trouble(waiting(reason, message, image="r.edu/denied/503:1"))
+        assert found is not None
+        assert not found.final
+        assert "it is tried again" in found.message
+        later.append(found)
+    assert why in later[1].params["why"]
+    if said:
+        assert later[0] == later[1], "told once"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        REGISTRY + "r.edu/timeout/503:1: not found",
+        REGISTRY
+        + "pull access denied, repository does not exist or may require authorization: server message: "
+        "insufficient_scope: authorization failed",
+        REGISTRY
+        + "failed to authorize: failed to fetch anonymous token: unexpected status from GET request to "
+        "https://r.edu/token?service=timeout: 401 Unauthorized",
+        REGISTRY + "unexpected status from HEAD request to https://r.edu/v2/unavailable/x: 403 Forbidden",
+        "manifest unknown: manifest unknown",
+        REGISTRY + "no match for platform in manifest",
+    ],
+)
+@pytest.mark.parametrize("told_again", [True, False])
+def test_what_a_registry_says_of_the_image_itself_is_final_when_it_said_so_twice(
+    said: str, told_again: bool
+) -> None:
+    first = trouble(waiting("ErrImagePull", said, image="r.edu/timeout/503:1"))
+    assert first is not None and not first.final
+    back_off = 'Back-off pulling image "r.edu/timeout/503:1"' + (
+        f": ErrImagePull: {said}" if told_again else ""
+    )
+    second = trouble(waiting("ImagePullBackOff", back_off, image="r.edu/timeout/503:1"), first)
+    assert second is not None and second.final
+    assert second.params == first.params
+
+
+def test_a_kubelet_that_does_not_say_why_it_waits_gives_up_nothing() -> None:
+    before = trouble(waiting("ErrImagePull", "dial tcp: i/o timeout"))
+    for known in (before, None, trouble(unscheduled("1 Insufficient cpu"))):
+        found = trouble(waiting("ImagePullBackOff", 'Back-off pulling image "example.edu/j:1"'), known)
+        assert found is not None and not found.final
 
 
 @pytest.mark.parametrize(

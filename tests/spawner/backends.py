@@ -51,6 +51,8 @@ class World:
         self.reached: dict[str, asyncio.Event] = {}
         self.broken_ranks: set[int] = set()
         self.slow_ranks: set[int] = set()
+        #: What keeps a node that has its place, in the registry's or the machine's words.
+        self.kept_by: dict[int, str] = {}
         self.remove_failures = 0
         self.unreachable = False
         self.imageless_ranks: set[int] = set()
@@ -147,6 +149,8 @@ class MemoryCluster(VirtualCluster):
                 raise NodeFailed(rank, "Node {rank} ended before it answered ({why}).", why="exited 1")
             self.world.nodes[self.user.name, self.name, rank] = Node(run.id, started_at=utcnow())
             progress.placed(rank, host="here")
+            if rank in self.world.kept_by:
+                progress.trouble(rank, "Node {rank}: {why}", why=self.world.kept_by[rank])
             await self.world.pass_("answer")
             if rank in self.world.slow_ranks:
                 await self.world.pass_("slow")

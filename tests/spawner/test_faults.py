@@ -163,6 +163,17 @@ async def test_nodes_that_do_not_answer_in_time_are_all_removed(hub_of: HubFacto
     await nothing_left(hub)
 
 
+async def test_what_kept_nodes_from_answering_is_told_when_their_time_is_over(hub_of: HubFactory):
+    hub = await hub_of(start_timeout=3)
+    hub.world.kept_by = dict.fromkeys((0, 1), "503 Service Unavailable")
+    hub.world.hold("answer")
+    answer = await hub.post(options={"nodes": 2})
+    assert answer.status_code == 500
+    assert answer.json()["message"].count("503 Service Unavailable") == 1
+    assert (await hub.run()).word == "failed"
+    await nothing_left(hub)
+
+
 async def test_a_removal_that_fails_is_tried_again_until_it_is_done(hub: Hub):
     await hub.post(options={"nodes": 2})
     hub.world.remove_failures = 2
