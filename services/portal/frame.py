@@ -123,17 +123,16 @@ class Frame:
         person, path = handler.person, handler.request.path
         prefix, translate = self.portal.prefix, handler.translate
 
-        def item(label: str, place: str, icon: str) -> NavItem:
-            url = prefix + place
-            return NavItem(
-                label=translate(label), url=url, icon=icon, current=(path + "/").startswith(url + "/")
-            )
+        def item(label: str, place: str, icon: str, *below: str) -> NavItem:
+            """``below`` are pages that are opened from this one, at addresses of their own."""
+            current = any((path + "/").startswith(f"{prefix}{one}/") for one in (place, *below))
+            return NavItem(label=translate(label), url=prefix + place, icon=icon, current=current)
 
         nav = [
             item(mark("Projects"), "projects", "folder"),
-            item(mark("Data sets"), "datasets", "database"),
+            item(mark("Data sets"), "datasets", "database", "disks"),
             item(mark("Explore"), "explore", "compass"),
-            item(mark("Environments"), "environments", "box"),
+            item(mark("Environments"), "environments", "box", "workbenches", "images"),
             item(mark("Machine time"), "machine-time", "activity"),
             item(mark("Schedules"), "schedules", "clock"),
         ]

@@ -24,11 +24,18 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from galilean import glossary
+from galilean.errors import mark
 
 HERE = Path(__file__).parent
 PLACES = (HERE / "docs", HERE.parent.parent / "docs")
 #: Parts of the documentation, in the order of the menu.
 PARTS = ("tutorial", "how-to", "topics", "reference")
+PART_WORDS = {
+    "tutorial": mark("First steps"),
+    "how-to": mark("How to"),
+    "topics": mark("How it works"),
+    "reference": mark("To look up"),
+}
 WORDS = "reference/words"
 _NAME = re.compile(r"[a-z0-9-]+/[a-z0-9-]+")
 _WIDE = re.compile("[\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef\u3000-\u303f\u201c\u201d]")
@@ -199,7 +206,9 @@ TOPICS: dict[str, str] = {
     "projects/new": "tutorial/first-steps",
     "explore": "how-to/find-and-fork",
     "datasets": "how-to/use-data-sets",
+    "disks": "how-to/use-disks",
     "environments": "how-to/keep-environments",
+    "workbenches": "how-to/use-a-workbench",
     "machine-time": "topics/metering",
     "schedules": "how-to/keep-a-cluster",
     "account": "topics/rights",

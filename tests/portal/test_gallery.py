@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import zlib
 from collections.abc import Callable, Coroutine
 from datetime import timedelta
@@ -19,7 +20,9 @@ from services.catalog import covers, datasets, lifecycle, links, shares, store, 
 from services.catalog.access import GRACE_SECONDS, Viewer
 from services.catalog.covers import HEIGHT, WIDTH
 from services.catalog.shares import Actor
-from services.portal import copying, withdrawn
+from services.object_stores import kept
+from services.object_stores import rules as object_store_rules
+from services.portal import copying, object_stores, withdrawn
 from spawner import records
 from tests.catalog.people import to
 from tests.portal.conftest import Sign, made
@@ -432,6 +435,65 @@ def test_one_box_finds_everything_that_somebody_may_see_and_nothing_else(site: L
     inside = bob.get(site.url + "search", params={"q": "潮汐"}, headers={"HX-Request": "true"}).text
     assert "潮汐 shown" in inside
     assert "<html" not in inside
+
+
+def test_the_box_finds_ones_own_disks_the_object_stores_one_may_use_and_the_help(
+    site: LiveSite, sign: Sign
+) -> None:
+    alice, bob = sign("alice"), sign("bob")
+    chinese = sign("bob", language="zh-CN")
+    assert alice.post("/disks", json={"name": "scratch-io", "size_gib": 1}).status_code == 201
+    place = object_store_rules.Place(endpoint="https://s3.example.edu", bucket="tides", prefix="", region="")
+    box, now = object_stores.box(site.portal), site.portal.clock()
+    for owner, name in (("alice", "潮汐观测桶"), ("", "全校潮汐数据")):
+        who = kept.Viewer(name="alice", has_role=True, manages=True)
+        key = object_store_rules.Key(access_key_id="a", secret="very secret")
+        site.write(
+            kept.add, box, who, centre=not owner, name=name, place=place, key=key, writable=False, now=now
+        )
+
+    def found(client: httpx.Client, text: str, group: str) -> list[tuple[str, str]]:
+        items = client.get("/search", params={"q": text}).json()["items"]
+        return [
+            (one["title"], one["url"].removeprefix(site.portal.prefix))
+            for one in items
+            if one["group"] == group
+        ]
+
+    assert found(alice, "scratch", "disks") == [("scratch-io", "disks?q=scratch-io")]
+    assert found(bob, "scratch", "disks") == []
+    assert {name for name, _ in found(alice, "潮汐", "object-stores")} == {"潮汐观测桶", "全校潮汐数据"}
+    assert [name for name, _ in found(bob, "汐数", "object-stores")] == ["全校潮汐数据"]
+    assert found(bob, "观测", "object-stores") == []
+    assert "very secret" not in alice.get("/search", params={"q": "tides"}).text
+    assert ("Use data sets", "help/how-to/use-data-sets") in found(bob, "data sets", "help")
+    (first, *_) = found(chinese, "磁盘", "help")
+    assert first == ("使用磁盘", "help/how-to/use-disks")
+    assert found(chinese, "导出", "help")[0][1] == "help/how-to/move-projects"
+    assert ("Disks", "disks") in found(bob, "disks", "pages")
+    for text in ("<script>", "%", "_", "a" * 5000):
+        assert bob.get("/search", params={"q": text}).status_code == 200
+    inside = chinese.get(site.url + "search", params={"q": "磁盘"}, headers={"HX-Request": "true"}).text
+    assert "帮助" in inside
+
+
+def test_a_name_is_quoted_in_the_address_of_a_person_that_is_found(site: LiveSite, sign: Sign) -> None:
+    site.hub.add("o&m=x #1", "student")
+    root = sign("root")
+    (one,) = [
+        one for one in root.get("/search", params={"q": "o&m"}).json()["items"] if one["group"] == "people"
+    ]
+    assert one["url"].endswith("admin/people?q=o%26m%3Dx%20%231")
+
+
+@pytest.mark.parametrize(
+    ("path", "current"), [("disks", "Data sets"), ("datasets", "Data sets"), ("workbenches", "Environments")]
+)
+def test_the_entry_that_a_page_is_opened_from_is_the_current_one(
+    site: LiveSite, sign: Sign, path: str, current: str
+) -> None:
+    told = page(site, sign("alice"), path).text
+    assert set(re.findall(r'class="navlink" [^>]*aria-current="page">([^<]*)</a>', told)) == {current}
 
 
 def test_those_who_manage_projects_act_on_many_at_once(site: LiveSite, sign: Sign) -> None:

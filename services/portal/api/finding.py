@@ -1,14 +1,21 @@
-"""One box that finds everything: projects, data sets, environments, people for who may see them, and pages.
+"""One box that finds everything: projects, data sets, environments, disks, object stores, people for who may see them,
+pages, and the help.
 
-Each group is few lines, the best first; the words go through the same search as lists. Pages are those that the
-visitor's own menu has, so that nothing is offered that they may not open.
+Each group is few lines, the best first; the words go through the same search as lists. Every group asks what the page
+of its things asks, so nothing is offered that its reader may not open: one's own disks, the object stores that one may
+copy from, pages of the visitor's own menu. Of the help all is for everybody; a title that fits stands before a text
+that does.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
+from urllib.parse import quote
 
 from sqlalchemy import Connection
 
@@ -23,14 +30,18 @@ from services.catalog.access import Kind
 from services.catalog.search import Wanted
 from services.catalog.starters.spoken import spoken
 from services.people import store as people_store
+from services.portal import disks, object_stores
 from services.portal.admin import entries_for
 from services.portal.api import environments, models
 from services.portal.api.base import Handler
 from services.portal.api.gallery import item_path
 from services.portal.api.operation import Operation
+from services.portal.library import PART_WORDS, Library, library
 from services.portal.viewers import viewer_of
 
 EACH = 5
+#: Disks of one person that are looked through.
+OWN_MOST = 500
 #: Names of accounts are asked of the hub so often at most.
 NAMES_SECONDS = 30.0
 
@@ -42,17 +53,22 @@ PAGES: tuple[tuple[str, str, str], ...] = (
     (mark("Bin"), "projects/bin", "trash"),
     (mark("Explore"), "explore", "compass"),
     (mark("Data sets"), "datasets", "database"),
+    (mark("Environments"), "environments", "box"),
     (mark("Machine time"), "machine-time", "activity"),
     (mark("Schedules"), "schedules", "clock"),
     (mark("Account and tokens"), "account", "person"),
+    (mark("Help"), "help", "question-circle"),
 )
 
 GROUPS = {
     "projects": mark("Projects"),
     "datasets": mark("Data sets"),
     "environments": mark("Environments"),
+    "disks": mark("Disks"),
+    "object-stores": mark("Object stores"),
     "people": mark("People"),
     "pages": mark("Pages"),
+    "help": mark("Help"),
 }
 
 
@@ -103,9 +119,12 @@ async def find_all(portal: Portal, person: Visitor, text: str, *, each: int = EA
 
     found = await portal.db.run_read(look)
     found += await _environments(portal, person, text, each)
+    found += await _disks(portal, person, text, each)
+    found += await _object_stores(portal, person, text, each)
     if may_people:
         found += await _people(portal, text, each)
     found += _pages(portal, person, text, each)
+    found += await _help(portal, text, each)
     return found
 
 
@@ -121,6 +140,83 @@ async def _environments(portal: Portal, person: Visitor, text: str, most: int) -
         )
         for item in page.items[:most]
     ]
+
+
+async def _disks(portal: Portal, person: Visitor, text: str, most: int) -> list[Found]:
+    mine, _ = await disks.list_for(portal, person, limit=OWN_MOST)
+    fitting = (disk for disk in mine if _fits(text, disk.name))
+    return [
+        Found(
+            group="disks",
+            title=disk.name,
+            detail=f"{disk.size_gib} GiB",
+            url=f"{portal.prefix}disks?q={quote(disk.name, safe='')}",
+            icon="hdd",
+        )
+        for disk in islice(fitting, most)
+    ]
+
+
+async def _object_stores(portal: Portal, person: Visitor, text: str, most: int) -> list[Found]:
+    if not portal.settings.object_stores.enabled:
+        return []
+    theirs = await object_stores.stores(portal, person)
+    fitting = (store for store in theirs if _fits(text, store.name, store.place.bucket))
+    return [
+        Found(
+            group="object-stores",
+            title=store.name,
+            detail=store.place.bucket,
+            url=f"{portal.prefix}object-stores",
+            icon="box",
+        )
+        for store in islice(fitting, most)
+    ]
+
+
+async def _help(portal: Portal, text: str, most: int) -> list[Found]:
+    # The whole documentation is folded once for a language, which takes a moment.
+    shelf = await asyncio.to_thread(_folded_help, library(), language.current.get())
+    return [
+        Found(
+            group="help",
+            title=page.title,
+            detail=language.translate(PART_WORDS[page.name.partition("/")[0]]),
+            url=f"{portal.prefix}help/{page.name}",
+            icon="question-circle",
+        )
+        for page in islice(_helpful(shelf, words.terms(text)), most)
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HelpText:
+    """A page of the help, to be searched."""
+
+    name: str
+    title: str
+    folded_title: str
+    folded: str
+
+
+@lru_cache(maxsize=8)
+def _folded_help(shelf: Library, spoken_in: str) -> tuple[HelpText, ...]:
+    found: list[HelpText] = []
+    for name in shelf.names():
+        title, source = shelf.title(name, spoken_in), shelf.source(name, spoken_in)
+        if source is not None:
+            found.append(
+                HelpText(name=name, title=title, folded_title=words.fold(title), folded=words.fold(source[0]))
+            )
+    return tuple(found)
+
+
+def _helpful(shelf: tuple[HelpText, ...], wanted: list[words.Term]) -> Iterator[HelpText]:
+    """Pages that say it in their title, then those that say it elsewhere."""
+    yield from (page for page in shelf if words.holds(page.folded_title, wanted))
+    for page in shelf:
+        if words.holds(page.folded, wanted) and not words.holds(page.folded_title, wanted):
+            yield page
 
 
 async def _people(portal: Portal, text: str, most: int) -> list[Found]:
@@ -143,7 +239,7 @@ async def _people(portal: Portal, text: str, most: int) -> list[Found]:
             group="people",
             title=title or name,
             detail=name,
-            url=f"{portal.prefix}admin/people?q={name}",
+            url=f"{portal.prefix}admin/people?q={quote(name, safe='')}",
             icon="person",
         )
         for name, title, _ in islice(fitting, most)
@@ -156,6 +252,10 @@ def _titles(conn: Connection) -> dict[str, str]:
 
 def _pages(portal: Portal, person: Visitor, text: str, most: int) -> list[Found]:
     offered = [(label, place, icon, "") for label, place, icon in PAGES]
+    if disks.offered(portal):
+        offered.append((GROUPS["disks"], "disks", "hdd", ""))
+    if portal.settings.object_stores.enabled:
+        offered.append((GROUPS["object-stores"], "object-stores", "box", ""))
     offered += [
         (entry.label, entry.place, entry.icon, mark("Administration")) for entry in entries_for(person.rights)
     ]
@@ -189,7 +289,7 @@ OPERATIONS = (
     Operation(
         method="get",
         path="/search",
-        summary="Find projects, data sets, environments, people (with the right) and pages",
+        summary="Find projects, data sets, environments, disks, object stores, people (with the right), pages and help",
         query={"q": "Words in any language.", "limit": "At most this many of each, 1 to 50."},
         answers={200: models.FoundAll},
     ),

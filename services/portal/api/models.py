@@ -251,7 +251,9 @@ class Cover(Outgoing):
 class Found(Outgoing):
     """One thing that a search found."""
 
-    group: Literal["projects", "datasets", "environments", "people", "pages"]
+    group: Literal[
+        "projects", "datasets", "environments", "disks", "object-stores", "people", "pages", "help"
+    ]
     title: str
     detail: str = ""
     url: str

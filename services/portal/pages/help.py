@@ -6,14 +6,7 @@ from typing import Any
 
 from galilean.errors import UserError, mark
 from galilean.web.handlers import PageHandler
-from services.portal.library import PARTS, first_page, library, rendered, topic_of
-
-PART_WORDS = {
-    "tutorial": mark("First steps"),
-    "how-to": mark("How to"),
-    "topics": mark("How it works"),
-    "reference": mark("To look up"),
-}
+from services.portal.library import PART_WORDS, PARTS, first_page, library, rendered, topic_of
 
 
 class Help(PageHandler):
