@@ -168,10 +168,10 @@ class KubeCluster(VirtualCluster, KubeSpawner):
         ]
 
     async def look_at_nodes(self, run: Run) -> Mapping[int, NodeLook]:
-        return await self.pods.look(self.base, run.id)
+        return await self.pods.look(self.base, run.id, run.nodes)
 
     async def remove_nodes(self, run: Run) -> Mapping[int, NodeEnd]:
-        ends = await self.pods.remove(self.base)
+        ends = await self.pods.remove(self.base, nodes=run.nodes)
         said = ", ".join(f"node {rank}: {end.exit_reason}" for rank, end in sorted(ends.items()))
         self.log.info("%s: removed (%s)", self._log_name, said or "no nodes")
         return ends

@@ -7,7 +7,8 @@ are not asked for, only what they are called.
 Only what is consistent is taken for ours: a pod is named after the user, the server and the rank that its
 annotations tell, and a Secret of that name owns it. Anything else that carries our labels was made by
 somebody who may make pods: it is told of (:attr:`KubeInventory.foreign`), and neither metered nor removed.
-What is consistent but has no owner at all lost it to somebody's hand, or was made by one: it counts as
+So is a pod without an owner beside others of its run that have theirs: whoever deletes a Secret and keeps the rest takes
+the owner from all. What is consistent but has no owner at all lost it to somebody's hand, or was made by one: it counts as
 what it says, and is removed only at an administrator's word (``by_hand``), never by a loop.
 """
 
@@ -83,14 +84,19 @@ class KubeInventory:
                 found, _ = await self._api.list(kind, names.RUN, only_metadata=True)
                 others += [(kind, item) for item in found]
         pods, _ = await self._api.list("Pod", names.RUN)
-        sightings: list[Sighting] = []
+        found_nodes: list[Sighting] = []
         foreign: list[str] = []
         async for pod in _in_turns(pods):
             sighting = sighting_of(pod)
             if sighting is None:
                 foreign.append(pod["metadata"]["name"])
             else:
-                sightings.append(sighting)
+                found_nodes.append(sighting)
+        whole = {item.run for item in found_nodes if item.handle["owned"]}
+        sightings = [item for item in found_nodes if item.handle["owned"] or item.run not in whole]
+        foreign += [
+            item.handle["name"] for item in found_nodes if not item.handle["owned"] and item.run in whole
+        ]
         if set(foreign) - set(self.foreign):
             self._log.warning("Pods that carry our labels and are not ours: %s", ", ".join(foreign[:20]))
         self.foreign = tuple(foreign)

@@ -7,6 +7,10 @@ Making is Secret, then policy, then Service and all pods at once: nodes + 3 writ
 the Secret, for the collector does the rest; where there is no Secret any more, by name. Every request is
 sent to its end even when its start is cancelled, and a removal first waits for those that are on their
 way: so nothing appears after it.
+
+By name goes what the run's Secret owns, and what nothing owns where a node of the run may be: somebody who deletes
+a Secret and keeps the rest takes its owner from every pod. What nothing owns under a rank that the run has not was
+made by somebody: it is no node, is told of and left alone.
 """
 
 from __future__ import annotations
@@ -116,8 +120,8 @@ class PodNodes:
             When the API server refuses for another reason.
         """
         await self._insist(spec.base, self.watch.look)
-        if self.watch.pods(spec.base):
-            await self._insist(spec.base, lambda: self.remove(spec.base, wholly=True))
+        if any(_is_node(spec.base, pod, spec.nodes) for pod in self.watch.pods(spec.base).values()):
+            await self._insist(spec.base, lambda: self.remove(spec.base, nodes=spec.nodes, wholly=True))
         own = await self._own_addresses(spec)
         with self.watch.follow(spec.base) as follower:
             owner = manifests.owner_reference(await self._make_secret(spec))
@@ -163,7 +167,7 @@ class PodNodes:
                 if error.status != 409:
                     raise
             # An older life, one that is being collected, or a request of ours whose answer was lost.
-            await self._insist(spec.base, lambda: self.remove(spec.base, wholly=True))
+            await self._insist(spec.base, lambda: self.remove(spec.base, nodes=spec.nodes, wholly=True))
             await asyncio.sleep(_pause(next(tries)))
 
     async def _fresh(self, base: str, body: Mapping[str, Any]) -> str:
@@ -344,8 +348,10 @@ class PodNodes:
 
     # ------------------------------------------------------------------------------------------- looking
 
-    async def look(self, base: str, run: str) -> dict[int, NodeLook]:
+    async def look(self, base: str, run: str, nodes: int | None = None) -> dict[int, NodeLook]:
         """The nodes of a run by rank, as the watch knows them while it can be believed.
+
+        ``nodes`` is how many it has; ``None`` = not known.
 
         Raises
         ------
@@ -357,7 +363,7 @@ class PodNodes:
         here = [(pod, troubles.ended(pod)) for pod in self.watch.pods(base).values()]
         found: dict[int, NodeLook] = {}
         for pod, end in [*gone, *here]:
-            if _label(pod, names.RUN) == run:
+            if _label(pod, names.RUN) == run and _is_node(base, pod, nodes):
                 found[_rank(base, pod)] = (
                     NodeLook(alive=True)
                     if end is None
@@ -367,8 +373,12 @@ class PodNodes:
 
     # ------------------------------------------------------------------------------------------ removing
 
-    async def remove(self, base: str, *, wholly: bool = False) -> dict[int, NodeEnd]:
+    async def remove(
+        self, base: str, *, nodes: int | None = None, wholly: bool = False
+    ) -> dict[int, NodeEnd]:
         """Remove everything under a base name, whichever run made it; how its nodes ended, by rank.
+
+        ``nodes`` is how many there may be; ``None`` = not known.
 
         It is done when nothing runs any more and all that is left is being deleted: a kubelet puts an ended
         node away a second or two later, when it next looks. ``wholly`` waits for that, too.
@@ -382,14 +392,22 @@ class PodNodes:
         await self.watch.look()
         with self.watch.follow(base) as follower:
             over = {name for name, pod in follower.pods.items() if troubles.is_over(pod)}
+            others = [name for name, pod in follower.pods.items() if not _is_node(base, pod, nodes)]
+            if others:
+                self._log.warning(
+                    "Pods that are called like nodes of %s and are none are left alone: %s",
+                    base, ", ".join(sorted(others)[:20]),
+                )  # fmt: skip
             # Asked again in here: whoever begins anew has not seen how the nodes ended.
             owned = await self._insist(base, lambda: self._api.delete("Secret", base))
             if not owned:
-                await self._by_name(base)
-            gone_at = await self._until_nothing(base, follower, wholly)
-            return _ends(base, follower.last, over, gone_at)
+                await self._by_name(base, nodes)
+            gone_at = await self._until_nothing(base, nodes, follower, wholly)
+            return _ends(base, _nodes(base, follower.last, nodes), over, gone_at)
 
-    async def _until_nothing(self, base: str, follower: Follower, wholly: bool) -> dict[str, datetime]:
+    async def _until_nothing(
+        self, base: str, nodes: int | None, follower: Follower, wholly: bool
+    ) -> dict[str, datetime]:
         """Wait until no pod of the cluster runs, or is there; when each was seen to have ended."""
         gone_at: dict[str, datetime] = {}
         loop = asyncio.get_running_loop()
@@ -397,41 +415,38 @@ class PodNodes:
         by_name = doubtful = False
         while True:
             now = datetime.now(UTC)
-            ended = (
-                set()
-                if wholly
-                else {name for name, pod in follower.pods.items() if troubles.is_put_away(pod)}
-            )
+            here = _nodes(base, follower.pods, nodes)
+            ended = set() if wholly else {name for name, pod in here.items() if troubles.is_put_away(pod)}
             for name in follower.last:
-                if name not in follower.pods or name in ended:
+                if name not in here or name in ended:
                     gone_at.setdefault(name, now)
-            if doubtful or not follower.pods.keys() - ended:
-                left = await self._left(base)
-                if not {pod["metadata"]["uid"] for pod in left} - _uids(follower.pods, ended):
+            if doubtful or not here.keys() - ended:
+                left = await self._left(base, nodes)
+                if not {pod["metadata"]["uid"] for pod in left} - _uids(here, ended):
                     return {name: gone_at.get(name, now) for name in follower.last}
             late = loop.time() - begun
             if late > COLLECT_SECONDS and not by_name:
                 by_name = True
                 self._log.warning("%s: the collector is late; its objects are removed by name", base)
-                await self._by_name(base)
+                await self._by_name(base, nodes)
             if late > FORCE_SECONDS:
                 # Their machine does not answer: nobody else can say that they are gone.
                 self._log.warning("%s: its pods do not end; they are removed by force", base)
-                await self._by_name(base, grace_seconds=0)
-            doubtful = not await _within(follower.changed(), 5 if follower.pods else 1)
+                await self._by_name(base, nodes, grace_seconds=0)
+            doubtful = not await _within(follower.changed(), 5 if here else 1)
 
-    async def _left(self, base: str) -> list[dict[str, Any]]:
-        """The cluster's pods by the API server's own word: the watch may be a moment behind."""
+    async def _left(self, base: str, nodes: int | None = None) -> list[dict[str, Any]]:
+        """The cluster's nodes by the API server's own word: the watch may be a moment behind."""
         found, _ = await self._insist(
             base, lambda: self._api.list("Pod", f"{names.CLUSTER}={base}", only_metadata=True)
         )
-        return [pod for pod in found if names.rank_of(base, pod["metadata"]["name"]) is not None]
+        return [pod for pod in found if _is_node(base, pod, nodes)]
 
-    async def _by_name(self, base: str, grace_seconds: int | None = None) -> None:
+    async def _by_name(self, base: str, nodes: int | None, grace_seconds: int | None = None) -> None:
         def delete(kind: str, name: str, grace: int | None = None) -> Awaitable[bool]:
             return self._insist(base, lambda: self._api.delete(kind, name, grace_seconds=grace))
 
-        pods = [pod["metadata"]["name"] for pod in await self._left(base)]
+        pods = [pod["metadata"]["name"] for pod in await self._left(base, nodes)]
         await all_at_once(
             [
                 delete("NetworkPolicy", base),
@@ -439,6 +454,21 @@ class PodNodes:
                 *(delete("Pod", name, grace_seconds) for name in pods),
             ]
         )
+
+
+def _is_node(base: str, pod: Pod, nodes: int | None) -> bool:
+    """Whether a pod is a node of the cluster, which may have lost its owner, and not somebody's pod of such a name."""
+    rank = names.rank_of(base, pod["metadata"]["name"])
+    if rank is None:
+        return False
+    owners = pod["metadata"].get("ownerReferences") or ()
+    if owners:
+        return any(owner.get("kind") == "Secret" and owner.get("name") == base for owner in owners)
+    return nodes is None or rank < nodes
+
+
+def _nodes(base: str, pods: Mapping[str, Pod], nodes: int | None) -> dict[str, Pod]:
+    return {name: pod for name, pod in pods.items() if _is_node(base, pod, nodes)}
 
 
 def _pause(tries: int) -> float:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from copy import deepcopy
 from typing import Any
 
+from spawner.kubernetes import names
 from spawner.kubernetes.api import APIError
 
 KINDS = ["Secret", "NetworkPolicy", "Service", "Pod"]
@@ -186,11 +187,12 @@ class Progress:
         self.told.append(message.format(rank=rank, **params))
 
 
-def forge(cluster: Cluster, name: str, like: str, **status: Any) -> None:
-    """A pod of somebody else's with all labels and annotations of ours."""
+def forge(cluster: Cluster, name: str, like: str, *, rank: str = "", **status: Any) -> None:
+    """A pod of somebody else's with all labels and annotations of ours, but for the rank where one is said."""
     ours = cluster.objects["Pod", like]["metadata"]
     metadata = {"name": name, "uid": f"forged-{name}", "resourceVersion": "1"}
     metadata |= {key: dict(ours[key]) for key in ("labels", "annotations")}
+    metadata["labels"] |= {names.RANK: rank} if rank else {}
     pod = {"kind": "Pod", "metadata": metadata, "spec": {}, "status": status}
     cluster.objects["Pod", name] = pod
     cluster.tell("ADDED", pod)

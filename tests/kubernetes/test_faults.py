@@ -379,11 +379,13 @@ def test_a_forged_pod_is_nobodys_node_and_stays_until_an_administrator_says_othe
     start(hub, "victim")
     real = namespace.pods(hub.base("victim"))[f"{hub.base('victim')}-0"]["metadata"]
     nobody = names.base_name("bob", "heat")
+    extra = f"{hub.base('victim')}-7"
     told = {names.USER: "bob", names.SERVER: "heat"}
     labels = {**real["labels"], names.RUN: "0" * 26, names.CLUSTER: nobody, names.USER: "bob"}
     namespace.apply(
         pod_of(namespace, "mine", real["labels"], real["annotations"]),
         pod_of(namespace, f"{nobody}-0", labels, told),
+        pod_of(namespace, extra, {**real["labels"], names.RANK: "7"}, real["annotations"]),
     )
     assert {(item.user, item.run) for item in namespace.inventory()} == {
         ("ada", real["labels"][names.RUN]),
@@ -398,8 +400,9 @@ def test_a_forged_pod_is_nobodys_node_and_stays_until_an_administrator_says_othe
     def left() -> set[str]:
         return set(namespace.kubectl("get", "pods", "-n", namespace.name, "-o", "name").split())
 
-    eventually(lambda: left() == {f"pod/{nobody}-0", "pod/mine"}, 20, "only what was forged is left")
-    assert hub.sweep(by_hand=True).removed == 1
+    forged = {f"pod/{nobody}-0", f"pod/{extra}", "pod/mine"}
+    eventually(lambda: left() == forged, 20, "only what was forged is left")
+    assert hub.sweep(by_hand=True).removed == 2
     assert left() == {"pod/mine"}
     namespace.kubectl("delete", "pod", "mine", "-n", namespace.name, "--grace-period=0", "--force")
 

@@ -9,7 +9,7 @@ import pytest
 
 from spawner.kubernetes import names
 from spawner.kubernetes.inventory import KubeInventory
-from tests.kubernetes.memory import Progress
+from tests.kubernetes.memory import Progress, forge
 from tests.kubernetes.test_manifests import spec
 
 BASE = spec().base
@@ -100,6 +100,25 @@ async def test_what_nothing_owns_counts_but_is_removed_at_an_administrators_word
     assert cluster.objects
     await KubeInventory(cluster, by_hand=True).remove(seen)  # type: ignore[arg-type]
     assert not cluster.objects
+
+
+async def test_a_pod_that_nothing_owns_beside_nodes_that_are_owned_is_told_of_and_left_alone(
+    world: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Else it would be metered as a node that the run never had, and keep a run alive that is gone."""
+    cluster, made = world
+    await made.create(spec(nodes=2), Progress())
+    forge(cluster, f"{BASE}-7", f"{BASE}-0", rank="7", phase="Running")
+    inventory = KubeInventory(cluster)  # type: ignore[arg-type]
+    assert [item.rank for item in await inventory.inventory()] == [0, 1]
+    assert inventory.foreign == (f"{BASE}-7",)
+    assert f"{BASE}-7" in caplog.text
+    for item in await inventory.inventory():
+        await inventory.remove(item)
+    assert list(cluster.objects) == [("Pod", f"{BASE}-7")]
+    (left,) = await inventory.inventory()
+    with pytest.raises(PermissionError, match="sweep --remove"):
+        await inventory.remove(left)
 
 
 async def test_what_others_called_ours_stays_when_a_run_is_swept(world: Any) -> None:

@@ -336,6 +336,48 @@ async def test_a_pod_that_carries_a_clusters_labels_is_no_node_of_it(world: Any)
     assert set(await made.look(BASE, "01K0000000000000000000000B")) == {0, 1, 2}
 
 
+@pytest.mark.parametrize("secret", ["there", "deleted and its pods kept"])
+async def test_a_pod_of_a_rank_that_the_run_has_not_is_told_of_and_left_alone(
+    world: Any, secret: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is called like a node and has every label of one; nothing of ours owns it."""
+    cluster, made = world
+    run = spec().run
+    await made.create(spec(), Progress())
+    forge(cluster, f"{BASE}-7", f"{BASE}-0", rank="7", phase="Running")
+    await asyncio.sleep(0.001)
+    assert set(await made.look(BASE, run, 3)) == {0, 1, 2}
+    if secret != "there":
+        del cluster.objects["Secret", BASE]
+        for name in cluster.of("Pod"):
+            cluster.objects["Pod", name]["metadata"].pop("ownerReferences", None)
+            cluster.be(name, phase="Running")
+        await asyncio.sleep(0.001)
+        assert set(await made.look(BASE, run, 3)) == {0, 1, 2}
+    async with asyncio.timeout(5):  # nobody waits for it, either
+        ends = await made.remove(BASE, nodes=3)
+    assert set(ends) == {0, 1, 2}
+    assert cluster.of("Pod") == [f"{BASE}-7"]
+    assert f"{BASE}-7" in caplog.text
+    async with asyncio.timeout(5):
+        await made.create(spec(run="01K0000000000000000000000B"), Progress())
+    assert cluster.of("Pod") == [f"{BASE}-{rank}" for rank in (0, 1, 2, 7)]
+    assert "delete Pod" not in cluster.writes or secret != "there"
+
+
+async def test_a_pod_that_something_else_owns_is_no_node_whatever_it_is_called(world: Any) -> None:
+    cluster, made = world
+    await made.create(spec(), Progress())
+    forge(cluster, f"{BASE}-3", f"{BASE}-0", rank="3", phase="Running")
+    owner = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": BASE, "uid": "x"}
+    cluster.objects["Pod", f"{BASE}-3"]["metadata"]["ownerReferences"] = [owner]
+    cluster.be(f"{BASE}-3", phase="Running")
+    await asyncio.sleep(0.001)
+    del cluster.objects["Secret", BASE]
+    assert set(await made.remove(BASE)) == {0, 1, 2}
+    assert cluster.of("Pod") == [f"{BASE}-3"]
+
+
 @pytest.mark.parametrize("kind", ["NetworkPolicy", "Service"])
 async def test_what_somebody_takes_from_around_running_nodes_is_put_back(world: Any, kind: str) -> None:
     cluster, made = world
