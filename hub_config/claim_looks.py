@@ -1,7 +1,7 @@
-"""A claim looked at on machines, for the portal (``POST /hub/api/galilean/look``; CG-37).
+"""A claim looked at on machines, for the portal and the commands (``POST /hub/api/galilean/look``; CG-37).
 
 The hub is the only part that may make pods. It is asked with the names of claim, volume and machines alone; image and
-account are those of nodes. Whoever asks needs the scope ``custom:galilean:look``, which only the portal has.
+account are those of nodes. Whoever asks needs the scope ``custom:galilean:look``, which they alone have.
 """
 
 from __future__ import annotations

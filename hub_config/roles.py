@@ -95,6 +95,7 @@ SERVICE_SCOPES: dict[str, tuple[str, ...]] = {
         "proxy",
         "read:hub",
         SYNC_SCOPE,
+        LOOK_SCOPE,
         scope_of("people:manage"),
         scope_of("groups:manage"),
     ),

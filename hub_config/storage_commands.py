@@ -1,7 +1,7 @@
 """``galilean dataset …`` and ``galilean volume …``: data sets and volumes from the command line.
 
-They work on the database and the volumes themselves, so that they do when nothing else runs. Whoever may run them has
-the machine. A drain is only asked for here: the portal carries it out while people work.
+They work on the database and the volumes themselves, so that they do when nothing else runs; only a claim of Kubernetes is
+registered with the hub's help, which has the machines look at it. Whoever may run them has the machine. A drain is only asked for here: the portal carries it out while people work.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from galilean.clock import utcnow
 from galilean.db import Database, plain_words
 from galilean.errors import UserError, mark
 from galilean.settings import Settings, load_settings
-from galilean.terminal import say
+from galilean.terminal import say, say_aside
 
 dataset_app = typer.Typer(
     help="Data sets: yours with a token, everybody's on the machine.", no_args_is_help=True
@@ -173,19 +173,35 @@ def register_volume(
     claim: Annotated[str, typer.Option(help="Of Kubernetes: the PersistentVolumeClaim mounted there.")] = "",
     holds: Annotated[str, typer.Option(help="both, projects or datasets.")] = "both",
 ) -> None:
-    """Register a volume: its directory is looked at and marked first."""
-    from services.catalog import placement, volume_store, volumes
+    """Register a volume: its directory is looked at and marked first, on Kubernetes then on every machine by the hub."""
+    from services.catalog import volume_store, volumes
+    from services.catalog.placement import VolumeRow
     from services.catalog.shares import Actor
+    from services.portal import volume_looks
 
     with open_site() as (settings, database):
         kind = "claim" if settings.backend == "kubernetes" else "directory"
-        row = placement.VolumeRow(id=volume_id, kind=kind, path=str(path), claim=claim, holds=holds)
+        asked = VolumeRow(id=volume_id, kind=kind, path=str(path), claim=claim, holds=holds)
         with database.read() as conn:
-            placement.check_volume(row, volume_store.all_volumes(conn))
-        volumes.check_place(path, volume_id)
+            row = volume_looks.wanted(settings, asked, volume_store.all_volumes(conn))
+        volumes.check_place(Path(row.path), volume_id)
+        if row.kind == "claim":
+            say_aside(mark("Looking on every machine; this takes up to a minute …"))
+            volume_looks.need_everywhere(volume_id, asyncio.run(_seen(settings, database, row)))
         with database.write() as conn:
             volume_store.register(conn, row, actor=Actor(name=COMMAND), now=utcnow())
         say(mark("The volume “{volume}” is registered."), volume=volume_id)
+
+
+async def _seen(settings: Settings, database: Database, row: Any) -> Any:
+    from hub_config.start import command_hub
+    from services.portal.volume_looks import seen_by_machines
+
+    hub = command_hub(settings)
+    try:
+        return await seen_by_machines(settings, database, hub, row)
+    finally:
+        await hub.close()
 
 
 @volume_app.command("edit")

@@ -1,18 +1,24 @@
 """Volumes looked at where they are used: on Kubernetes on every machine that takes nodes (CG-37).
 
-The hub makes the pods that look (:mod:`hub_config.claim_looks`). On one machine the portal itself sees what nodes see.
+The hub makes the pods that look (:mod:`hub_config.claim_looks`). On one machine whoever asks sees what nodes see.
+Page, API and command register a volume by the same steps: what it may be (:func:`wanted`), its directory here, then
+every machine (:func:`seen_by_machines`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from galilean.db import Database
 from galilean.errors import UserError, mark
+from galilean.hubapi import HubAPI
+from galilean.settings import Settings
 from galilean.web.context import Portal
 from galilean.web.language import translate
-from services.catalog import volumes
+from services.catalog import placement, volumes
 from services.catalog.placement import VolumeRow
 from services.machines.rules import Machine, Pool, pools_of
 from services.machines.store import all_machines
@@ -36,6 +42,27 @@ def to_look_at(machines: Iterable[Machine], pools: Sequence[Pool]) -> list[str]:
     return [machine.name for machine in machines if machine.takes_nodes and pools_of(machine, pools)]
 
 
+def wanted(settings: Settings, volume: VolumeRow, others: Sequence[VolumeRow]) -> VolumeRow:
+    """A volume as it may be registered on this site.
+
+    Raises
+    ------
+    UserError
+        400 for what it cannot be; 409 when its name or place is another's.
+    """
+    kind = "claim" if settings.backend == "kubernetes" else "directory"
+    if volume.kind != kind:
+        raise UserError(400, mark("With this backend a volume is of the kind “{kind}”."), kind=kind)
+    volume = replace(volume, path=volume.path.rstrip("/") or "/")
+    placement.check_volume(volume, others)
+    path, state = Path(volume.path), settings.state.resolve()
+    if path == state or (state in path.parents and state / "volumes" not in path.parents):
+        raise UserError(
+            400, mark("“{path}” belongs to the product. Give a directory of its own."), path=str(path)
+        )
+    return volume
+
+
 async def on_machines(portal: Portal, volume: VolumeRow) -> list[OnMachine]:
     """What each machine has of a volume, by the machine's name.
 
@@ -50,9 +77,30 @@ async def on_machines(portal: Portal, volume: VolumeRow) -> list[OnMachine]:
         except UserError:
             return [_told("", {"problem": "absent"})]
         return [_told("", {})]
-    pools = pools_in(portal.settings)
-    machines = to_look_at(await portal.db.run_read(all_machines), pools)
-    answer = await portal.hub.request(
+    return await seen_by_machines(portal.settings, portal.db, portal.hub, volume)
+
+
+async def seen_by_machines(
+    settings: Settings, database: Database, hub: HubAPI, volume: VolumeRow
+) -> list[OnMachine]:
+    """What each machine has of a claim, by the machine's name.
+
+    Parameters
+    ----------
+    settings, database
+        Of the site.
+    hub
+        Entered as who may have claims looked at.
+    volume
+        Of the kind ``claim``.
+
+    Raises
+    ------
+    UserError
+        As :func:`on_machines`.
+    """
+    machines = to_look_at(await database.run_read(all_machines), pools_in(settings))
+    answer = await hub.request(
         "POST",
         "/galilean/look",
         json={"claim": volume.claim, "volume": volume.id, "machines": machines},

@@ -1,4 +1,4 @@
-"""Who may have claims looked at on machines: the portal alone, by names, and only where machines are Kubernetes'."""
+"""Who may have claims looked at on machines: portal and commands alone, by names, and only where machines are Kubernetes'."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ pytestmark = pytest.mark.hub
 GOOD = {"claim": "campus", "volume": "campus", "machines": ["m1"]}
 
 
-async def test_only_the_portal_has_claims_looked_at(site_of: SiteFactory) -> None:
+async def test_only_portal_and_commands_have_claims_looked_at(site_of: SiteFactory) -> None:
     site = await site_of()
     admin = await site.person("boss", "admin")
-    for hub in (admin, site.command, site.api(site.secrets.tokens["machines"])):
+    for hub in (admin, site.api(site.secrets.tokens["machines"])):
         with pytest.raises(UserError) as refused:
             await hub.request("POST", "/galilean/look", json=GOOD)
         assert refused.value.status == 403
@@ -24,5 +24,6 @@ async def test_only_the_portal_has_claims_looked_at(site_of: SiteFactory) -> Non
         with pytest.raises(UserError) as refused:
             await portal.request("POST", "/galilean/look", json=wrong)
         assert refused.value.status == 400
-    with pytest.raises(UserError, match="on Kubernetes only"):
-        await portal.request("POST", "/galilean/look", json=GOOD)
+    for hub in (portal, site.command):
+        with pytest.raises(UserError, match="on Kubernetes only"):
+            await hub.request("POST", "/galilean/look", json=GOOD)

@@ -67,6 +67,18 @@ def test_a_claim_that_some_machine_has_not_is_refused_with_the_machines(
     assert answer.status_code == 201, answer.text
 
 
+def test_a_directory_of_one_machine_is_no_volume_of_kubernetes(
+    site: LiveSite, sign: Sign, tmp_path: Path
+) -> None:
+    (tmp_path / "local").mkdir()
+    sent = {"id": "local", "kind": "directory", "path": str(tmp_path / "local")}
+    answer = sign("root").post("/volumes", json=sent)
+    assert answer.status_code == 400
+    assert "of the kind “claim”" in answer.json()["detail"]
+    assert list((tmp_path / "local").iterdir()) == []
+    assert site.hub.looked == []
+
+
 def test_machines_are_looked_at_again_when_somebody_asks(site: LiveSite, sign: Sign) -> None:
     root, alice = sign("root"), sign("alice")
     assert alice.post("/volumes/default/look").status_code == 403

@@ -12,11 +12,10 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from galilean.errors import UserError, mark
 from galilean.web.context import Portal
 from galilean.web.handlers import APIHandler
 from galilean.web.visitor import Visitor
-from services.catalog import placement, volume_store, volumes
+from services.catalog import volume_store, volumes
 from services.catalog.placement import VolumeRow
 from services.catalog.volume_store import Holding
 from services.portal import drains, volume_looks
@@ -65,25 +64,10 @@ async def register(
     UserError
         400 for what it cannot be, or is not there; 409 when its name or place is another's, or a machine has it not.
     """
-    kind = "claim" if portal.settings.backend == "kubernetes" else "directory"
-    if body.kind != kind:
-        raise UserError(
-            400,
-            mark("With this backend a volume is of the kind “{kind}”."),
-            kind=kind,
-        )
-    wanted = VolumeRow(
-        id=body.id, kind=body.kind, path=body.path.rstrip("/") or "/", claim=body.claim, holds=body.holds
-    )
+    asked = VolumeRow(id=body.id, kind=body.kind, path=body.path, claim=body.claim, holds=body.holds)
     others = await portal.db.run_read(volume_store.all_volumes)
-    placement.check_volume(wanted, others)
-    path = Path(wanted.path)
-    state = portal.settings.state.resolve()
-    if path == state or (state in path.parents and state / "volumes" not in path.parents):
-        raise UserError(
-            400, mark("“{path}” belongs to the product. Give a directory of its own."), path=str(path)
-        )
-    await catalogue(portal).run_on(wanted.id, volumes.check_place, path, wanted.id)
+    wanted = volume_looks.wanted(portal.settings, asked, others)
+    await catalogue(portal).run_on(wanted.id, volumes.check_place, Path(wanted.path), wanted.id)
     if wanted.kind == "claim":
         volume_looks.need_everywhere(wanted.id, await volume_looks.on_machines(portal, wanted))
     await portal.db.run(volume_store.register, wanted, actor=actor_of(person, address), now=portal.clock())
