@@ -40,7 +40,10 @@ class Registry(Section):
         description="Who signs its certificate, as PEM; empty = whom the machine trusts. Docker wants it, too.",
     )
     per_person: _Bytes = Field(
-        default=0, ge=0, description="Bytes of saved images that a person may keep; 0 = no limit of its own."
+        default=0,
+        ge=0,
+        description="Bytes of saved images that a person may keep, with what lies below them where "
+        "it comes from an entry of their own; 0 = no limit of its own.",
     )
 
     upload: _Bytes = Field(

@@ -92,7 +92,6 @@ def builder_of(settings: Settings, saver: Saver) -> Builder | None:
         settings.images.builds,
         pool=IPv4Network(settings.docker.network_pool),
         contexts=settings.state / "builds",
-        per_person_bytes=settings.images.registry.per_person,
     )
 
 
@@ -109,7 +108,6 @@ def adapter_of(settings: Settings, saver: Saver) -> Adapter | None:
         node,
         sources_of(settings),
         most_bytes=settings.images.registry.upload,
-        per_person_bytes=settings.images.registry.per_person,
     )
 
 
@@ -139,6 +137,7 @@ def build(context: Context) -> Tick:
         uploader=uploader,
         builder=builder_of(settings, saver),
         adapter=adapter_of(settings, saver),
+        per_person_bytes=settings.images.registry.per_person,
         details=context.details,
     )
     _serve(context, savers)

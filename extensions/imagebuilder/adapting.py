@@ -44,10 +44,6 @@ _LAYERS = mark(
     "The image has {layers} layers; adapting adds {more}, and a machine can stack {most}. Flatten it and try again."
 )
 _LARGE = mark("The image has {size}; at most {most} are taken up.")
-_FULL = mark(
-    "Your saved images take {used} MB of the {most} MB that they may take, and this one {more} MB more. Delete images "
-    "that you no longer need."
-)
 _KERNELS = mark("Notebooks of the image's own kernels run in JupyterLab of the product: {names}.")
 _NO_KERNELS = mark(
     "The image has no kernel for notebooks: they run in the product's own Python. Install ipykernel in the image for its own."
@@ -58,14 +54,11 @@ _NO_DESKTOP = mark("The image has no desktop server (TigerVNC), so there is no d
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """What is to be adapted: the image by digest, with what its registry wants to know, and what the person's images
-    take already.
-    """
+    """What is to be adapted: the image by digest, with what its registry wants to know."""
 
     owner: str
     image: str
     login: Login | None = None
-    used_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -102,8 +95,6 @@ class Adapter:
         How registries are asked.
     most_bytes
         What an image may have, packed; 0 = no limit.
-    per_person_bytes
-        Most that a person's images take; 0 = no limit.
     """
 
     def __init__(
@@ -114,10 +105,9 @@ class Adapter:
         sources: Sources,
         *,
         most_bytes: int = 0,
-        per_person_bytes: int = 0,
     ) -> None:
         self.site, self._parts, self._node, self._sources = site, parts, node, sources
-        self._most, self._per_person = most_bytes, per_person_bytes
+        self._most = most_bytes
 
     async def adapt(self, task: Task, order: Order, name: ImageName) -> Result:
         """Adapt an image.
@@ -192,6 +182,7 @@ class Adapter:
         if not found:
             return None
         path = self.site.place.repository(f"bases/{found.removeprefix('sha256:')[:40]}")
+        await task.books.base(path)
         if not await _there(registry, path):
             where = f"{self.site.place.name}/{path}"
             await docker.do(
@@ -213,6 +204,7 @@ class Adapter:
                     reference.repository, reference.reference, self._sources.platform
                 )
                 path = self.site.place.repository(f"bases/{manifest.digest.removeprefix('sha256:')[:40]}")
+                await task.books.base(path)
                 if not await _there(registry, path):
                     for blob in dict.fromkeys(manifest.blobs):
                         await self._bring(
@@ -252,7 +244,9 @@ class Adapter:
                 )
                 looks.need_labels(config.labels)
                 need_readable(one.media_type for one in manifest.layers)
-                self._need_room(manifest, order, parts, ours)
+                self._need_room(manifest, parts)
+                if not ours:
+                    await task.books.room(sum(one.size_bytes for one in {*manifest.layers}))
                 body = io.BytesIO()
                 await source.pull_blob(pinned.repository, manifest.config, body)
                 document = _document(body.getvalue())
@@ -275,7 +269,7 @@ class Adapter:
         task.say(f"looked at {len(manifest.layers)} layers in {task.monotonic() - begun:.1f} s")
         return view, manifest, document, sent
 
-    def _need_room(self, manifest: Manifest, order: Order, parts: _Parts, ours: bool) -> None:
+    def _need_room(self, manifest: Manifest, parts: _Parts) -> None:
         more, size = len(parts.layers) + 2, sum(one.size_bytes for one in {*manifest.layers})
         if len(manifest.layers) + more > manifests.LAYERS_AT_MOST:
             raise UserError(
@@ -286,11 +280,6 @@ class Adapter:
             raise UserError(
                 413, _LARGE, reason="image-large", size=format_bytes(size), most=format_bytes(self._most)
             )
-        if self._per_person and not ours and order.used_bytes + size > self._per_person:
-            raise UserError(
-                507, _FULL, reason="images-full", used=order.used_bytes >> 20, most=self._per_person >> 20,
-                more=size >> 20,
-            )  # fmt: skip
 
     async def _bring(
         self,

@@ -72,10 +72,6 @@ _SECRET = mark(
     "The image was not kept: there is a secret in {path} ({what}). Delete it in the very step that makes it, or do not "
     "copy it, then build again. Files with secrets in all: {count}."
 )
-_FULL = mark(
-    "Your saved images take {used} MB of the {most} MB that they may take, and this one {more} MB more. Delete images "
-    "that you no longer need."
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,8 +88,6 @@ class Order:
         What FROM says → the image by digest or as the settings name it.
     context
         The packed files; None = none.
-    used_bytes
-        What the person's images take already.
     """
 
     id: str
@@ -101,7 +95,6 @@ class Order:
     dockerfile: str
     images: Mapping[str, str]
     context: Path | None = None
-    used_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -128,15 +121,11 @@ class Builder:
         Where networks are taken from.
     contexts
         Where the portal leaves packed files.
-    per_person_bytes
-        Most that a person's images take; 0 = no limit.
     """
 
-    def __init__(
-        self, saver: Saver, limits: Builds, *, pool: IPv4Network, contexts: Path, per_person_bytes: int = 0
-    ) -> None:
+    def __init__(self, saver: Saver, limits: Builds, *, pool: IPv4Network, contexts: Path) -> None:
         self.saver, self.limits, self.contexts = saver, limits, contexts
-        self._pool, self._per_person = pool, per_person_bytes
+        self._pool = pool
         self._going: set[str] = set()
 
     async def build(self, task: Task, order: Order, name: ImageName) -> Result:
@@ -172,11 +161,7 @@ class Builder:
         image, manifest = await self._pushed(task, order, name, stands)
         try:
             own = sum(one.size_bytes for one in manifest.layers[stands.base_layers :])
-            if self._per_person and order.used_bytes + own > self._per_person:
-                raise UserError(
-                    507, _FULL, reason="images-full", used=order.used_bytes >> 20, most=self._per_person >> 20,
-                    more=own >> 20,
-                )  # fmt: skip
+            await task.books.room(own)
             task.begin("placing")
             await self._blocking(
                 task,

@@ -364,6 +364,7 @@ class PodSaver(Saver):
             manifest, _ = await registry.image(repository, digest, self._sources.platform)
             return await self._read_base(registry, repository, manifest.digest)
         path = self.place.repository(f"bases/{digest.removeprefix('sha256:')[:40]}")
+        await task.books.base(path)
         try:
             return await self._read_base(registry, path, "1")
         except UserError as error:

@@ -113,6 +113,9 @@ class PythonSaver:
     async def forget(self, image: Pinned) -> None:
         """Nothing: what no row names is collected."""
 
+    async def empty(self, place: str) -> None:
+        """Nothing: there are no such places."""
+
     async def collect(self) -> None:
         """Remove what nobody needs from this machine."""
 

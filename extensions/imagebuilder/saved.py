@@ -286,16 +286,29 @@ def saving(conn: Connection) -> list[SavedImage]:
     return [_saved(row) for row in rows]
 
 
-def used_bytes(conn: Connection, owner: str) -> int:
-    """What a person's images take in the registry beyond those below them."""
+def used_bytes(
+    conn: Connection, owner: str, *, without: str = "", more: Mapping[str, Any] | None = None
+) -> int:
+    """What a person's images take in the registry, those that are being saved by what is booked for them
+    (:mod:`extensions.imagebuilder.booking`); what lies below several counts once.
+
+    ``without`` is the id of one that is left out, ``more`` the ``changes`` of one that is to come.
+    """
     rows = conn.execute(
         select(saved_images.c.changes).where(
             saved_images.c.owner == owner,
-            saved_images.c.state == "ready",
+            saved_images.c.id != without,
+            saved_images.c.state.in_(("ready", "saving")),
             saved_images.c.deleted_at.is_(None),
         )
     ).scalars()
-    return sum(int((changes or {}).get("packed_bytes", 0)) for changes in rows)
+    own, below = 0, dict[str, int]()
+    for changes in (*rows, more):
+        told = changes or {}
+        own += int(told.get("packed_bytes") or 0)
+        if told.get("base_bytes"):
+            below[str(told["base"])] = int(told["base_bytes"])
+    return own + sum(below.values())
 
 
 # ---------------------------------------------------------------------------------------------------- the list

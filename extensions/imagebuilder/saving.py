@@ -100,6 +100,28 @@ class Place:
         return {"username": self.credentials.username, "password": self.credentials.password}
 
 
+class Books(Protocol):
+    """Where it is noted what an image takes, before it takes it (:mod:`extensions.imagebuilder.booking`)."""
+
+    async def base(self, place: str) -> None:
+        """It stands on what is in a place below ``bases/``, or will be."""
+        ...
+
+    async def room(self, own_bytes: int, below_bytes: int = 0) -> None:
+        """It takes so many bytes; raises UserError where its owner may not have them."""
+        ...
+
+
+class NoBooks:
+    """Where nobody counts."""
+
+    async def base(self, place: str) -> None:
+        """Is not noted."""
+
+    async def room(self, own_bytes: int, below_bytes: int = 0) -> None:
+        """Whatever it is."""
+
+
 @dataclass
 class Task:
     """A save that is under way: what it tells, and how it is given up.
@@ -112,6 +134,8 @@ class Task:
         Set when somebody wants it to end.
     lines
         Its log.
+    books
+        Asked before anything is pushed.
     """
 
     clock: Callable[[], datetime]
@@ -121,6 +145,7 @@ class Task:
     total_bytes: int | None = None
     stop: threading.Event = field(default_factory=threading.Event)
     lines: list[str] = field(default_factory=list)
+    books: Books = field(default_factory=NoBooks)
 
     def say(self, text: str) -> None:
         self.lines.append(f"{self.clock():%Y-%m-%d %H:%M:%S}Z {text}")
@@ -203,6 +228,10 @@ class NodeSaver(Protocol):
 
     async def forget(self, image: Pinned) -> None:
         """Give back what an image takes, unless somebody needs it."""
+        ...
+
+    async def empty(self, place: str) -> None:
+        """Give back what a place below ``bases/`` takes."""
         ...
 
 
@@ -381,9 +410,12 @@ class Saver:
             host, _, rest = str(name).partition("/")
             path, _, digest = rest.partition("@")
             if host == self.place.name and digest:
+                if path.startswith(self.place.repository("bases/")):
+                    await task.books.base(path)
                 with suppress(UserError):
                     return await self._read_base(registry, path, digest)
         path = self.place.repository(f"bases/{found.image.removeprefix('sha256:')[:40]}")
+        await task.books.base(path)
         try:
             return await self._read_base(registry, path, "1")
         except UserError as error:
@@ -426,6 +458,7 @@ class Saver:
         if len(base.manifest.layers) + 1 > manifests.LAYERS_AT_MOST:
             raise UserError(422, _LAYERS, reason="image-layers", layers=len(base.manifest.layers))
         path = self.place.repository(repository(user, name))
+        await task.books.room(written.size_bytes, sum(one.size_bytes for one in {*base.manifest.layers}))
         task.begin("pushing", written.size_bytes)
         begun = task.monotonic()
         for layer in base.manifest.layers:
@@ -502,6 +535,19 @@ class Saver:
                     return None
                 raise
             return Pinned(registry.name, path, found.digest)
+
+    async def empty(self, place: str) -> None:
+        """Take out of the registry what a place below ``bases/`` has; nothing is success. Images that stand on it have its
+        layers in their own repositories.
+        """
+        async with self._registry() as registry:
+            try:
+                _, found = await registry.manifest(place, "1")
+            except UserError as error:
+                if error.status == 404:
+                    return
+                raise
+            await registry.delete_manifest(place, found.digest)
 
     async def forget(self, image: Pinned) -> None:
         """Take an image out of the registry and off this machine; what is not there is success.

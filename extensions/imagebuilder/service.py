@@ -29,8 +29,9 @@ from typing import Any
 
 from sqlalchemy import Connection, select, update
 
-from extensions.imagebuilder import adapting, saved
+from extensions.imagebuilder import adapting, booking, saved
 from extensions.imagebuilder.adapting import Adapter
+from extensions.imagebuilder.booking import Book
 from extensions.imagebuilder.building import Builder, Order
 from extensions.imagebuilder.collecting import Collects
 from extensions.imagebuilder.container import GivenUp, Wanted
@@ -111,6 +112,8 @@ class Savers:
         Builds images from files; None: nobody may.
     adapter
         Adapts images that nobody made for us; None: not here.
+    per_person_bytes
+        Most that a person's images take; 0 = no limit.
     """
 
     def __init__(
@@ -123,6 +126,7 @@ class Savers:
         uploader: Uploader | None = None,
         builder: Builder | None = None,
         adapter: Adapter | None = None,
+        per_person_bytes: int = 0,
         details: dict[str, Any] | None = None,
     ) -> None:
         self.db, self.saver, self.clock = db, saver, clock
@@ -146,6 +150,11 @@ class Savers:
         #: Owner, name and tag of what may have been pushed for nothing, and the image that was.
         self._left: dict[tuple[str, str, str], Pinned | None] = {}
         self._closing = False
+        self._per_person = per_person_bytes
+        #: One books at a time.
+        self._booking = asyncio.Lock()
+        #: Places below ``bases/`` that may have something in them.
+        self._bases: set[str] = set()
 
     async def tick(self) -> None:
         """Take up new rows; the first time, put right what was left."""
@@ -155,7 +164,10 @@ class Savers:
         if self._may_begin():
             for row in await self.db.run_read(saved.saving):
                 if row.id not in self._going:
-                    task = Task(self.clock)
+                    task = Task(
+                        self.clock,
+                        books=Book(self.db, row, self._per_person, self._booking, self._bases),
+                    )
                     self._going[row.id] = _Going(task, asyncio.create_task(self._run(row, task)))
         self._going = {key: one for key, one in self._going.items() if not one.work.done()}
         self._details["saving"] = len(self._going)
@@ -167,10 +179,12 @@ class Savers:
         """Whether something new may be pushed: not while the registry collects, nor when it has waited too long to."""
         if self._closing:
             return False
+        if self._collecting is not None and not self._collecting.done():
+            return False
         if self._collector is None:
             return True
         starved = self._deleted is not None and self.clock() - self._deleted > COLLECT_AFTER
-        return not starved and self._collecting is None and self._collector.free()
+        return not starved and self._collector.free()
 
     async def close(self) -> None:
         """Give up everything, and wait until nobody is held; what waited and uploads go on when the service is back."""
@@ -191,6 +205,8 @@ class Savers:
         if (builder := self._builder) is not None:
             wanted = {_context(row) for row in await self.db.run_read(saved.saving) if not row.step}
             await builder.saver.docker.do(lambda: builder.put_right(wanted))
+        self._bases |= await self.db.run_read(booking.bases)
+        self._something_to_collect()  # whatever a killed service left without a row that says so
         for row in await self.db.run_read(saved.saving):
             # What only waited goes on waiting, and an archive still lies where it came in: it is taken up once more.
             if row.step not in ("", WAITING) and not row.uploaded:
@@ -274,7 +290,6 @@ class Savers:
                     dockerfile=row.dockerfile,
                     images=dict((row.build or {}).get("images") or {}),
                     context=context,
-                    used_bytes=await self.db.run_read(saved.used_bytes, row.owner),
                 )
                 return await self._builder.build(task, order, ImageName(row.name, row.tag))
         finally:
@@ -286,11 +301,10 @@ class Savers:
             raise UserError(501, mark("Images are not adapted here."), reason="not-here")
         async with self._slots:
             task.check()
-            used = await self.db.run_read(saved.used_bytes, row.owner)
             ticket = str((row.build or {}).get("ticket") or "")
             if (login := self.logins.take(ticket) if ticket else None) is None and ticket:
                 raise _restarted(row)
-            order = adapting.Order(owner=row.owner, image=row.parent, login=login, used_bytes=used)
+            order = adapting.Order(owner=row.owner, image=row.parent, login=login)
             return await self._adapter.adapt(task, order, ImageName(row.name, row.tag))
 
     async def _clear_left(self) -> None:
@@ -345,7 +359,7 @@ class Savers:
                 size_bytes=result.size_bytes,
                 layers=result.layers,
                 platform=result.platform,
-                changes=result.changes,
+                changes={**result.changes, **(task.books.below if isinstance(task.books, Book) else {})},
                 dockerfile=result.dockerfile,
                 log=task.log,
                 lock=result.lock,
@@ -418,10 +432,24 @@ class Savers:
             if not self._collecting.cancelled() and (fault := self._collecting.exception()) is not None:
                 log.warning("the registry gave nothing back: %s", fault)
             self._collecting = None
-        if self._deleted is None or self._collector is None or self._going or self._collecting is not None:
+        if self._deleted is None or self._going or self._collecting is not None:
             return
         self._deleted = None
-        self._collecting = asyncio.create_task(self._collector.collect())
+        if self._collector is not None or self._bases:
+            self._collecting = asyncio.create_task(self._give_back())
+
+    async def _give_back(self) -> None:
+        """Empty the places on which nothing stands any more, then have the registry collect, if it is our own."""
+        needed = await self.db.run_read(lambda conn: booking.bases(conn, needed=True))
+        for place in sorted(self._bases - needed):
+            try:
+                await self.saver.empty(place)
+            except UserError as error:
+                log.warning("%s stays in the registry for now: %s", place, error)
+                continue
+            self._bases.discard(place)
+        if self._collector is not None:
+            await self._collector.collect()
 
 
 def _restarted(row: SavedImage) -> UserError:

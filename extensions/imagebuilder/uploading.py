@@ -232,6 +232,8 @@ class Uploader:
                 )
                 left -= unpacked
                 with file:
+                    if await registry.blob_size(path, blob.digest) is None:
+                        await task.books.room(sent + blob.size_bytes)
                     how = await _until_stopped(task, registry.push_blob(path, blob, file))
                 sent += blob.size_bytes if how == "sent" else 0
                 known[layer.descriptor.digest] = blob

@@ -20,7 +20,7 @@ from extensions.imagebuilder.build_network import BUILDS
 from extensions.imagebuilder.building import Builder, Order
 from extensions.imagebuilder.container import READER, GivenUp
 from extensions.imagebuilder.names import ImageName
-from extensions.imagebuilder.saving import Place, Result, Saver, Task
+from extensions.imagebuilder.saving import NoBooks, Place, Result, Saver, Task
 from galilean.clock import utcnow
 from galilean.errors import UserError
 from galilean.settings_builds import Builds
@@ -360,9 +360,13 @@ def test_labels_by_which_nodes_are_known_are_refused(builder: Builder, ground: A
 def test_more_than_a_person_may_keep_is_refused_after_the_push_and_taken_back(
     builder: Builder, ground: Any
 ) -> None:
-    builder._per_person = 1000
+    class Full(NoBooks):
+        async def room(self, own_bytes: int, below_bytes: int = 0) -> None:
+            assert own_bytes > 100 and not below_bytes
+            raise UserError(507, "full", reason="images-full")
+
     with pytest.raises(UserError) as refused:
-        go(builder, SHELL + "RUN open('/opt/x', 'w').write('x' * 999)\n", "14", used_bytes=999)
+        go(builder, SHELL + "RUN open('/opt/x', 'w').write('x' * 999)\n", "14", Task(utcnow, books=Full()))
     assert refused.value.reason == "images-full"
     assert not ground[0].client.images(name=f"{builder.saver.place.name}/people/ada/built:14")
 

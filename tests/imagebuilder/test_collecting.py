@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from extensions.imagebuilder import saved, service
 from extensions.imagebuilder.collecting import Collector
@@ -22,7 +23,9 @@ from extensions.imagebuilder.container import Wanted
 from extensions.imagebuilder.names import ImageName, Pinned, repository
 from extensions.imagebuilder.saving import Place, Result, Saver, Task
 from extensions.imagebuilder.service import Savers
+from extensions.imagebuilder.tables import saved_images
 from galilean.db import Database
+from galilean.errors import UserError
 from tests.imagebuilder.registry.server import RegistryServer
 from tests.imagebuilder.registry.test_real import push_image
 from tests.imagebuilder.test_service import ADA, NOW, NoDocker, begin, make_run, row
@@ -178,6 +181,9 @@ async def test_deleted_images_do_not_wait_for_ever_for_a_quiet_moment(
     now = datetime.now(UTC)
     savers = savers_with(db, registry, tmp_path / "images", clock=lambda: now)
     await savers.tick()
+    assert savers._collecting is not None, "once when the service begins"
+    await savers._collecting
+    savers._collect()
     savers._deleted = now
     assert savers._may_begin()
     now += service.COLLECT_AFTER + timedelta(seconds=1)
@@ -187,4 +193,95 @@ async def test_deleted_images_do_not_wait_for_ever_for_a_quiet_moment(
     await savers._collecting
     savers._collect()
     assert savers._may_begin()
+    await savers.close()
+
+
+# ------------------------------------------------------------------------------------------ what images stand on
+
+PLACE = f"bases/{'a' * 40}"
+
+
+class BasedSaver(PushingSaver):
+    """The same, of images that stand on one that is brought along; fails where a test says so."""
+
+    fails = False
+
+    async def save(self, task: Task, wanted: Wanted, name: ImageName, *, history: bool = False) -> Result:
+        task.begin("base")
+        await task.books.base(PLACE)
+        async with self.client() as client:
+            if not await client.tags(PLACE):
+                await push_image(client, PLACE, "1", b"below")
+        if self.fails:
+            raise UserError(502, "The registry is away.")
+        return await super().save(task, wanted, name)
+
+
+def based_savers(db: Database, registry: RegistryServer, directory: Path) -> tuple[Savers, BasedSaver]:
+    savers = savers_with(db, registry, directory)
+    docker: Any = NoDocker()
+    saver = BasedSaver(docker, "t", Place(registry.address), directory)
+    savers.saver, saver.needed = saver, savers._needed
+    return savers, saver
+
+
+async def settled(savers: Savers) -> None:
+    """Until everything is done that there is to do."""
+    async with asyncio.timeout(60):
+        await savers.tick()
+        while savers._going or savers._collecting or savers._deleted:
+            await savers.tick()
+            await asyncio.sleep(0.01)
+
+
+async def has_base(saver: Saver) -> bool:
+    async with saver.client() as client:
+        return bool(await client.tags(PLACE))
+
+
+async def test_what_images_stood_on_goes_with_the_last_of_them(
+    db: Database, run: str, registry: RegistryServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "CLEAR_EVERY_TICKS", 1)
+    savers, saver = based_savers(db, registry, tmp_path / "images")
+    first, second = await db.run(begin, run, "1"), await db.run(begin, run, "2")
+    await settled(savers)
+    assert (await row(db, first)).state == (await row(db, second)).state == "ready"
+    for one, stays in ((first, True), (second, False)):
+        await db.run(lambda conn, one=one: saved.remove(conn, one, actor=ADA, now=NOW))
+        await savers.tick()
+        await settled(savers)
+        assert await has_base(saver) is stays
+    assert layers(registry) == 0
+    await savers.close()
+
+
+@pytest.mark.parametrize("how", ["fails", "killed"])
+async def test_what_was_brought_along_for_nothing_goes(
+    db: Database,
+    run: str,
+    registry: RegistryServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    how: str,
+) -> None:
+    monkeypatch.setattr(service, "CLEAR_EVERY_TICKS", 1)
+    savers, saver = based_savers(db, registry, tmp_path / "images")
+    image = await db.run(begin, run)
+    if how == "fails":
+        saver.fails = True
+    else:
+        async with saver.client() as client:
+            await push_image(client, PLACE, "1", b"below")
+        await db.run(
+            lambda conn: conn.execute(
+                update(saved_images)
+                .where(saved_images.c.id == image)
+                .values(step="base", changes={"base": PLACE})
+            )
+        )
+    await settled(savers)
+    assert (await row(db, image)).state == "failed"
+    assert not await has_base(saver)
+    assert layers(registry) == 0
     await savers.close()

@@ -248,14 +248,30 @@ async def test_a_parent_of_another_registry_is_brought_along_once(
         host = image.partition("/")[0]
         sources = Sources(reachable=(host,), plain_http=(host,))
         saver = saver_of(machine, registry, image, sources=sources)
-        task = Task(utcnow)
+        booked: list[Any] = []
+
+        class Noting:
+            async def base(self, place: str) -> None:
+                assert not list(registry.data.rglob("bases")), "it is noted before it is filled"
+                booked.append(place)
+
+            async def room(self, own_bytes: int, below_bytes: int = 0) -> None:
+                assert not list(registry.data.rglob("people")), "it is booked before it is pushed"
+                booked.append(own_bytes > 0 and below_bytes > 0)
+
+        task = Task(utcnow, books=Noting())
         await saver.save(task, WANTED, ImageName("tools", "1"))
         assert "the image below was brought" in task.log
+        assert booked == [f"bases/{image.partition('@sha256:')[2][:40]}", True]
     finally:
         other.stop()
     again = Task(utcnow)
     await saver.save(again, WANTED, ImageName("tools", "2"))  # that registry is away by now
     assert "the image below was brought" not in again.log
+    for _ in range(2):
+        await saver.empty(booked[0])
+    async with saver.client() as client:
+        assert not await client.tags(booked[0])
 
 
 async def test_a_registry_that_may_not_be_asked_is_not(
