@@ -28,6 +28,7 @@ from extensions.desktop.foreign import ForeignSession
 from extensions.desktop.home import desktop_folder
 from extensions.desktop.session import NotUp, Session
 from spawner.node.place import LANGUAGE, RANK, node_name
+from spawner.node.plain_files import plain
 from spawner.node.standing import language_of
 
 HERE = Path(__file__).parent
@@ -385,7 +386,7 @@ class FileHandler(_API):
     async def get(self) -> None:
         try:
             path = files.inside(self.desktops.home, self.get_query_argument("path", ""))
-            file = await asyncio.to_thread(_open, path)
+            file = await asyncio.to_thread(open, path, "rb", opener=plain)
         except (files.NotThere, OSError):
             raise web.HTTPError(404) from None
         with file:
@@ -398,12 +399,6 @@ class FileHandler(_API):
                 self.write(chunk)
                 await self.flush()
         await self.finish()
-
-
-def _open(path: Path) -> Any:
-    if not path.is_file():  # a pipe would never open
-        raise files.NotThere(str(path))
-    return open(path, "rb")
 
 
 def _why(error: OSError) -> str:

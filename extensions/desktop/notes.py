@@ -11,6 +11,8 @@ import os
 import secrets
 from pathlib import Path
 
+from spawner.node.plain_files import plain
+
 NAME = "notes.md"
 MOST_BYTES = 2**20
 
@@ -36,7 +38,7 @@ def read(home: Path) -> tuple[str, str]:
     Raises
     ------
     OSError
-        When it cannot be read.
+        When it cannot be read, or is no plain file.
     ValueError
         When it is no text, or longer than a mebibyte.
     """
@@ -78,7 +80,7 @@ def write(home: Path, text: str, known: str) -> str:
 
 def _content(path: Path) -> bytes | None:
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=plain) as file:
             return file.read(MOST_BYTES + 1)
     except FileNotFoundError:
         return None

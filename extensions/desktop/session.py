@@ -30,6 +30,7 @@ from typing import Any
 from extensions.desktop import available, command, home
 from extensions.desktop.choices import Application, Choices
 from extensions.desktop.short_place import ShortPlace
+from spawner.node.plain_files import plain
 
 #: Many may start at once on a machine that has much else to do.
 SERVER_SECONDS = 60.0
@@ -293,15 +294,16 @@ class Session:
         """Start Chinese input, and start it again if it goes, at most some times."""
         words = command.input_method(self._which)
         for _ in range(5 if words else 0):
-            log = self._open_log(command.INPUT_LOG)  # chatty; the session's is shown to people
             try:
-                process = await asyncio.create_subprocess_exec(
-                    *words, env=self._programs(), stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log
-                )
+                log = self._open_log(command.INPUT_LOG)  # chatty; the session's is shown to people
+                try:
+                    process = await asyncio.create_subprocess_exec(
+                        *words, env=self._programs(), stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log
+                    )
+                finally:
+                    os.close(log)
             except OSError:
                 return
-            finally:
-                os.close(log)
             await process.wait()
             await asyncio.sleep(2)
 
@@ -346,12 +348,12 @@ class Session:
         )
 
     def _open_log(self, name: str) -> int:
-        return os.open(self.folder / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        return plain(str(self.folder / name), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def last_lines(self, name: str) -> list[str]:
         """The last lines of a log, without empty ones."""
         try:
-            with open(self.folder / name, "rb") as file:
+            with open(self.folder / name, "rb", opener=plain) as file:
                 file.seek(max(0, os.fstat(file.fileno()).st_size - LOG_BYTES))
                 text = file.read().decode(errors="replace")
         except OSError:

@@ -29,6 +29,7 @@ from galilean.application_rules import BadValue, Refused, said, values_of, varia
 from spawner.node.command import ended, environment_of
 from spawner.node.listening import Ports, Who
 from spawner.node.place import Place
+from spawner.node.plain_files import plain
 
 FOLDER = ".galilean-apps"
 LOG_TAIL_BYTES = 4000
@@ -168,7 +169,7 @@ class Applications:
             "APP_PORT": str(port),
             "APP_BASE": f"{self.base}apps/{name}",
         }
-        with open(folder / f"{name}.log", "wb") as output:
+        with open(folder / f"{name}.log", "wb", opener=plain) as output:
             process = subprocess.Popen(
                 ["/bin/bash", "-c", str(one["command"])],
                 cwd=self.work, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
@@ -216,7 +217,7 @@ class Applications:
     def log(self, name: str) -> str:
         """The end of what it printed."""
         try:
-            with open(self.home / FOLDER / f"{name}.log", "rb") as file:
+            with open(self.home / FOLDER / f"{name}.log", "rb", opener=plain) as file:
                 file.seek(max(0, os.fstat(file.fileno()).st_size - LOG_TAIL_BYTES))
                 return file.read().decode(errors="replace")
         except OSError:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
+from spawner.node.plain_files import plain
 from spawner.node.ssh import SECRET_VARIABLES
 
 COMMAND = "GALILEAN_START_COMMAND"
@@ -57,7 +58,7 @@ def start_command(environ: MutableMapping[str, str], log: Any) -> subprocess.Pop
     home = Path(environ.get("HOME") or Path.home())
     work = home / "work"
     try:
-        with open(home / LOG, "ab") as output:
+        with open(home / LOG, "ab", opener=plain) as output:
             started = subprocess.Popen(
                 ["/bin/bash", "-c", command],
                 cwd=work if work.is_dir() else home,

@@ -26,6 +26,9 @@ _REACHED = {
     "0100007F": "127.0.0.1",
     "0" * 32: "127.0.0.1",  # dual, as is usual; an own look at V6ONLY there is none
     "00000000000000000000000001000000": "[::1]",
+    # Addresses of IPv4 at a socket of both protocols, as Java has them.
+    "0000000000000000FFFF000000000000": "127.0.0.1",
+    "0000000000000000FFFF00000100007F": "127.0.0.1",
 }
 
 

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from spawner.node.plain_files import plain
+
 
 @dataclass(frozen=True)
 class Result:
@@ -94,7 +96,8 @@ def merge(path: Path, results: Iterable[Result], *, ours: tuple[int, ...] | None
         When it cannot be read, or is no notebook just now.
     """
     stamp = stamp_of(path)
-    before = path.read_text(encoding="utf-8")
+    with open(path, encoding="utf-8", opener=plain) as file:
+        before = file.read()
     notebook = json.loads(before)
     if not isinstance(notebook, dict) or not isinstance(notebook.get("cells"), list):
         raise ValueError(f"{path.name} is no notebook of format 4")

@@ -172,7 +172,8 @@ async def test_a_session_that_ends_at_once_is_told_with_its_last_lines(tmp_path:
     await until_down(made)
     said = made.status()
     assert said["reason"] == "session"
-    assert said["log"][-1] == "the display driver is missing"
+    # Its bus writes there, too, and may be as late with a complaint of its own.
+    assert "the display driver is missing" in said["log"][-3:]
     assert processes_of(tmp_path / "home") == []
 
 

@@ -292,6 +292,25 @@ def test_the_kernels_table_says_who_listens_where() -> None:
     assert list(listeners(iter(table), 8081)) == []
 
 
+@pytest.mark.parametrize("address", ["::ffff:127.0.0.1", "::ffff:0.0.0.0", "::"])
+def test_a_socket_of_both_protocols_is_reached_at_the_ipv4_loopback(address: str) -> None:
+    if not socket.has_dualstack_ipv6():
+        pytest.skip("no IPv6 here")
+    code = (
+        "import socket, sys; s = socket.socket(socket.AF_INET6); s.setsockopt(socket.IPPROTO_IPV6, "
+        "socket.IPV6_V6ONLY, 0); s.bind((sys.argv[1], 0)); s.listen(); print(s.getsockname()[1], flush=True); "
+        "sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, address], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout and other.stdin
+        port = int(other.stdout.readline())
+        assert Ports({}).look(port) == (Who.PERSON, "127.0.0.1")
+        socket.create_connection(("127.0.0.1", port)).close()
+        other.stdin.close()
+
+
 def test_in_a_container_every_program_but_the_node_itself_is_the_persons() -> None:
     ports = Ports({})
     with socket.create_server(("127.0.0.1", 0)) as own:
