@@ -298,7 +298,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(
         method="delete",
         path=DATASET + "/shares",
-        summary="Withdraw a share: runs do not get the data set from the next one on",
+        summary="Withdraw a share; runs that have the data set are released after ten minutes",
         query=_WHOM,
         answers=_SHARES,
     ),
