@@ -18,7 +18,7 @@ from sqlalchemy.exc import IntegrityError
 from ulid import ULID
 
 from extensions.imagebuilder import entries, locks, store
-from extensions.imagebuilder.entries import Actor, Entry, Grantee
+from extensions.imagebuilder.entries import Actor, Entry, Grantee, Viewer
 from extensions.imagebuilder.names import ImageName, Pinned, repository
 from extensions.imagebuilder.tables import environment_versions, environments, saved_images
 from galilean import audit
@@ -258,11 +258,6 @@ def cancelled(conn: Connection, saved_id: str, *, now: datetime, log: str = "") 
     _end(conn, saved_id, "cancelled", now, log)
 
 
-def write_log(conn: Connection, saved_id: str, log: str) -> None:
-    """Say more of one that is over."""
-    conn.execute(update(saved_images).where(saved_images.c.id == saved_id).values(log=log[-LOG_MOST:]))
-
-
 def ask_cancel(conn: Connection, owner: str, saved_id: str, *, now: datetime) -> SavedImage:
     """Ask whoever saves it to give up.
 
@@ -488,18 +483,48 @@ def version_of(found: SavedImage) -> store.NewVersion:
     )
 
 
-def into_entry(conn: Connection, saved_id: str, *, now: datetime) -> Entry:
-    """Make an uploaded image the new version of the entry that it was uploaded for.
+def for_entries(conn: Connection) -> list[SavedImage]:
+    """Those that are ready and shall become a version of an entry, which is yet to be made."""
+    rows = conn.execute(
+        select(saved_images)
+        .where(
+            saved_images.c.state == "ready",
+            saved_images.c.into_id != "",
+            saved_images.c.environment_id == "",
+            saved_images.c.deleted_at.is_(None),
+        )
+        .order_by(saved_images.c.id)
+    )
+    return [_saved(row) for row in rows]
+
+
+def into_entry(conn: Connection, saved_id: str, *, viewer: Viewer, now: datetime) -> Entry:
+    """Make an image the new version of the entry that it was uploaded or adapted for.
+
+    ``viewer`` is its owner as they are now: what they might change when it was begun may be theirs no more.
 
     Raises
     ------
     UserError
-        404 when that is there no more; 409 when it has such a version.
+        404 when the entry is there no more for them; 403 when they may not change it; 409 when it has such a version.
     """
-    found = _get(conn, saved_id)
+    found = get(conn, viewer.name, saved_id)
+    store.reach(conn, viewer, found.into_id, change=True)
     entry = store.add_version(conn, found.into_id, version_of(found), actor=Actor(name=found.owner), now=now)
-    conn.execute(update(saved_images).where(saved_images.c.id == saved_id).values(environment_id=entry.id))
+    conn.execute(
+        update(saved_images).where(saved_images.c.id == saved_id).values(environment_id=entry.id, into_id="")
+    )
     return entry
+
+
+def not_into_entry(conn: Connection, saved_id: str, *, log: str) -> None:
+    """It is an image and becomes no version; ``log`` is a line that says why."""
+    before = _get(conn, saved_id).log
+    conn.execute(
+        update(saved_images)
+        .where(saved_images.c.id == saved_id)
+        .values(into_id="", log=(before + log)[-LOG_MOST:])
+    )
 
 
 def needed(conn: Connection, image: Pinned, *, others_saving: int = 0) -> bool:

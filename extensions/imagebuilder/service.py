@@ -370,12 +370,6 @@ class Savers:
             self._left.pop(named, None)  # of an attempt before; the name is this row's now
         if row.uploaded:
             self._drop(row)
-        if row.into_id:
-            try:
-                await self.db.run(lambda conn: saved.into_entry(conn, row.id, now=self.clock()))
-            except UserError as refused:  # the image is there all the same
-                task.say(f"not a version of the environment: {refused}")
-                await self.db.run(lambda conn: saved.write_log(conn, row.id, task.log))
         log.info("image %s of %s is saved as %s", row.id, row.owner, result.image)
 
     async def _tell(self, row: SavedImage, task: Task) -> None:

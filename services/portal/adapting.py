@@ -1,7 +1,7 @@
 """Adapting an image that was not made for nodes, as pages and API ask for it (CG-17): who may, which version, under which name.
 
 The portal writes a row, which the image service takes up (:mod:`extensions.imagebuilder.adapting`); when it is done the
-entry has a new version, and those who run the old one keep it.
+entry gets a new version (:mod:`services.portal.new_versions`), and those who run the old one keep it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ def proposed(entry: Entry, version: Version) -> str:
 
 
 def _going(conn: Connection, entry: Entry) -> SavedImage | None:
-    return next((row for row in saved.saving(conn) if row.how == "adapted" and row.into_id == entry.id), None)
+    there = (*saved.saving(conn), *saved.for_entries(conn))
+    return next((row for row in there if row.how == "adapted" and row.into_id == entry.id), None)
 
 
 async def going(portal: Portal, entry: Entry) -> SavedImage | None:

@@ -454,7 +454,8 @@ async def test_an_upload_goes_on_after_the_service_was_killed_or_stopped(
     await savers.close()
 
 
-async def test_an_upload_for_an_entry_becomes_its_version(db: Database, tmp_path: Path) -> None:
+async def test_an_upload_for_an_entry_is_ready_and_no_version_yet(db: Database, tmp_path: Path) -> None:
+    """The portal, which knows rights, makes it one."""
     entry = await db.run(
         lambda conn: store.create(
             conn, actor=ADA, owner="ada", slug="tools", title="Tools", now=NOW, version=version("b", "0")
@@ -465,18 +466,9 @@ async def test_an_upload_for_an_entry_becomes_its_version(db: Database, tmp_path
     found = await until_over(savers, db, image)
     await savers.close()
     after = await db.run_read(store.entry, entry.id)
-    assert after is not None and (after.version.tag, after.version.digest) == ("1", IMAGE.digest)
-    assert after.version.told and (await row(db, image)).environment_id == entry.id
+    assert after is not None and after.version.tag == "0"
     assert found.state == "ready"
-
-
-async def test_an_upload_whose_entry_is_gone_is_an_image_all_the_same(db: Database, tmp_path: Path) -> None:
-    savers = uploads_of(db, tmp_path / "images", FakeUploader())
-    image = await db.run(begin_upload, "01HZZZZZZZZZZZZZZZZZZZZZZZ")
-    found = await until_over(savers, db, image)
-    await savers.close()
-    assert found.state == "ready"
-    assert "not a version" in (await row(db, image)).log
+    assert [one.id for one in await db.run_read(saved.for_entries)] == [image]
 
 
 # ---- builds

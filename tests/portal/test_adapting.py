@@ -22,7 +22,7 @@ from extensions.imagebuilder.names import Pinned, parse_typed
 from extensions.imagebuilder.registry.access import Credentials
 from extensions.imagebuilder.store import NewVersion
 from galilean.tables import audit_log
-from services.portal import adapting, shelf
+from services.portal import adapting, new_versions, shelf
 from services.portal.adapting import proposed
 from tests.portal.live import LiveSite
 
@@ -107,7 +107,8 @@ def test_an_image_that_lacks_something_is_adapted_into_a_new_version(site: LiveS
     assert "It is being adapted" in page(site, "alice", found.id)
     pinned = Pinned("registry.local", "people/alice/torch", "sha256:" + "b" * 64)
     site.write(saved.finish, image["id"], image=pinned, now=NOW, changes={"told": []})
-    site.write(saved.into_entry, image["id"], now=NOW)
+    assert sign("root").post(place, json={"name": "other:1"}).json()["reason"] == "adapting"
+    asyncio.run_coroutine_threadsafe(new_versions.go_on(site.portal), site.loop).result(60)
     detail = sign("alice").get(f"/environments/{found.id}").json()
     assert [one["image"] for one in detail["versions"] if one["current"]] == [str(pinned)]
     assert "What this image lacks" not in page(site, "alice", found.id)
