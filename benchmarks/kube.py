@@ -61,7 +61,7 @@ metadata: {name: hub, namespace: $NAMESPACE}
 rules:
   - {apiGroups: [""], resources: [pods, secrets, services], verbs: [get, list, watch, create, delete]}
   - {apiGroups: [""], resources: [events], verbs: [get, list, watch]}
-  - {apiGroups: [networking.k8s.io], resources: [networkpolicies], verbs: [list, create, update, delete]}
+  - {apiGroups: [networking.k8s.io], resources: [networkpolicies], verbs: [list, watch, create, update, delete]}
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: RoleBinding

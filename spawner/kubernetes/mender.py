@@ -1,8 +1,8 @@
 """What stands around running nodes is kept as it has to be: the policy and the Service.
 
 Nodes go on without them, and nothing else notices: without its policy a cluster is open to everybody's
-nodes, without its Service nodes have no names. Once a minute both are compared with the living pods; what
-is missing is made anew from the labels and annotations of a pod, owned by the Secret that owns the pod.
+nodes, without its Service nodes have no names. Once a minute, and a second after somebody touched a policy,
+both are compared with the living pods; what is missing is made anew from the labels and annotations of a pod, owned by the Secret that owns the pod.
 So nothing of it outlives the cluster, whenever that ends meanwhile.
 
 A policy that says something else than it has to is put in order: somebody edited it, a machine with an address of
@@ -22,11 +22,16 @@ from spawner.kubernetes import manifests, names, troubles
 from spawner.kubernetes.api import APIError, KubeAPI, is_passing
 from spawner.kubernetes.own_addresses import Network, OwnAddresses
 from spawner.kubernetes.policies import has_marks, in_place_of, says
+from spawner.kubernetes.policy_watch import follow_policies
 from spawner.kubernetes.spec import ClusterFrame, Isolation
 from spawner.kubernetes.watch import Pod, PodWatch
 from spawner.labels import rank_in
 
 EVERY_SECONDS = 60.0
+#: A release takes the policy along: a moment later its pods are ending, and nothing is wrong.
+SETTLE_SECONDS = 1.0
+#: Who edits policies again and again does not keep us at it.
+LEAST_SECONDS = 5.0
 _TURN = 100
 
 
@@ -52,28 +57,60 @@ class Mender:
         self._watch = watch
         self._own = own
         self._log = log or logging.getLogger(__name__)
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._touched: set[str] = set()
+        self._touch = asyncio.Event()
         #: By name: the generation that the API server gave to what we wrote, and what that was.
         self._written: dict[str, tuple[int, Any]] = {}
 
     def start(self, isolation: Isolation) -> None:
         """Look from now on, again and again; called again it costs nothing."""
-        if self._task is None or self._task.done():
-            self._task = asyncio.get_running_loop().create_task(self._run(isolation))
+        if self._tasks and not any(task.done() for task in self._tasks):
+            return
+        for task in self._tasks:
+            task.cancel()
+        loop = asyncio.get_running_loop()
+        self._tasks = [
+            loop.create_task(self._run(isolation)),
+            loop.create_task(follow_policies(self._api, self._is_touched, log=self._log)),
+        ]
 
     async def stop(self) -> None:
         """Look no more."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait({self._task})
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _is_touched(self, name: str) -> None:
+        self._touched.add(name)
+        self._touch.set()
 
     async def _run(self, isolation: Isolation) -> None:
+        loop = asyncio.get_running_loop()
+        last = float("-inf")
+        due = loop.time() + EVERY_SECONDS
         while True:
-            await asyncio.sleep(EVERY_SECONDS)
+            try:
+                async with asyncio.timeout_at(due):
+                    await self._touch.wait()
+            except TimeoutError:
+                pass
+            else:
+                await asyncio.sleep(max(SETTLE_SECONDS, last + LEAST_SECONDS - loop.time()))
+                touched, self._touched = self._touched, set()
+                self._touch.clear()
+                living = any(_a_living(self._watch.pods(name)) for name in touched)
+                if not living and loop.time() < due:  # many releases do not keep us from looking in turn
+                    continue
+            last = loop.time()
+            due = last + EVERY_SECONDS
             try:
                 await self.mend(isolation)
             except Exception as error:
-                if not is_passing(error):
+                if is_passing(error):
+                    due = last + min(EVERY_SECONDS, LEAST_SECONDS)
+                else:
                     self._log.warning("What stands around clusters could not be looked after: %r", error)
 
     async def mend(self, isolation: Isolation) -> list[str]:

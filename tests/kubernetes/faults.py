@@ -97,9 +97,9 @@ class FaultyAPI(KubeAPI):
             raise ConnectionResetError("the answer was lost")
         return made
 
-    async def watch(self, *args: Any, **more: Any) -> AsyncIterator[dict[str, Any]]:
-        async for event in super().watch(*args, **more):
-            if await self._steps.come_to("watch") == "die":
+    async def watch(self, kind: str, *args: Any, **more: Any) -> AsyncIterator[dict[str, Any]]:
+        async for event in super().watch(kind, *args, **more):
+            if kind == "Pod" and await self._steps.come_to("watch") == "die":
                 raise asyncio.CancelledError
             yield event
 

@@ -24,7 +24,7 @@ class Cluster:
         self.writes: list[str] = []
         self.refusals: list[tuple[str, Exception]] = []
         self.lost: list[str] = []
-        self.streams: list[asyncio.Queue[Any]] = []
+        self.streams: list[tuple[str, asyncio.Queue[Any]]] = []
         self.slow: asyncio.Event | None = None
         self.hold = False
         self.collector = True
@@ -90,7 +90,7 @@ class Cluster:
 
     def vanish(self, kind: str, name: str) -> None:
         gone = self.objects.pop((kind, name), None)
-        if gone is not None and kind == "Pod":
+        if gone is not None:
             self.tell("DELETED", gone)
 
     def collect(self, uid: str) -> None:
@@ -115,6 +115,7 @@ class Cluster:
         """Another version of an object."""
         metadata["resourceVersion"] = str(next(self._numbers))
         self.objects[kind, name]["metadata"] |= metadata
+        self.tell("MODIFIED", self.objects[kind, name])
 
     def edit(self, kind: str, name: str, spec: dict[str, Any]) -> None:
         """Somebody says something else in an object."""
@@ -162,13 +163,20 @@ class Cluster:
 
     async def watch(self, kind: str, selector: str, version: str, **_: Any) -> Any:
         queue: asyncio.Queue[Any] = asyncio.Queue()
-        self.streams.append(queue)
+        self.streams.append((kind, queue))
         yield {"type": "OPEN"}
         while True:
             yield await queue.get()
 
+    async def watched(self, kind: str) -> None:
+        """Wait until somebody watches a kind."""
+        while kind not in [of for of, _ in self.streams]:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+
     def tell(self, kind: str, item: dict[str, Any]) -> None:
-        for queue in self.streams:
+        for of, queue in self.streams:
+            if of != item.get("kind"):
+                continue
             queue.put_nowait({"type": kind, "object": {**item, "metadata": dict(item["metadata"])}})
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from spawner.backend import NodeFailed
 from spawner.cluster import VirtualCluster
-from spawner.kubernetes import manifests, names, nodes
+from spawner.kubernetes import manifests, mender, names, nodes
 from spawner.kubernetes.api import APIError
 from spawner.kubernetes.cluster import KubeCluster
 from tests.kubernetes.memory import KINDS, Progress, forge
@@ -433,6 +433,56 @@ def spec_labels() -> Any:
 
 def secret_uid(cluster: Any) -> str:
     return cluster.objects["Secret", BASE]["metadata"]["uid"]
+
+
+@pytest.mark.parametrize("how", ["deleted", "edited", "labels taken"])
+async def test_a_policy_that_somebody_touches_is_put_in_order_at_once(
+    world: Any, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mender, "SETTLE_SECONDS", 0.001)
+    cluster, made = world
+    await made.create(spec(), Progress())
+    before = cluster.objects["NetworkPolicy", BASE]["spec"]
+    made.mender.start(spec().isolation)
+    await cluster.watched("NetworkPolicy")
+    if how == "deleted":
+        cluster.vanish("NetworkPolicy", BASE)
+    elif how == "edited":
+        opened(cluster)
+    else:
+        unlabelled(cluster)
+    async with asyncio.timeout(5):
+        while cluster.objects.get(("NetworkPolicy", BASE), {}).get("spec") != before:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+    await made.mender.stop()
+
+
+async def test_a_release_is_no_reason_to_look(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mender, "SETTLE_SECONDS", 0.001)
+    cluster, made = world
+    looks = 0
+
+    async def mend(_: Any) -> list[str]:
+        nonlocal looks
+        looks += 1
+        return []
+
+    monkeypatch.setattr(made.mender, "mend", mend)
+    made.mender.start(spec().isolation)
+    made.mender.start(spec().isolation)
+    await cluster.watched("NetworkPolicy")
+    assert len([kind for kind, _ in cluster.streams if kind == "NetworkPolicy"]) == 1
+    await made.create(spec(), Progress())
+    await made.remove(BASE)
+    await asyncio.sleep(0.05)
+    assert looks == 0
+    await made.create(spec(), Progress())
+    opened(cluster)
+    await asyncio.sleep(0.05)
+    opened(cluster)  # again at once: it is not looked at without a pause
+    await asyncio.sleep(0.05)
+    assert looks == 1
+    await made.mender.stop()
 
 
 async def test_a_policy_of_a_younger_run_of_the_same_name_is_not_written_over(world: Any) -> None:
