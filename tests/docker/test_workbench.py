@@ -15,7 +15,8 @@ from spawner.docker import names
 from tests import repositories
 from tests.docker.daemon import IMAGE, Daemon
 from tests.docker.test_product import DockerProduct
-from tests.docker.test_save import saved
+from tests.docker.test_save import bytes_of, secrets_of
+from tests.imagebuilder import story
 from tests.product.product import wait_for
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
@@ -111,69 +112,66 @@ def in_node(daemon: Daemon, node: dict[str, Any], text: str) -> str:
     return daemon.execute(node["Id"], "/bin/sh", "-c", text)
 
 
-def test_a_package_is_installed_as_root_and_the_container_is_not_privileged(
+def test_a_package_installed_as_root_is_saved_in_the_browser_and_another_person_has_it(
     product: DockerProduct, daemon: Daemon, tmp_path: Path
 ) -> None:
-    ada = product.person("ada")
-    bench, _ = opened(ada)
-    assert bench["root"]
-    (node,) = nodes_of(product, daemon, "ada")
-    said = node["HostConfig"]
-    assert (said["Privileged"], said["CapDrop"], node["Config"]["User"]) == (False, ["ALL"], "1000:1000")
-    (work,) = [one["Source"] for one in node["Mounts"] if one["Destination"] == "/home/jovyan/work"]
-    repositories.repository(Path(work) / "apt", tmp_path)
-    repositories.index(Path(work) / "simple")
-    assert in_node(daemon, node, "id -u; sudo id -u").split() == ["1000", "0"]
-    told = in_node(
-        daemon,
-        node,
-        "sudo apt-get update 2>&1; sudo apt-get install --yes heat 2>&1; echo kept > ~/work/kept",
-    )
-    assert "Setting up heat" in told, told
-    # This machine's own programs cannot be written: what is root's in an image of its own goes to a place of root's here.
-    told = in_node(
-        daemon, node,
-        "sudo /usr/bin/python3 -m pip install --index-url file:///home/jovyan/work/simple --target /opt/python warm 2>&1",
-    )  # fmt: skip
-    assert "Successfully installed warm-2.0" in told, told
-    assert in_node(daemon, node, "cat /opt/heat/uid; stat -c %u /opt/heat/heat.py").split() == ["0", "0"]
-    # Root inside has no power over the machine: neither devices, nor mounts, nor its network.
-    for text in ("mknod /tmp/disk b 254 0", "mount -t tmpfs none /mnt", "ip link add x type dummy"):
-        assert (
-            in_node(daemon, node, f"sudo {text} 2>/dev/null && echo done || echo refused").strip()
-            == "refused"
+    ada, bob = product.person("ada"), product.person("bob", role="student")
+
+    def install(bench: story.Bench) -> None:
+        (node,) = nodes_of(product, daemon, "ada")
+        said = node["HostConfig"]
+        assert (said["Privileged"], said["CapDrop"], node["Config"]["User"]) == (False, ["ALL"], "1000:1000")
+        (work,) = [one["Source"] for one in node["Mounts"] if one["Destination"] == "/home/jovyan/work"]
+        repositories.repository(Path(work) / "apt", tmp_path)
+        repositories.index(Path(work) / "simple")
+        assert in_node(daemon, node, "id -u; sudo id -u").split() == ["1000", "0"]
+        told = in_node(
+            daemon,
+            node,
+            "sudo apt-get update 2>&1; sudo apt-get install --yes heat 2>&1; echo kept > ~/work/kept",
         )
+        assert "Setting up heat" in told, told
+        # This machine's own programs cannot be written: what is root's in an image of its own goes to a place of root's here.
+        told = in_node(
+            daemon, node,
+            "sudo /usr/bin/python3 -m pip install --index-url file:///home/jovyan/work/simple --target /opt/python warm 2>&1",
+        )  # fmt: skip
+        assert "Successfully installed warm-2.0" in told, told
+        assert in_node(daemon, node, "cat /opt/heat/uid; stat -c %u /opt/heat/heat.py").split() == ["0", "0"]
+        # Root inside has no power over the machine: neither devices, nor mounts, nor its network.
+        for text in ("mknod /tmp/disk b 254 0", "mount -t tmpfs none /mnt", "ip link add x type dummy"):
+            told = in_node(daemon, node, f"sudo {text} 2>/dev/null && echo done || echo refused")
+            assert told.strip() == "refused"
+        lost = ada.portal("GET", f"/clusters/{bench.cluster}/losses").json()
+        assert lost["nodes"][0]["packages"] == {"apt": 1, "pip": 1}
+        assert [line for line in lost["parts"][0]["lines"] if "heat" in line or "warm 2.0" in line]
+        assert lost["parts"][0]["save_url"].endswith(f"clusters/{bench.cluster}/nodes/0/save")
+        # It is nobody else's to look at, to save or to delete.
+        (own,) = ada.portal("GET", "/workbenches").json()["items"]
+        for method, path in (
+            ("POST", "/images"),
+            ("GET", f"/workbenches/{own['id']}"),
+            ("POST", f"/workbenches/{own['id']}/clusters"),
+            ("DELETE", f"/workbenches/{own['id']}"),
+        ):
+            body = {"cluster": bench.cluster, "rank": 0, "name": "mine:1"} if path == "/images" else None
+            assert bob.portal(method, path, json=body).status_code == 404
 
+    def check(bench: story.Bench, image: dict[str, Any]) -> None:
+        assert "heat" in {one["name"] for one in image["changes"]["packages_added"]}
+        (node,) = nodes_of(product, daemon, "ada")
+        secrets = secrets_of(product, node)
+        assert len(secrets) >= 4
+        looked = 0
+        for name, content in bytes_of(daemon, image["image"]):
+            looked += len(content)
+            found = [value for value in secrets if value in content or value in content.replace(b"\n", b"")]
+            assert not found, name
+        assert looked > 1 << 20
 
-def test_it_is_saved_added_to_the_library_and_somebody_else_has_the_package(
-    product: DockerProduct, daemon: Daemon
-) -> None:
-    ada, bob = product.person_named("ada"), product.person("bob", role="student")
-    (bench,) = ada.portal("GET", "/workbenches").json()["items"]
-    cluster = bench["cluster"]
-    held = ada.portal("GET", f"/clusters/{cluster}/nodes/0/would-hold").json()
-    assert any("heat" in name for name in held["apt"])
-    lost = ada.portal("GET", f"/clusters/{cluster}/losses").json()
-    assert lost["nodes"][0]["packages"] == {"apt": 1, "pip": 1}
-    assert [line for line in lost["parts"][0]["lines"] if "heat" in line or "warm 2.0" in line]
-    assert lost["parts"][0]["save_url"].endswith(f"clusters/{cluster}/nodes/0/save")
-    for method, path in (
-        ("POST", "/images"),
-        ("GET", f"/workbenches/{bench['id']}"),
-        ("POST", f"/workbenches/{bench['id']}/clusters"),
-        ("DELETE", f"/workbenches/{bench['id']}"),
-    ):
-        body = {"cluster": cluster, "rank": 0, "name": "mine:1"} if path == "/images" else None
-        assert bob.portal(method, path, json=body).status_code == 404
-    image = saved(ada, "heat-tools:1", cluster)
-    assert image["state"] == "ready", image
-    added = {one["name"] for one in image["changes"]["packages_added"]}
-    assert "heat" in added
-    name = ada.portal("PUT", f"/images/{image['id']}/library", json={"visibility": "public"}).json()["name"]
-    slug = bob.project("Class")
-    answer = bob.run(slug, project=slug, nodes=2, cpu=0.5, memory="1G", environment=name)
-    assert answer.status_code in (201, 202), answer.text
-    wait_for(lambda: bob.is_ready(slug), f"{slug} is ready", seconds=400)
+    slug = story.tell(
+        product, ada, bob, install=install, holds="heat", size=(0.5, 1), check_saved=check, seconds=400
+    )
     theirs = nodes_of(product, daemon, "bob")
     assert len(theirs) == 2
     for node in theirs:
@@ -184,10 +182,8 @@ def test_it_is_saved_added_to_the_library_and_somebody_else_has_the_package(
         )
         assert told.split() == ["42", "42"]
         # A cluster of a project is nobody's to become root in, whatever its image has.
-        assert (
-            in_node(daemon, node, "sudo -n true 2>/dev/null && echo root || echo refused").strip()
-            == "refused"
-        )
+        told = in_node(daemon, node, "sudo -n true 2>/dev/null && echo root || echo refused")
+        assert told.strip() == "refused"
     (held_now,) = bob.clusters()
     nothing = bob.portal("GET", f"/clusters/{held_now['id']}/losses").json()
     assert [one["seen"] for one in nothing["nodes"]] == [True, True]

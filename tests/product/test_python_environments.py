@@ -9,13 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from extensions.desktop import available
 from tests.browser.conftest import ARGUMENTS, CHROMIUM, PATIENCE_MS, serious_faults
+from tests.imagebuilder.story import signed_in
 from tests.product.code import in_node
 from tests.product.conftest import SETTINGS
-from tests.product.product import PASSWORD, Person, Product, running_product, wait_for
+from tests.product.product import Product, running_product, wait_for
 from tests.wheels import make_wheel
 
 pytestmark = pytest.mark.browser
@@ -51,22 +52,6 @@ def chromium() -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         yield browser
         browser.close()
-
-
-def signed_in(browser: Browser, centre: Product, person: Person, **more: object) -> Page:
-    centre.give_password(person.name)
-    context: BrowserContext = browser.new_context(
-        viewport={"width": 1400, "height": 900},
-        **({"locale": "en-GB"} | more),  # type: ignore[arg-type]
-    )
-    page = context.new_page()
-    page.set_default_timeout(PATIENCE_MS)
-    page.goto(f"{centre.url}/hub/login?next=/services/portal/images")
-    page.locator("#username_input, input[name=username]").first.fill(person.name)
-    page.locator("input[type=password]").first.fill(PASSWORD)
-    page.locator("form button[type=submit], form input[type=submit]").first.click()
-    page.wait_for_url("**/services/portal/images")
-    return page
 
 
 def saved_from(page: Page, address: str) -> Page:
