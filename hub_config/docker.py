@@ -12,7 +12,8 @@ from galilean.settings import Settings
 from hub_config.addresses import Addresses
 from spawner.docker import firewall
 from spawner.docker.firewall import Reach
-from spawner.docker.gate import Gate
+from spawner.docker.gate import Gate, run_nft
+from spawner.docker.keeper import TableKeeper
 
 
 def cluster_traits(settings: Settings, addresses: Addresses, portal_path: str) -> dict[str, Any]:
@@ -41,10 +42,15 @@ def cluster_traits(settings: Settings, addresses: Addresses, portal_path: str) -
     }
 
 
-def gate_of(settings: Settings) -> Gate:
-    """Who opens ways to licence servers in that firewall."""
+def gate_of(settings: Settings, addresses: Addresses) -> Gate:
+    """Who keeps that firewall in the kernel, and opens ways to licence servers in it."""
     docker = settings.docker
-    return Gate(outside=docker.outside, not_outside=docker.not_outside, reaches=docker.reaches)
+    return Gate(
+        outside=docker.outside,
+        not_outside=docker.not_outside,
+        reaches=docker.reaches,
+        keeper=TableKeeper(lambda: rules_of(settings, addresses), run_nft),
+    )
 
 
 def reach_of(settings: Settings, addresses: Addresses, resolvers: list[str]) -> Reach:

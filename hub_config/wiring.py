@@ -202,7 +202,7 @@ def configure(c: Any, environ: dict[str, str] | None = None) -> Wiring:
             state=settings.state,
             pool=settings.docker.network_pool,
             gpus=settings.docker.gpus,
-            gate=gate_of(settings),
+            gate=gate_of(settings, addresses),
         )
     c.Authenticator.post_auth_hook = signed_in(wiring)
     c.GalileanAuthenticator.signed_up = after_sign_up(wiring)

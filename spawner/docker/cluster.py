@@ -75,6 +75,7 @@ class DockerCluster(VirtualCluster):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.containers.watch.start()  # with the hub, for its first spawners are those of the last hub
+        self.containers.guard()
 
     @property
     def base(self) -> str:

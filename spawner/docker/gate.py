@@ -22,12 +22,17 @@ from typing import Any
 from galilean.errors import UserError, mark
 from spawner.docker import firewall
 from spawner.docker.firewall import LICENCES, TABLE
+from spawner.docker.keeper import TableKeeper
 from spawner.licences import Way
 
 _NOT_ROOT = mark(
     "This environment has a licence server at {address}, to which the firewall of this machine lets nobody through, and "
     "Galilean does not run as root here, so it cannot open a way for one cluster. An administrator can open it for "
     "all (docker.reaches)."
+)
+_NOT_KEPT = mark(
+    "The firewall rules that keep nodes off this machine's own services are gone, and cannot be put in again: {why} "
+    "Tell your administrator; nothing is started without them."
 )
 _NOT_OPENED = mark("The way to the licence servers of this environment cannot be opened: {why}")
 
@@ -42,6 +47,8 @@ class Gate:
         What the table lets everybody through to, as in :class:`spawner.docker.firewall.Reach`.
     may_apply
         Whether this process can put rules into the kernel.
+    keeper
+        Has the table in the kernel before anything is started; ``None`` = somebody else answers for it.
     nft
         Runs nft with these words and this input; what it says.
     """
@@ -50,10 +57,13 @@ class Gate:
     not_outside: Sequence[str] = ()
     reaches: Sequence[str] = ()
     may_apply: Callable[[], bool] = firewall.may_apply
+    keeper: TableKeeper | None = None
     nft: Callable[[Sequence[str], str], str] = lambda words, text: run_nft(words, text)
 
     def open(self, bridge: str, ways: Iterable[Way]) -> None:
         """Let what comes from an interface through to exactly these, besides what everybody reaches.
+
+        Looks first whether the table is there at all, and puts it in again when somebody took it out.
 
         Raises
         ------
@@ -66,10 +76,32 @@ class Gate:
             if shut is not None:
                 raise UserError(503, _NOT_ROOT, reason="licence-firewall", address=shut.address)
             return
+        with self.keeper.turn if self.keeper is not None else contextlib.nullcontext():
+            self.keep()
+            self._let(bridge, wanted)
+
+    def keep(self) -> None:
+        """Have the table in the kernel, where that is ours to do.
+
+        Raises
+        ------
+        UserError
+            503 when it is gone and cannot be put in again.
+        """
+        if self.keeper is None or not self.may_apply():
+            return
+        try:
+            self.keeper.keep()
+        except OSError as error:
+            raise UserError(503, _NOT_KEPT, reason="firewall", why=str(error)[:300]) from error
+
+    def _let(self, bridge: str, wanted: Sequence[Way]) -> None:
         try:
             text = change(bridge, self._there(bridge), wanted)
             if text:
                 self.nft(["-f", "-"], text)
+            if text and self.keeper is not None:
+                self.keeper.note()
         except OSError as error:
             raise UserError(503, _NOT_OPENED, reason="licence-firewall", why=str(error)[:300]) from error
 

@@ -27,6 +27,7 @@ from spawner.docker import again, cards, containers, names, scratch, setuid, sub
 from spawner.docker.again import ContainerAgain
 from spawner.docker.api import APIError, Client, DockerAPI, ImageNotFound, NotFound, PullFailed, said
 from spawner.docker.gate import Gate
+from spawner.docker.keeper import KEEP_SECONDS
 from spawner.docker.spec import GRACE_SECONDS, ClusterSpec, Given
 from spawner.docker.troubles import Container
 from spawner.docker.watch import ContainerWatch
@@ -87,9 +88,23 @@ class ContainerNodes:
         self._dealt: dict[str, set[str]] = {}
         self._pulls: dict[str, asyncio.Task[None]] = {}
         self._placing = asyncio.Lock()
+        self._guarding: asyncio.Task[None] | None = None
 
     def __deepcopy__(self, memo: Any) -> ContainerNodes:
         return self  # traitlets copies what is configured
+
+    def guard(self) -> None:
+        """Look after the firewall's table from now on, as long as the loop turns."""
+        if self._guarding is None or self._guarding.done():
+            self._guarding = asyncio.ensure_future(self._guard())
+
+    async def _guard(self) -> None:
+        while True:
+            try:
+                await self.api.do(self._gate.keep)
+            except Exception as error:  # said each time: the machine is open
+                self._log.error("%s", error)
+            await asyncio.sleep(KEEP_SECONDS)
 
     def secrets(self, base: str) -> Path:
         """Where the keys of a cluster are, while it exists."""

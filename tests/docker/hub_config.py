@@ -8,7 +8,8 @@ from galilean.db import Database, metadata
 from spawner import tables  # noqa: F401 - registers the tables
 from spawner.collaborators import Collaborators
 from spawner.docker.cluster import DockerCluster, container_nodes
-from spawner.docker.gate import Gate
+from spawner.docker.gate import Gate, run_nft
+from spawner.docker.keeper import TableKeeper
 from spawner.licences import LicenceServer
 from spawner.plan import EnvironmentChoice, Mount
 from spawner.proxy import ClusterProxy
@@ -70,7 +71,10 @@ c.DockerCluster.containers = container_nodes(
     instance=told["instance"],
     state=state,
     pool=told["pool"],
-    gate=Gate(not_outside=told.get("not_outside", ())),
+    gate=Gate(
+        not_outside=told.get("not_outside", ()),
+        keeper=TableKeeper(lambda: told["rules"], run_nft) if told.get("rules") else None,
+    ),
 )
 c.DockerCluster.not_licences = [told["pool"]]
 c.DockerCluster.command = told["command"]

@@ -16,7 +16,9 @@ import httpx
 import pytest
 
 from spawner.docker import names
+from spawner.docker.firewall import TABLE
 from tests.docker.daemon import IMAGE, UID, Daemon, free_port
+from tests.docker.test_isolation import REACHED
 from tests.product import ssh
 from tests.product.product import GALILEAN, ROOT, Product, wait_for
 from tests.product.ssh import Computer
@@ -188,6 +190,50 @@ def test_ssh_from_outside_into_containers(product: DockerProduct, tmp_path: Path
     opened.communicate()
     assert kim.stop(slug).status_code in (202, 204)
     wait_for(lambda: not kim.clusters(), "the cluster is closed", seconds=60)
+
+
+@pytest.mark.parametrize("what", ["delete", "flush"])
+def test_a_firewall_that_somebody_empties_is_put_back_while_nodes_run(
+    product: DockerProduct, daemon: Daemon, what: str
+) -> None:
+    eve = product.person(f"eve-{what}")
+    slug = eve.project("Walls")
+    assert eve.run(slug, project=slug, memory="1G", cpu=1).status_code in (201, 202)
+    wait_for(lambda: eve.is_ready(slug), f"{slug} is ready", seconds=400)
+    (node,) = daemon.containers(**{names.INSTANCE: product.instance})
+    gateway = node["NetworkSettings"]["Networks"].popitem()[1]["Gateway"]
+    port = free_port()
+    server = subprocess.Popen(
+        daemon.machine.command(sys.executable, "-m", "http.server", "--bind", "0.0.0.0", str(port)),
+        cwd="/var/empty" if Path("/var/empty").is_dir() else "/usr/share/doc", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+
+    def reaches() -> bool:
+        return (
+            daemon.execute(node["Id"], "/usr/bin/python3", "-IS", "-c", REACHED, gateway, str(port)) == "yes"
+        )
+
+    try:
+        here = ("python3", "-c", f"import socket; socket.create_connection(('127.0.0.1', {port}))")
+        wait_for(
+            lambda: subprocess.run(daemon.machine.command(*here), capture_output=True).returncode == 0,
+            "it serves",
+        )
+        assert not reaches()
+        daemon.machine.run("nft", what, "table", "inet", TABLE)
+        wait_for(
+            lambda: "counter" in daemon.machine.run("nft", "list", "table", "inet", TABLE, check=False),
+            "the rules are back",
+            seconds=120,
+        )
+        assert not reaches()
+        log = (product.state / "logs/hub.log").read_text()
+        assert "nodes could reach this machine's services" in log
+    finally:
+        server.kill()
+        server.wait()
+        eve.stop(slug)
+        wait_for(lambda: not eve.clusters(), "the cluster is closed", seconds=60)
 
 
 def test_more_cpu_than_the_machine_has_is_refused_with_the_reason(product: DockerProduct) -> None:
