@@ -244,6 +244,8 @@ class ForeignSession:
     """
 
     application = None
+    #: It is the image's: we come and go, and end nothing on it.
+    restarts = False
 
     def __init__(
         self,

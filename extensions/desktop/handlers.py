@@ -25,7 +25,7 @@ from tornado.websocket import WebSocketClosedError
 from extensions.desktop import choices, files, notes
 from extensions.desktop.desktops import Desktops
 from extensions.desktop.foreign import ForeignSession
-from extensions.desktop.home import desktop_folder
+from extensions.desktop.home import folder_for_files
 from extensions.desktop.session import NotUp, Session
 from spawner.node.place import LANGUAGE, RANK, node_name
 from spawner.node.plain_files import plain
@@ -116,7 +116,10 @@ class PageHandler(_Owned, JupyterHandler):
                 {"name": one.name, "title": one.title} for one in self.desktops.choices.applications.values()
             ],
             "sizes": self.desktops.sizes(),
-            "folder": files.relative(self.desktops.home, desktop_folder(self.desktops.home)),
+            "folder": files.relative(
+                self.desktops.home, folder_for_files(self.desktops.home, ours=session.restarts)
+            ),
+            "restarts": session.restarts,
         }
         static = f"{base}desktop/static/{self.settings['galilean_desktop_static']}/"
         self.set_header("Content-Security-Policy", POLICY)

@@ -6,6 +6,7 @@ what people put on their desktop they expect to find again. ``~/Desktop`` leads 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -86,9 +87,16 @@ Layout=
 
 
 def desktop_folder(home: Path) -> Path:
-    """Where files on the desktop are: below ``work`` if that may be written."""
+    """Where files on the desktop are: below ``work`` if they lie there already or that may be written."""
     work = home / "work"
-    return work / DESKTOP if work.is_dir() else home / DESKTOP
+    kept = work / DESKTOP
+    return kept if kept.is_dir() or (work.is_dir() and os.access(work, os.W_OK)) else home / DESKTOP
+
+
+def folder_for_files(home: Path, *, ours: bool) -> Path:
+    """Where files that are dropped onto the page go: a desktop that the image brings may show any folder, or none."""
+    work = home / "work"
+    return desktop_folder(home) if ours else work if work.is_dir() else home
 
 
 def files_of(home: Path, folder: Path) -> Mapping[Path, str]:
@@ -116,11 +124,7 @@ def write(home: Path) -> Path:
         When HOME cannot be written, a full disk for instance.
     """
     folder = desktop_folder(home)
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError:  # work is read-only for this run
-        folder = home / DESKTOP
-        folder.mkdir(exist_ok=True)
+    folder.mkdir(exist_ok=True)
     link = home / DESKTOP
     if link != folder and not link.exists() and not link.is_symlink():
         link.symlink_to(folder, target_is_directory=True)

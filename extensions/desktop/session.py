@@ -74,6 +74,9 @@ class Session:
         Finds a program by its name.
     """
 
+    #: Whether a restart ends what runs on it.
+    restarts = True
+
     def __init__(
         self,
         folder: Path,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import shutil
@@ -255,6 +256,16 @@ def test_a_persons_page_shows_it_and_carries_no_password(
         )
         wait_for(lambda: red(colour(page)), "the window is in the picture", seconds=60)
         assert made.status()["state"] == "running"
+        told = json.loads(page.get_attribute("body", "data-page"))
+        assert told["restarts"] is False and told["folder"] == "work"
+        assert (
+            made.http.put("api/file", params={"path": told["folder"], "name": "a"}, content=b"1").status_code
+            == 201
+        )
+        assert (made.home / "work/a").read_bytes() == b"1"
+        page.get_by_role("button", name="More").click()
+        page.locator("button.row", has_text="Reconnect").wait_for()
+        assert page.locator("button.row", has_text="Restart desktop").count() == 0
         assert any("desktop/vnc" in one for one in seen)
         assert PASSWORD not in "".join(seen) + page.content() + answer.text() + made.log()
     window.kill()

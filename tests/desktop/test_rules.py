@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import struct
 from pathlib import Path
 
@@ -145,6 +146,24 @@ def test_what_lies_on_the_desktop_is_kept_with_the_project(tmp_path: Path) -> No
     assert folder == tmp_path / "work/Desktop"
     assert (tmp_path / "Desktop").resolve() == folder
     assert str(folder) in (tmp_path / ".config/user-dirs.dirs").read_text()
+
+
+def test_where_work_is_read_only_all_agree_on_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "work").mkdir()
+    allows = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path / "work" and allows(path, mode))
+    assert home.write(tmp_path) == home.desktop_folder(tmp_path) == tmp_path / "Desktop"
+    assert (tmp_path / "Desktop").is_dir() and not (tmp_path / "work/Desktop").exists()
+
+
+def test_a_desktop_that_lies_in_a_read_only_work_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "work/Desktop").mkdir(parents=True)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert home.write(tmp_path) == home.desktop_folder(tmp_path) == tmp_path / "work/Desktop"
 
 
 def test_settings_that_are_there_stay(tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ export interface Data {
   sizes: string[];
   /** Where uploads go, as seen from HOME. */
   folder: string;
+  /** Whether the desktop is ours to restart; one that the image brings is not. */
+  restarts: boolean;
 }
 
 export interface Status {

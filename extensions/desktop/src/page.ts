@@ -98,7 +98,9 @@ function row(name: string, text: string, act: () => void, hint = ""): void {
 }
 const open = (address: string): void => void window.open(address, "_blank", "noopener");
 row("plug", say("Reconnect"), () => picture.connect());
-row("restart", say("Restart desktop …"), () => void restart(), say("programs end"));
+if (data.restarts) {
+  row("restart", say("Restart desktop …"), () => void restart(), say("programs end"));
+}
 more.append(el("hr"));
 row("lab", say("Open JupyterLab"), () => open(`${data.base}lab`));
 if (data.app) {
