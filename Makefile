@@ -15,8 +15,8 @@ help: ## What can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: up
-up: install ## Run the product in the foreground (Ctrl-C releases all clusters and stops; BACKEND=docker builds its image)
-	@$(if $(filter docker,$(BACKEND)),image=$$(scripts/docker-image) && export GALILEAN_DOCKER_IMAGE=$$image &&) \
+up: install ## Run the product in the foreground (Ctrl-C releases all clusters and stops; BACKEND=docker builds its images; DESKTOP=no: without that of desktops)
+	@$(if $(filter docker,$(BACKEND)),images=$$(scripts/docker-image) && export $$images &&) \
 		exec .venv/bin/galilean up
 
 .PHONY: install

@@ -50,6 +50,10 @@ RELEASE_POLICIES = (
 Millicores = Annotated[int, BeforeValidator(parse_millicores, json_schema_input_type=float)]
 
 
+#: Variables that name what `make up BACKEND=docker` has built: the image of nodes, and that of desktops.
+BUILT_IMAGES = ("GALILEAN_DOCKER_IMAGE", "GALILEAN_DOCKER_DESKTOP_IMAGE")
+
+
 class Site(Section):
     """What the centre is called, and where its days begin."""
 
@@ -149,6 +153,24 @@ class Role(Section):
 
     title: str = ""
     limits: Limits = Limits()
+
+
+def _environments() -> dict[str, EnvironmentSettings]:
+    return {
+        "jupyter": EnvironmentSettings(
+            title="JupyterLab 4.6",
+            description="Python 3 with JupyterLab, a terminal and the parts that tie nodes together.",
+        )
+    }
+
+
+def _desktop(image: str) -> EnvironmentSettings:
+    return EnvironmentSettings(
+        title="Desktop",
+        description="The same with a desktop in the browser: windows, a file manager, a terminal.",
+        image=image,
+        interfaces=("jupyter", "desktop"),
+    )
 
 
 def _roles() -> dict[str, Role]:
@@ -306,12 +328,7 @@ class Settings(Section):
         }
     )
     environments: dict[str, EnvironmentSettings] = Field(
-        default_factory=lambda: {
-            "jupyter": EnvironmentSettings(
-                title="JupyterLab 4.6",
-                description="Python 3 with JupyterLab, a terminal and the parts that tie nodes together.",
-            )
-        },
+        default_factory=_environments,
         min_length=1,
     )
     allow_sudo: bool = Field(
@@ -500,7 +517,7 @@ def load_settings(path: Path | None = None, *, environ: dict[str, str] | None = 
         ``galilean.yaml``; ``None`` = the one named by ``GALILEAN_CONFIG``, else ``./galilean.yaml`` when
         there is one, else defaults.
     environ
-        ``GALILEAN_CONFIG``, ``GALILEAN_STATE``, ``PORT``, ``BACKEND``, ``GALILEAN_DOCKER_IMAGE``,
+        ``GALILEAN_CONFIG``, ``GALILEAN_STATE``, ``PORT``, ``BACKEND``, what is in ``BUILT_IMAGES``,
         ``GALILEAN_DATABASE_URL`` and ``GALILEAN_HUB_DATABASE_URL`` are read from here.
 
     Raises
@@ -605,8 +622,10 @@ def _from(node: Any, data: dict[str, Any], env: dict[str, str], name: str) -> Se
         data["backend"] = env["BACKEND"]
     if env.get("PORT"):
         data["web"] = {**(data.get("web") or {}), "port": env["PORT"]}
-    if env.get("GALILEAN_DOCKER_IMAGE"):  # what `make up` has built; the file's own word wins
-        data["docker"] = {"image": env["GALILEAN_DOCKER_IMAGE"], **(data.get("docker") or {})}
+    if env.get(BUILT_IMAGES[0]):  # what `make up` has built; the file's own word wins
+        data["docker"] = {"image": env[BUILT_IMAGES[0]], **(data.get("docker") or {})}
+    if env.get(BUILT_IMAGES[1]) and data.get("environments") is None and data.get("backend") == "docker":
+        data["environments"] = _environments() | {"desktop": _desktop(env[BUILT_IMAGES[1]])}
     for variable, key in (("GALILEAN_DATABASE_URL", "url"), ("GALILEAN_HUB_DATABASE_URL", "hub_url")):
         if env.get(variable):
             data["database"] = {**(data.get("database") or {}), key: env[variable]}

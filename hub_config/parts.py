@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from galilean.errors import UserError, mark
-from galilean.settings import Settings
+from galilean.settings import BUILT_IMAGES, Settings
 from hub_config import registry
 from hub_config.addresses import EVERYWHERE, Addresses
 from hub_config.build import hub_api_url, service_environment, zygote_socket
@@ -86,8 +86,8 @@ def common_environment(
         if not key.startswith(("JUPYTERHUB_", "JUPYTER_", "GALILEAN_", "CONFIGPROXY_", "PYTHON"))
         or key == "PYTHONPATH"
     }
-    if settings.backend == "docker" and inherited.get("GALILEAN_DOCKER_IMAGE"):
-        kept["GALILEAN_DOCKER_IMAGE"] = inherited["GALILEAN_DOCKER_IMAGE"]
+    if settings.backend == "docker":
+        kept |= {name: inherited[name] for name in BUILT_IMAGES if inherited.get(name)}
     paths = [str(Path(sys.executable).parent), kept.get("PATH", os.defpath)]
     return kept | {
         "PATH": os.pathsep.join(paths),

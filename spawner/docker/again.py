@@ -168,7 +168,8 @@ class ContainerAgain:
                 changed.clear()
                 how = await self._api.ask(lambda client: _how_it_ended(client, name, instance))
                 if how is not None:
-                    raise NodeFailed(rank, troubles.ENDED, how=how[0], log=how[1])
+                    message, params = troubles.why_ended(*how)
+                    raise NodeFailed(rank, message, **params)
                 await changed.wait()
 
     async def _kept(self, rank: int) -> dict[str, Any]:

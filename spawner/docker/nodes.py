@@ -183,7 +183,8 @@ class ContainerNodes:
             for rank, item in sorted(self.watch.containers(spec.base).items()):
                 if item.run == spec.run and item.over:
                     log = await self._tail(item)
-                    raise NodeFailed(rank, troubles.ENDED, how=item.reason, log=log)
+                    message, params = troubles.why_ended(item.reason, log)
+                    raise NodeFailed(rank, message, **params)
             await changed.wait()
 
     async def _tail(self, item: Container) -> str:

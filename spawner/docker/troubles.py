@@ -11,6 +11,7 @@ from typing import Any
 
 from galilean.errors import mark
 from spawner.docker import names
+from spawner.image_faults import NO_NODE_SIDE, lacking
 
 _TEXT = 300
 _FRACTION = re.compile(r"\.\d+")
@@ -139,7 +140,16 @@ def why_not_made(said: str) -> tuple[str, dict[str, Any]]:
         return NO_GPU, {"why": text[:_TEXT]}
     if "bind source path does not exist" in small:
         return NO_WORK, {}
+    if program := lacking(text):
+        return NO_NODE_SIDE, {"lacking": program}
     return NOT_MADE, {"why": text[:_TEXT]}
+
+
+def why_ended(how: str, log: str) -> tuple[str, dict[str, Any]]:
+    """The same of a node that ended before it answered, from how it ended and the end of its log."""
+    if what := lacking(log):
+        return NO_NODE_SIDE, {"lacking": what}
+    return ENDED, {"how": how, "log": log}
 
 
 def why_not_prepared(error: OSError) -> tuple[str, dict[str, Any]]:

@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import Any
 
 from galilean.errors import mark
+from spawner.image_faults import NO_NODE_SIDE, lacking
 from spawner.kubernetes.spec import HTTP_PORT
 
 Pod = Mapping[str, Any]
@@ -170,6 +171,8 @@ def trouble(pod: Pod, before: Trouble | None = None) -> Trouble | None:
         if "deletionTimestamp" in pod["metadata"]:
             return Trouble(_REMOVED, {"how": end.reason}, final=True)
         log = _terminated(pod).get("message", "") or pod["status"].get("message", "")
+        if what := lacking(log):
+            return Trouble(NO_NODE_SIDE, {"lacking": what}, final=True)
         return Trouble(_ENDED, {"how": end.reason, "log": log.strip()[-_TEXT:]}, final=True)
     if not is_placed(pod):
         return _unplaced(pod)
@@ -179,6 +182,8 @@ def trouble(pod: Pod, before: Trouble | None = None) -> Trouble | None:
         if reason in _IMAGE_FINAL | _IMAGE_LATER:
             return _no_image(container.get("image", ""), reason, why.strip(), before)
         if reason in _CONTAINER_FINAL:
+            if what := lacking(why):
+                return Trouble(NO_NODE_SIDE, {"lacking": what}, final=True)
             return Trouble(_NOT_MADE, {"why": (why or reason)[:_TEXT]}, final=True)
     return None
 

@@ -15,7 +15,7 @@ import pytest
 from extensions.quota.limits import Held
 from extensions.quota.room import HostRoom
 from galilean.errors import UserError
-from galilean.settings import Settings, SettingsError, parse_settings
+from galilean.settings import BUILT_IMAGES, Settings, SettingsError, parse_settings
 from galilean.settings_docker import Docker
 from hub_config.addresses import Addresses
 from hub_config.build import hub_traits
@@ -84,6 +84,20 @@ def test_the_image_that_make_up_has_built_reaches_every_part_and_the_file_wins(t
     inherited = common_environment(settings.model_copy(update={"state": tmp_path}), None, environ)
     assert inherited["GALILEAN_DOCKER_IMAGE"] == "built:1"
     assert inherited["DOCKER_HOST"] == "unix:///x"
+
+
+def test_what_make_up_has_built_for_desktops_is_an_environment_unless_the_file_says_which_there_are() -> None:
+    environ = {"BACKEND": "docker", **dict(zip(BUILT_IMAGES, ("built:1", "desktop:1"), strict=True))}
+    settings = parse_settings("{}", environ=environ)
+    assert list(settings.environments) == ["jupyter", "desktop"]
+    desktop = settings.environments["desktop"]
+    assert (desktop.image, desktop.interfaces) == ("desktop:1", ("jupyter", "desktop"))
+    assert settings.defaults.environment == "jupyter"
+    named = parse_settings("environments: {own: {title: Own}}\ndefaults: {environment: own}", environ=environ)
+    assert list(named.environments) == ["own"]
+    assert list(parse_settings("{}", environ=environ | {"BACKEND": "process"}).environments) == ["jupyter"]
+    inherited = common_environment(settings, None, environ)
+    assert [inherited[name] for name in BUILT_IMAGES] == ["built:1", "desktop:1"]
 
 
 @pytest.mark.parametrize(
