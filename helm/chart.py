@@ -98,7 +98,7 @@ Each part has the rights that it needs and no more; parts that are not named her
 
 | part | where | may |
 |---|---|---|
-| hub | the release's namespace | pods: list, watch, create, delete; Secrets, Services: list, create, delete; NetworkPolicies: list, watch, create, update, delete |
+| hub | the release's namespace | pods: list, watch, create, delete; Secrets, Services: list, create, delete; events: list (what the kubelets say of images); NetworkPolicies: list, watch, create, update, delete |
 | hub, unless `config.kubernetes.network.outside` is false | the whole cluster | nodes: list (the addresses of machines) |
 | hub, unless `config.kubernetes.network.outside` is false | `default` | EndpointSlices: list (the addresses of the API servers) |
 | hub, with `config.kubernetes.disk_class` | the release's namespace | PersistentVolumeClaims: create, delete |

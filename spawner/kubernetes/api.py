@@ -34,6 +34,7 @@ _PATHS = {
     "PersistentVolumeClaim": "/api/v1/namespaces/{namespace}/persistentvolumeclaims",
     "NetworkPolicy": "/apis/networking.k8s.io/v1/namespaces/{namespace}/networkpolicies",
     "Node": "/api/v1/nodes",
+    "Event": "/api/v1/namespaces/{namespace}/events",
     # Those of the Service "kubernetes", which is in that namespace always.
     "EndpointSlice": "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices",
 }
@@ -159,11 +160,11 @@ class KubeAPI:
             raise
 
     async def list(
-        self, kind: str, selector: str, *, only_metadata: bool = False
+        self, kind: str, selector: str, *, fields: str = "", only_metadata: bool = False
     ) -> tuple[list[dict[str, Any]], str]:
         """All objects of a kind that a label selector names, as they are now, and the list's version.
 
-        An empty selector names all. Complete or an exception. With ``only_metadata`` no contents are asked for.
+        An empty selector names all; ``fields`` is a field selector. Complete or an exception. With ``only_metadata`` no contents are asked for.
         """
         found: list[dict[str, Any]] = []
         more = ""
@@ -171,6 +172,8 @@ class KubeAPI:
             query = [("limit", str(PAGE))]
             if selector:
                 query.insert(0, ("labelSelector", selector))
+            if fields:
+                query.append(("fieldSelector", fields))
             if more:
                 query.append(("continue", more))
             headers = {"Accept": _ONLY_METADATA} if only_metadata else None

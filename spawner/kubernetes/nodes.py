@@ -31,6 +31,7 @@ from spawner.kubernetes.answers import Answers, answered
 from spawner.kubernetes.api import REQUEST_SECONDS, APIError, KubeAPI, is_passing
 from spawner.kubernetes.mender import Mender
 from spawner.kubernetes.own_addresses import Network, OwnAddresses
+from spawner.kubernetes.pulls import Pulls
 from spawner.kubernetes.spec import ClusterSpec, spec_from
 from spawner.kubernetes.watch import Follower, Pod, PodWatch
 from spawner.requests import OnTheWay, all_at_once
@@ -230,16 +231,22 @@ class PodNodes:
         waiting = set(uids)
         told: dict[str, troubles.Trouble] = {}
         answers = Answers(self._ask, follower.tell)
+        pulls = Pulls(self._api, follower.tell, log=self._log)
         try:
             while True:
                 for rank in sorted(waiting):
                     name = names.pod_name(spec.base, rank)
                     pod, last = follower.pods.get(name), follower.last.get(name)
                     if pod is not None and pod["metadata"]["uid"] == uids[rank]:
+                        if troubles.is_up(pod):
+                            pulls.over(rank)
+                        elif troubles.is_placed(pod):
+                            pulls.want(rank, uids[rank])
                         if troubles.is_up(pod) and not troubles.is_ready(pod):
                             prefix = manifests.node_prefix(spec.prefix, rank)
                             answers.want(rank, f"{troubles.url(pod)}{prefix}api")
-                        if self._report(pod, rank, progress, told, answers=rank in answers):
+                        image, seen = pulls.image(rank), rank in answers
+                        if self._report(pod, rank, progress, told, answers=seen, pulls=image):
                             waiting.discard(rank)
                     elif last is not None and last["metadata"]["uid"] == uids[rank] and self.watch.current:
                         how = (troubles.ended(last) or troubles.Ended("deleted")).reason
@@ -249,12 +256,19 @@ class PodNodes:
                 await follower.changed()
         finally:
             answers.close()
+            pulls.close()
 
     @staticmethod
     def _report(
-        pod: Pod, rank: int, progress: NodeProgress, told: dict[str, troubles.Trouble], *, answers: bool
+        pod: Pod,
+        rank: int,
+        progress: NodeProgress,
+        told: dict[str, troubles.Trouble],
+        *,
+        answers: bool,
+        pulls: str = "",
     ) -> bool:
-        """Tell what is new of a pod; whether it answers, as the hub or the kubelet asked it."""
+        """Tell what is new of a pod; whether it answers, as the hub or the kubelet asked it. ``pulls``: an image."""
         if troubles.is_placed(pod):
             progress.placed(rank, host=troubles.machine(pod))
         if troubles.is_ready(pod) or (answers and troubles.is_up(pod)):
@@ -262,6 +276,8 @@ class PodNodes:
             return True
         name = pod["metadata"]["name"]
         trouble = troubles.trouble(pod, told.get(name))
+        if trouble is None and pulls and name not in told:
+            trouble = troubles.Trouble(troubles.PULLING, {"image": pulls})
         if trouble is not None and trouble.final:
             raise NodeFailed(rank, trouble.message, **trouble.params)
         if trouble is not None and told.get(name) != trouble:

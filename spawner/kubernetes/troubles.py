@@ -58,6 +58,9 @@ _NO_MACHINE = mark("Node {rank} waits for a place: {why}")
 _IN_QUEUE = mark("Node {rank} waits for its turn in the cluster's queue.")
 _PULL_FAILED = mark("The image {image} cannot be fetched for node {rank}: {why}")
 _PULL_LATER = mark("The image {image} cannot be fetched for node {rank} yet; it is tried again: {why}")
+PULLING = mark(
+    "Node {rank} waits for the image {image}, which is being fetched. The first time on a machine that takes minutes."
+)
 _NOT_MADE = mark("Node {rank} cannot be started: {why}")
 _ENDED = mark("Node {rank} ended before it answered ({how}). Its log says: {log}")
 _REMOVED = mark("Node {rank} was removed from outside before it answered ({how}).")

@@ -309,8 +309,14 @@ class KubeHub:
         self.closed(server, user)
         return time.monotonic() - begun
 
-    def progress(self, server: str, user: str = "ada", seconds: float = 60) -> list[str]:
-        """The sentences of the progress stream until it ends.
+    def progress(
+        self,
+        server: str,
+        user: str = "ada",
+        seconds: float = 60,
+        heard: Callable[[str], object] = lambda said: None,
+    ) -> list[str]:
+        """The sentences of the progress stream until it ends; ``heard`` is told each at once.
 
         Between the end of a start that failed and the end of its removal the hub answers 400, as if nothing had ever
         been asked for; once all is removed it tells why the start failed.
@@ -320,7 +326,7 @@ class KubeHub:
         while time.monotonic() < patience:
             with self.api.stream("GET", f"{self.path(server, user)}/progress", timeout=seconds) as answer:
                 if answer.status_code == 200:
-                    return self._told(answer)
+                    return self._told(answer, heard)
                 answer.read()
                 assert answer.status_code == 400, (answer.status_code, answer.text)
             time.sleep(0.05)
@@ -328,12 +334,13 @@ class KubeHub:
             f"no progress of {server} within {seconds} s: {answer.text}\n{self.log()[-3000:]}"
         )
 
-    def _told(self, answer: httpx.Response) -> list[str]:
+    def _told(self, answer: httpx.Response, heard: Callable[[str], object]) -> list[str]:
         said: list[str] = []
         for line in answer.iter_lines():
             if line.startswith("data:"):
                 event = json.loads(line.removeprefix("data:"))
                 said.append(event.get("message", ""))
+                heard(said[-1])
                 if event.get("ready") or event.get("failed"):
                     break
         return said

@@ -22,6 +22,8 @@ class Cluster:
     def __init__(self) -> None:
         self.objects: dict[tuple[str, str], dict[str, Any]] = {}
         self.writes: list[str] = []
+        #: The field selectors that were asked for.
+        self.fields: list[str] = []
         self.refusals: list[tuple[str, Exception]] = []
         self.lost: list[str] = []
         self.streams: list[tuple[str, asyncio.Queue[Any]]] = []
@@ -147,10 +149,19 @@ class Cluster:
         return True
 
     async def list(
-        self, kind: str, selector: str, *, only_metadata: bool = False
+        self, kind: str, selector: str, *, fields: str = "", only_metadata: bool = False
     ) -> tuple[list[dict[str, Any]], str]:
         key, _, value = selector.partition("=")
         found = [item for (which, _), item in self.objects.items() if which == kind]
+        if fields:
+            self.fields.append(fields)
+            wanted = dict(part.split("=", 1) for part in fields.split(","))
+            found = [
+                item
+                for item in found
+                if item["reason"] == wanted["reason"]
+                and item["involvedObject"]["uid"] == wanted["involvedObject.uid"]
+            ]
         for index, (which, error) in enumerate(self.refusals):
             if which == f"list {kind}":
                 del self.refusals[index]

@@ -26,10 +26,15 @@ pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(1200)]
 SMALL: dict[str, Any] = {"cpu": 0.1, "memory": "64M"}
 
 
+late = threading.Event()
+
+
 class Registry(BaseHTTPRequestHandler):
-    """Has no image, and of "away" it says that it cannot say now."""
+    """Has no image; of "away" it says that it cannot say now, and what it says of "slow" it says late."""
 
     def do_GET(self) -> None:
+        if "/slow/" in self.path:
+            late.wait(100)
         self.send_response(503 if "/away/" in self.path else 404)
         self.send_header("Content-Length", "0")
         self.end_headers()
@@ -56,7 +61,11 @@ def hub(hub_of: Callable[..., KubeHub], registry: str) -> KubeHub:
         gang_timeout=180,
         patience=(4, 8),
         mend_seconds=2,
-        images={"no-image": f"{registry}/there-is-none:1", "no-registry": f"{registry}/away:1"},
+        images={
+            "no-image": f"{registry}/there-is-none:1",
+            "no-registry": f"{registry}/away:1",
+            "slow": f"{registry}/slow:1",
+        },
     )
 
 
@@ -496,6 +505,16 @@ def test_a_registry_that_is_away_is_waited_for_and_told(hub: KubeHub, namespace:
         end(hub, "no-registry")
         assert "tried again" in " ".join(said.result())
     namespace.nothing_left(base)
+
+
+def test_an_image_that_is_being_fetched_is_told(hub: KubeHub, namespace: Namespace, registry: str) -> None:
+    sentence = f"waits for the image {registry}/slow:1"
+    hub.post("slow", **SMALL)
+    told = hub.progress("slow", seconds=120, heard=lambda said: late.set() if sentence in said else None)
+    assert sentence in " ".join(told)
+    assert "cannot be fetched" in told[-1]
+    hub.closed("slow")
+    namespace.nothing_left(hub.base("slow"))
 
 
 def test_an_image_that_does_not_exist_is_told(hub: KubeHub, namespace: Namespace, registry: str) -> None:
