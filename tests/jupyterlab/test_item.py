@@ -137,6 +137,25 @@ def test_other_nodes_are_opened_from_the_menu(lab: OpenLab, double: Double) -> N
     assert opened.value.url.endswith("/lab?n=1")
 
 
+def test_programs_and_ports_of_every_node_are_opened_from_the_menu(lab: OpenLab, double: Double) -> None:
+    more = [
+        {"title": "TensorBoard", "url": "/tb"},
+        {"title": "Port 8080", "url": "/p/8080/"},
+        {"title": "端口 6006 " + "long " * 12, "url": "/p/6006/"},
+    ]
+    (own,) = status()["nodes"]
+    double.says(nodes=[own | {"more": more[:2]}])
+    page = lab()
+    pill(page).click()
+    expect(menu(page).get_by_role("link", name="Port 8080 on node-0")).to_have_attribute("href", "/p/8080/")
+    other = own | {"rank": 1, "name": "node-1", "more": more}
+    double.says(nodes=[own, other, other | {"rank": 2, "name": "node-2", "state": "lost"}])
+    expect(menu(page).get_by_role("link", name="TensorBoard on node-1")).to_have_attribute("href", "/tb")
+    expect(menu(page).get_by_role("link", name="Port 8080 on node-2")).to_have_count(0)
+    assert our_faults(page) == []
+    picture(page, "ports")
+
+
 def test_the_desktop_of_a_single_node_is_opened_from_the_menu(lab: OpenLab, double: Double) -> None:
     double.says()
     page = lab()

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import select, update
 
 from galilean.clock import utcnow
-from spawner import records
+from spawner import ports, records
 from spawner.tables import clusters, node_use
 from tests.portal.conftest import Sign, made
 from tests.portal.live import LiveSite
@@ -64,6 +64,11 @@ def test_a_node_learns_how_its_cluster_stands(node: OwnNode) -> None:
         ("node-1", "ready"),
     ]
     assert said["nodes"][1]["lab_url"] == "/user/alice/heat-flow/node-1/lab"
+    assert said["nodes"][1]["more"] == []
+    with node.site.portal.db.write() as conn:
+        assert ports.change_ports(conn, node.run, add=8080)
+    (opened,) = node.status()["nodes"][1]["more"]
+    assert opened == {"title": "Port 8080", "url": "/user/alice/heat-flow/node-1/proxy/8080/"}
     assert (said["state"], said["release"]["policy"]) == ("running", "auto")
     begins = {"restart": True, "reset": True}
     assert said["can"] == {"when_done": False, "release": True, **begins}, "it has not said yet what runs"

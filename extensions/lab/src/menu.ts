@@ -225,7 +225,7 @@ export class Menu {
   private drawNodes(nodes: NodeDoors[]): void {
     const { say } = this;
     const key = JSON.stringify(nodes);
-    this.nodes.hidden = nodes.length < 2;
+    this.nodes.hidden = nodes.length < 2 && !nodes.some(node => node.more?.length);
     if (key === this.drawn) {
       return;
     }
@@ -268,7 +268,11 @@ export class Menu {
                 door(say("Terminal"), node.terminal_url)
               ];
         const dot = el("span", { class: `galilean-dot galilean-${node.state ?? "unknown"}` });
-        return el("div", { class: "galilean-noderow" }, dot, el("span", {}, node.name), ...doors);
+        const row = el("div", { class: "galilean-noderow" }, dot, el("span", {}, node.name), ...doors);
+        const more = (node.state ?? "ready") === "ready" ? (node.more ?? []) : [];
+        return more.length
+          ? el("div", {}, row, el("div", { class: "galilean-more" }, ...more.map(one => door(one.title, one.url))))
+          : row;
       })
     );
   }

@@ -46,6 +46,8 @@ export interface NodeDoors {
   terminal_url: string;
   /** Where its environment has a desktop and the portal has been heard. */
   desktop_url?: string | null;
+  /** Programs of its environment, and the ports that the person has opened. */
+  more?: { title: string; url: string }[];
   /** Where it can be saved as an image. */
   save_url?: string | null;
   /** `null` = not known, because the portal has not been heard yet. */

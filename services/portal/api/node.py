@@ -278,6 +278,11 @@ def _node(portal: Portal, run: Run, item: NodeInterval, translate: Translate) ->
         "lab_url": urls.get("lab", found[0].url),
         "terminal_url": urls["terminal"],
         "desktop_url": urls.get("desktop"),
+        "more": [
+            {"title": translate(way.door.title).format(port=way.door.port), "url": way.url}
+            for way in found
+            if way.key not in ("lab", "terminal", "desktop")
+        ],
         "save_url": saving.address(portal, run, item.rank) if state == "ready" else None,
     }
 
