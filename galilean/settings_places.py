@@ -164,7 +164,10 @@ class Kubernetes(Section):
         description="The extended resource that is a GPU card, unless a model says more.",
     )
     kueue_queue: str = Field(
-        default="", description="Kueue's local queue; empty = the scheduler decides alone."
+        default="",
+        description="Kueue's local queue; empty = the scheduler decides alone. A cluster that Kueue has not let in within "
+        "`gang_timeout_seconds` gives up its turn there and asks again in Galilean's own line: with Kueue, make that as "
+        "long as its queue may be.",
     )
     shm_share: float = Field(
         default=0.5, ge=0, le=1, description="Size of /dev/shm as a share of a node's memory, of which it is."
