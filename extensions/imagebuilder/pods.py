@@ -103,7 +103,7 @@ def pod_of(pods: Sequence[Mapping[str, Any]], wanted: Wanted) -> Pod:
             or (told.get(names.USER), told.get(names.SERVER)) != (wanted.user, wanted.server)
         ):
             continue
-        main = pod["spec"]["containers"][0]["name"]
+        main, asked = (pod["spec"]["containers"][0].get(key, "") for key in ("name", "image"))
         for one in status.get("containerStatuses") or ():
             kind, _, container = str(one.get("containerID") or "").partition("://")
             if (
@@ -111,9 +111,23 @@ def pod_of(pods: Sequence[Mapping[str, Any]], wanted: Wanted) -> Pod:
                 and kind == "containerd"
                 and (one.get("state") or {}).get("running") is not None
             ):
-                image = str(one.get("imageID") or "").rpartition("://")[2]
-                return Pod(container, image if "@" in image else "", str(pod["spec"].get("nodeName", "")))
+                image = _known_as(asked, str(one.get("imageID") or "").rpartition("://")[2])
+                return Pod(container, image, str(pod["spec"].get("nodeName", "")))
     raise UserError(409, _GONE, reason="node-gone")
+
+
+def _known_as(asked: str, told: str) -> str:
+    """Where an image is: as it was asked for when that says a registry and a digest, else as the kubelet calls it.
+
+    A machine may have the same image by several registries' names, and the kubelet tells any of them, also that of a
+    registry which is gone.
+    """
+    named, _, digest = asked.partition("@")
+    host, _, path = named.partition("/")
+    if digest.startswith("sha256:") and path and ("." in host or ":" in host or host == "localhost"):
+        folder, _, last = path.rpartition("/")
+        return f"{host}/{folder}/{last.partition(':')[0]}@{digest}".replace("//", "/")
+    return told if "@" in told else ""
 
 
 def agent_on(pods: Sequence[Mapping[str, Any]], machine: str) -> str:

@@ -98,10 +98,18 @@ class Bench:
         page.get_by_role("button", name="Save image").click()
         page.wait_for_url(re.compile(r"/images/[0-9A-Z]{26}$"))
         picture(page, "saving")
-        page.get_by_role("button", name="Add to library").wait_for(timeout=3 * PATIENCE_MS)
+        address = f"/images/{page.url.rpartition('/')[2]}"
+
+        def over() -> dict[str, Any] | None:
+            image = self.person.portal("GET", address).json()
+            return image if image["state"] != "saving" else None
+
+        image = wait_for(over, "it is saved or not", seconds=240)
+        assert image["state"] == "ready", image
+        page.get_by_role("button", name="Add to library").wait_for()
         expect(page.locator(".image-packages")).to_contain_text(holds)
         picture(page, "saved")
-        return self.person.portal("GET", f"/images/{page.url.rpartition('/')[2]}").json()
+        return image
 
     def add_to_library(self, to: Person) -> None:
         """For one person, from the page of the image."""
@@ -163,7 +171,6 @@ def tell(
         install(bench)
         (project,) = [one["id"] for one in ada.portal("GET", "/workbenches").json()["items"]]
         image = bench.save("heat-tools:1", holds=holds, project=project)
-        assert image["state"] == "ready", image
         check_saved(bench, image)
         assert image["id"] not in str(bob.portal("GET", "/environments").json())
         bench.add_to_library(bob)

@@ -86,6 +86,26 @@ def test_the_container_is_the_nodes_own_and_no_others_beside_it() -> None:
     assert pod_of([pod("sha256:" + "1" * 64)], WANTED).image == ""
 
 
+DIGEST = "sha256:" + "a" * 64
+
+
+@pytest.mark.parametrize(
+    ("asked", "told", "image"),
+    [
+        # A machine that has it from a registry which is gone.
+        (f"r.example:5000/site/jupyter@{DIGEST}", f"10.0.0.9:4000/x@{DIGEST}", f"r.example:5000/site/jupyter@{DIGEST}"),
+        (f"r.example/jupyter:1@{DIGEST}", f"gone.example/x@{DIGEST}", f"r.example/jupyter@{DIGEST}"),
+        ("r.example/jupyter:1", f"r.example/jupyter@{DIGEST}", f"r.example/jupyter@{DIGEST}"),
+        (f"jupyter/base@{DIGEST}", f"docker.io/jupyter/base@{DIGEST}", f"docker.io/jupyter/base@{DIGEST}"),
+        ("localhost/made-here:1", "sha256:" + "c" * 64, ""),
+    ],
+)  # fmt: skip
+def test_an_image_is_where_it_was_asked_for(asked: str, told: str, image: str) -> None:
+    there = pod(told)
+    there["spec"]["containers"][0]["image"] = asked
+    assert pod_of([there], WANTED).image == image
+
+
 @pytest.mark.parametrize(
     "wanted",
     [Wanted("eve", "x", "01RUN", 0), Wanted("ada", "x", "01OTHER", 0), Wanted("ada", "x", "01RUN", 1)],
