@@ -100,9 +100,9 @@ class Bench:
         picture(page, "saving")
         address = f"/images/{page.url.rpartition('/')[2]}"
 
-        def over() -> dict[str, Any] | None:
+        def over() -> dict[str, Any]:
             image = self.person.portal("GET", address).json()
-            return image if image["state"] != "saving" else None
+            return image if image["state"] != "saving" else {}
 
         image = wait_for(over, "it is saved or not", seconds=240)
         assert image["state"] == "ready", image
